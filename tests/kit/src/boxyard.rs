@@ -1,0 +1,278 @@
+//! A whole Boxyard from `target/release`, started by its own `up` command and stopped with checks.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::engine::{client, run_command};
+use crate::leftovers::{cgroups_of, mounts_under, processes_naming, sweep, wait_until};
+use crate::{Client, Output};
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Build workers.
+    pub workers: u32,
+    /// A data folder of the caller's, such as a small file system; else one in the temporary folder.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, data_dir: None }
+    }
+}
+
+/// A running Boxyard.
+#[derive(Debug)]
+pub struct Boxyard {
+    folder: TempDir,
+    data: PathBuf,
+    socket: PathBuf,
+    work: PathBuf,
+    options: Options,
+    child: Option<Child>,
+    expected_errors: std::cell::RefCell<Vec<String>>,
+}
+
+impl Boxyard {
+    /// Starts one and returns when it is ready.
+    pub fn start(options: Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("by.").tempdir_in("/tmp").expect("a temporary folder");
+        let data = options.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
+        let work = folder.path().join("work");
+        for path in [&data, &work, &folder.path().join("client")] {
+            fs::create_dir_all(path).expect("make a folder");
+        }
+        let socket = folder.path().join("docker.sock");
+        let expected_errors = std::cell::RefCell::default();
+        let mut boxyard = Self { folder, data, socket, work, options, child: None, expected_errors };
+        boxyard.up();
+        boxyard
+    }
+
+    /// Starts it on its data folder (again). Panics with its log where it does not get ready.
+    pub fn up(&mut self) {
+        assert!(self.child.is_none(), "it is up already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("make the log");
+        let mut command = Command::new(program());
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(&self.data)
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket.display()))
+            .arg("--workers")
+            .arg(self.options.workers.to_string())
+            .env("PATH", search_path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("share the log"))
+            .stderr(log)
+            .process_group(0);
+        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}; run make build", program().display())));
+        self.wait_ready();
+    }
+
+    /// Waits until the API answers as a ready engine does: `/info` needs all services.
+    pub fn wait_ready(&mut self) {
+        let client = Client::new(&self.socket);
+        let log_path = self.log_path();
+        wait_until("Boxyard to be ready", 60, || {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                panic!("boxyard up ended with {status}:\n{}", fs::read_to_string(&log_path).unwrap_or_default());
+            }
+            let ready = fs::read_to_string(&log_path).unwrap_or_default().contains("ready");
+            (ready && client.send("GET", "/info", "", "").ok()?.status == 200).then_some(())
+        });
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn work_dir(&self) -> &Path {
+        &self.work
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("up.log")
+    }
+
+    /// What `up` has printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Runs the docker command on it.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        run_command(&mut client(&self.socket), args, None)
+    }
+
+    /// Runs the boxyard command on it.
+    pub fn boxyard(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(program());
+        command.env("BOXYARD_HOST", format!("unix://{}", self.socket.display())).env("PATH", search_path());
+        run_command(command.current_dir(&self.work), args, None)
+    }
+
+    /// An ERROR line of a service log that holds this text is part of the test.
+    pub fn expect_error(&self, text: &str) {
+        self.expected_errors.borrow_mut().push(text.to_owned());
+    }
+
+    /// Processes of one service of this Boxyard, by the name of its program.
+    pub fn pids_of(&self, name: &str) -> Vec<i32> {
+        let data = self.data.to_string_lossy().into_owned();
+        let parent = self.child.as_ref().map(|child| child.id().to_string()).unwrap_or_default();
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| {
+                let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let exe = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let all = [String::from_utf8_lossy(&environment), String::from_utf8_lossy(&cmdline)].concat();
+                exe == name && (all.contains(&data) || parent_of(*pid) == parent)
+            })
+            .collect()
+    }
+
+    /// kill -9 of every process of one service; returns how many there were.
+    pub fn kill_service(&self, name: &str) -> usize {
+        let pids = self.pids_of(name);
+        for pid in &pids {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        pids.len()
+    }
+
+    /// kill -9 of the supervisor and all services at once, shims and containers spared.
+    pub fn kill_all(&mut self) {
+        let mut pids = Vec::new();
+        for name in SERVICES.iter().chain(["nats-server"].iter()) {
+            pids.extend(self.pids_of(name));
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// Stops it by SIGTERM, as a person's ctrl-c would; the data folder stays.
+    pub fn down(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
+        kill(pid, Signal::SIGTERM).expect("signal the supervisor");
+        let status = wait_until("boxyard up to end after SIGTERM", 60, || child.try_wait().ok().flatten());
+        assert!(status.success(), "boxyard up ended with {status}:\n{}", self.log());
+    }
+
+    /// Stops it and checks that no process, mount or control group is left, and no unexpected ERROR was logged.
+    pub fn stop(mut self) {
+        let ids: Vec<String> =
+            self.docker(&["ps", "-aq", "--no-trunc"]).stdout.lines().map(str::to_owned).collect();
+        self.down();
+        let data = self.data.to_string_lossy().into_owned();
+        // The kernel finishes an exit a moment after the signal; a true leftover stays.
+        let clean = || (processes_naming(&data).is_empty() && mounts_under(&self.data).is_empty()).then_some(());
+        for _ in 0..100 {
+            if clean().is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(processes_naming(&data), [], "processes are left");
+        assert_eq!(mounts_under(&self.data), [] as [PathBuf; 0], "mounts are left");
+        assert_eq!(cgroups_of(&ids), [] as [PathBuf; 0], "control groups are left");
+        let errors = self.unexpected_errors();
+        assert!(errors.is_empty(), "ERROR lines in the logs:\n{}", errors.join("\n"));
+    }
+
+    fn unexpected_errors(&self) -> Vec<String> {
+        let expected = self.expected_errors.borrow();
+        let mut files = vec![self.log_path()];
+        for folder in [self.data.join("logs"), self.data.join("log")] {
+            files.extend(fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+        files
+            .iter()
+            .filter_map(|file| Some((file, fs::read(file).ok()?)))
+            .flat_map(|(file, bytes)| {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                text.lines()
+                    .filter(|line| line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\""))
+                    .map(|line| format!("{}: {line}", file.display()))
+                    .collect::<Vec<_>>()
+            })
+            .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
+            .collect()
+    }
+}
+
+impl Drop for Boxyard {
+    /// After `stop` nothing is left to do; after a failed test everything is ended by force, and its log is shown.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- boxyard up\n{}", self.log());
+            for entry in fs::read_dir(self.data.join("logs")).into_iter().flatten().flatten() {
+                let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                let tail = text.lines().rev().take(15).collect::<Vec<_>>();
+                let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+                eprintln!("--- {}\n{tail}", entry.path().display());
+            }
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)), Signal::SIGTERM);
+            for _ in 0..500 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        sweep(self.folder.path());
+        sweep(&self.data);
+    }
+}
+
+/// The programs of the services, as the design names them.
+pub const SERVICES: [&str; 5] =
+    ["boxyard-gateway", "boxyard-registry-sync", "boxyard-layer-store", "boxyard-build-worker", "boxyard-node"];
+
+fn parent_of(pid: i32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit(')').next().unwrap_or_default();
+    rest.split_whitespace().nth(1).unwrap_or_default().to_owned()
+}
+
+/// `target/release/boxyard` of this checkout.
+pub fn program() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/boxyard")
+}
+
+/// Where `make setup` keeps what it made.
+pub fn cache_dir() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    base.unwrap_or_else(|| Path::new(&std::env::var("HOME").unwrap_or_else(|_| "/root".into())).join(".cache")).join("boxyard")
+}
+
+fn search_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{path}:/usr/sbin:/sbin", cache_dir().join("bin").display())
+}

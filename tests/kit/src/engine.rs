@@ -1,0 +1,181 @@
+//! One running engine, whichever it is, and the docker command pointed at it.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::{Answer, Boxyard, Client, Dockerd, Options, Output};
+
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Boxyard,
+    Dockerd,
+}
+
+#[derive(Debug)]
+enum Server {
+    Boxyard(Boxyard),
+    Dockerd(Dockerd),
+}
+
+/// A running engine with its own folder.
+#[derive(Debug)]
+pub struct Engine {
+    server: Server,
+}
+
+impl Engine {
+    /// Starts one and returns when it answers.
+    pub fn start(kind: Kind) -> Self {
+        let server = match kind {
+            Kind::Boxyard => Server::Boxyard(Boxyard::start(Options::default())),
+            Kind::Dockerd => Server::Dockerd(Dockerd::start()),
+        };
+        Self { server }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.server {
+            Server::Boxyard(_) => Kind::Boxyard,
+            Server::Dockerd(_) => Kind::Dockerd,
+        }
+    }
+
+    pub fn is_boxyard(&self) -> bool {
+        self.kind() == Kind::Boxyard
+    }
+
+    /// The unix socket of the Docker Engine API.
+    pub fn socket(&self) -> &Path {
+        match &self.server {
+            Server::Boxyard(boxyard) => boxyard.socket(),
+            Server::Dockerd(dockerd) => dockerd.socket(),
+        }
+    }
+
+    /// A folder of the test's own, gone with the engine.
+    pub fn work_dir(&self) -> &Path {
+        match &self.server {
+            Server::Boxyard(boxyard) => boxyard.work_dir(),
+            Server::Dockerd(dockerd) => dockerd.work_dir(),
+        }
+    }
+
+    /// Runs the docker command on this engine.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        run_command(&mut client(self.socket()), args, None)
+    }
+
+    /// Runs the docker command with these bytes as its standard input.
+    pub fn docker_fed(&self, args: &[&str], stdin: &[u8]) -> Output {
+        run_command(&mut client(self.socket()), args, Some(stdin))
+    }
+
+    /// Runs the docker command in a folder.
+    pub fn docker_in(&self, folder: &Path, args: &[&str]) -> Output {
+        run_command(client(self.socket()).current_dir(folder), args, None)
+    }
+
+    /// Runs a line of shell in the test's folder, with `docker` pointed at this engine.
+    pub fn shell(&self, line: &str) -> Output {
+        let mut command = client(self.socket());
+        let mut shell = Command::new("/bin/bash");
+        shell.current_dir(self.work_dir());
+        for (key, value) in command.get_envs().filter_map(|(key, value)| Some((key, value?))) {
+            shell.env(key, value);
+        }
+        let folder = docker_path().parent().expect("docker lies in a folder").to_owned();
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", folder.display()));
+        command = shell;
+        run_command(&mut command, &["-o", "pipefail", "-c", line], None)
+    }
+
+    /// One request to the API.
+    #[track_caller]
+    pub fn api(&self, method: &str, path: &str, body: &str) -> Answer {
+        Client::new(self.socket())
+            .send(method, path, "application/json", body.to_owned())
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
+    }
+
+    /// Makes `busybox:latest` there.
+    pub fn load_busybox(&self) {
+        self.docker_fed(&["load", "-q"], &crate::busybox()).says("Loaded image: busybox:latest");
+    }
+
+    /// Writes a file (and its folders) into the test's folder.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.work_dir().join(path);
+        std::fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("make the folder");
+        std::fs::write(&path, content).expect("write the file");
+        path
+    }
+
+    /// The Boxyard behind it; panics for a dockerd.
+    pub fn boxyard(&self) -> &Boxyard {
+        match &self.server {
+            Server::Boxyard(boxyard) => boxyard,
+            Server::Dockerd(_) => panic!("this engine is a dockerd"),
+        }
+    }
+
+    /// Stops it and, for a Boxyard, checks that nothing of it is left and that no service logged an error.
+    pub fn stop(self) {
+        match self.server {
+            Server::Boxyard(boxyard) => boxyard.stop(),
+            Server::Dockerd(dockerd) => dockerd.stop(),
+        }
+    }
+}
+
+fn docker_path() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("docker"))
+            .find(|file| file.is_file())
+            .expect("the docker command is on PATH: run make setup")
+    })
+}
+
+/// The docker command, pointed at a socket, with no configuration of the person who runs the test.
+pub fn client(socket: &Path) -> Command {
+    let mut command = Command::new(docker_path());
+    command
+        .env_remove("DOCKER_CONTEXT")
+        .env_remove("DOCKER_API_VERSION")
+        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .env("DOCKER_CONFIG", socket.with_file_name("client"))
+        .env("DOCKER_BUILDKIT", "0")
+        .env("DOCKER_CLI_HINTS", "false");
+    command
+}
+
+pub(crate) fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Option<&[u8]>) -> Output {
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    let shown = format!("{command:?}").split(' ').filter(|word| !word.contains("DOCKER_")).collect::<Vec<_>>().join(" ");
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let feeder = stdin.map(|bytes| {
+        let bytes = bytes.to_vec();
+        let mut pipe = child.stdin.take().expect("piped");
+        // A command that does not read all of its input closes the pipe; that is its right.
+        std::thread::spawn(move || drop(pipe.write_all(&bytes)))
+    });
+    let done = child.wait_with_output().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    if let Some(feeder) = feeder {
+        feeder.join().expect("the feeding thread");
+    }
+    let signal = std::os::unix::process::ExitStatusExt::signal(&done.status).unwrap_or(0);
+    Output {
+        command: shown,
+        stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+        code: done.status.code().unwrap_or(128 + signal),
+    }
+}

@@ -1,0 +1,86 @@
+//! A blocking client for an engine's HTTP API over its unix socket, for what the docker command cannot ask.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// One whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics with the body where it is none.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("status {}, not JSON ({error}): {}", self.status, self.text()))
+    }
+
+    /// Docker's error text, from `{"message": ...}`.
+    #[track_caller]
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Talks to one socket; each request uses its own connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Sends one request and reads the whole answer.
+    pub fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Answer> {
+        let body = body.into();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(self.exchange(method, path, content_type, body))
+    }
+
+    async fn exchange(&self, method: &str, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
+        let stream = UnixStream::connect(&self.socket).await.context("connecting to the engine")?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Host", "docker")
+            .header("Content-Type", content_type)
+            .body(Full::new(body))?;
+        let response = sender.send_request(request).await.with_context(|| format!("{method} {path}"))?;
+        let (head, body) = response.into_parts();
+        let headers = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        let body = body.collect().await.with_context(|| format!("reading {method} {path}"))?.to_bytes();
+        Ok(Answer { status: head.status.as_u16(), headers, body })
+    }
+}

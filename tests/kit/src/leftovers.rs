@@ -1,0 +1,93 @@
+//! What an engine may leave on the machine, found in /proc and /sys, and removed where a test failed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Asks again and again until `check` gives a value; panics with `what` after `seconds`.
+#[track_caller]
+pub fn wait_until<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < end, "after {seconds} s still waiting for: {what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes whose command line or working folder names this text, with their command lines. Not the caller.
+pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
+    let own = i32::try_from(std::process::id()).expect("a process id fits");
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own && !is_zombie(*pid))
+        .filter_map(|pid| {
+            let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&raw).replace('\0', " ");
+            let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            (line.contains(text) || cwd.to_string_lossy().contains(text)).then_some((pid, line))
+        })
+        .collect()
+}
+
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+/// Mount points of this mount namespace at or under a folder, deepest last.
+pub fn mounts_under(folder: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.starts_with(folder))
+        .collect()
+}
+
+/// Control groups whose folder name holds one of these container ids.
+pub fn cgroups_of(ids: &[String]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if !ids.is_empty() {
+        walk(Path::new("/sys/fs/cgroup"), 6, &mut |path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if ids.iter().any(|id| name.contains(id.as_str())) {
+                found.push(path.to_path_buf());
+            }
+        });
+    }
+    found
+}
+
+fn walk(folder: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            visit(&entry.path());
+            if depth > 0 {
+                walk(&entry.path(), depth - 1, visit);
+            }
+        }
+    }
+}
+
+/// Ends every process that names the folder and takes down every mount under it. For failed tests and kill -9 tests.
+pub fn sweep(folder: &Path) {
+    let text = folder.to_string_lossy();
+    for (pid, _) in processes_naming(&text) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    for point in mounts_under(folder).iter().rev() {
+        let _ = umount2(point, MntFlags::MNT_DETACH);
+    }
+}

@@ -1,0 +1,56 @@
+//! Starts real engines for tests: a whole Boxyard from `target/release`, or Debian's dockerd as its peer.
+//!
+//! Each engine has its own folders, socket and bridge, so that tests may run side by side. A Boxyard is
+//! stopped with a check that nothing of it is left. A test of Docker's own behaviour is written once with
+//! [`on_both!`] and runs on both engines: the run on dockerd proves the test. The kit knows the command
+//! lines and the HTTP API only; it uses no crate of the product.
+
+mod boxyard;
+mod dockerd;
+mod engine;
+mod http;
+mod images;
+mod leftovers;
+mod output;
+
+pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
+pub use dockerd::Dockerd;
+pub use engine::{Engine, Kind, client};
+pub use http::{Answer, Client};
+pub use images::{Archive, busybox, debian_root, sha256};
+pub use leftovers::{processes_naming, wait_until};
+pub use output::Output;
+
+/// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.
+pub fn run(kind: Kind, flow: fn(&Engine)) {
+    let engine = Engine::start(kind);
+    engine.load_busybox();
+    flow(&engine);
+    engine.stop();
+}
+
+/// Declares flows that run on a Boxyard and on a dockerd, as `NAME::boxyard` and `NAME::dockerd`.
+#[macro_export]
+macro_rules! on_both {
+    ($($(#[$meta:meta])* fn $name:ident($engine:ident: &Engine) $body:block)*) => {
+        $(
+            $(#[$meta])*
+            mod $name {
+                #[allow(unused_imports)]
+                use super::*;
+
+                fn flow($engine: &$crate::Engine) $body
+
+                #[test]
+                fn boxyard() {
+                    $crate::run($crate::Kind::Boxyard, flow);
+                }
+
+                #[test]
+                fn dockerd() {
+                    $crate::run($crate::Kind::Dockerd, flow);
+                }
+            }
+        )*
+    };
+}
