@@ -1,0 +1,316 @@
+//! Docker's shell lexer: `$x`, `${x:-word}`, quotes and escapes in an instruction's words.
+//!
+//! Reference: Dockerfile reference, "Environment replacement". The lexer is recursive, because a
+//! word may hold another substitution; `MAX_DEPTH` bounds that for hostile input.
+
+use crate::error::Error;
+use crate::pattern::Pattern;
+
+/// The value of a variable, `None` when it is not set.
+pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+const MAX_DEPTH: usize = 64;
+const SPECIAL_PARAMETERS: &str = "@*#?-$!0";
+
+/// Expands words with one escape token.
+#[derive(Debug, Clone, Copy)]
+pub struct Lexer {
+    escape: char,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Mode {
+    /// Quotes are plain characters (heredoc contents).
+    keep_quotes: bool,
+    /// Escape tokens stay, for a pattern that reads them itself.
+    raw_escapes: bool,
+    depth: usize,
+}
+
+impl Lexer {
+    pub fn new(escape: char) -> Self {
+        Self { escape }
+    }
+
+    /// Replaces variables and takes off quotes; the result is one word, blanks and all.
+    pub fn expand(&self, word: &str, lookup: &Lookup) -> Result<String, Error> {
+        self.run(word, lookup, Mode::default()).map(|(text, _)| text)
+    }
+
+    /// As [`Lexer::expand`], split at unquoted blanks.
+    pub fn expand_words(&self, word: &str, lookup: &Lookup) -> Result<Vec<String>, Error> {
+        self.run(word, lookup, Mode::default()).map(|(_, words)| words)
+    }
+
+    /// Replaces variables in text whose quotes are its own.
+    pub(crate) fn expand_text(&self, text: &str, lookup: &Lookup) -> Result<String, Error> {
+        let mode = Mode { keep_quotes: true, ..Mode::default() };
+        self.run(text, lookup, mode).map(|(text, _)| text)
+    }
+
+    /// Takes off quotes and escapes of a word without variables.
+    pub(crate) fn unquote(&self, word: &str) -> Result<String, Error> {
+        self.expand(word, &|name| Some(format!("${name}")))
+    }
+
+    /// Splits at unquoted blanks and keeps quotes and escapes.
+    pub(crate) fn raw_words(&self, text: &str) -> Vec<String> {
+        crate::words::split_quoted(text, self.escape)
+    }
+
+    fn run(&self, word: &str, lookup: &Lookup, mode: Mode) -> Result<(String, Vec<String>), Error> {
+        let mut scan = Scan { chars: word.chars().collect(), at: 0, escape: self.escape, lookup };
+        let mut words = Words::default();
+        scan.until(None, mode, &mut words)
+            .map(|text| (text, words.done()))
+            .map_err(|message| Error::Expansion { word: word.to_owned(), message })
+    }
+}
+
+/// Collects words while text is expanded.
+#[derive(Default)]
+struct Words {
+    word: String,
+    words: Vec<String>,
+}
+
+impl Words {
+    fn push(&mut self, c: char) {
+        if !c.is_whitespace() {
+            self.word.push(c);
+        } else if !self.word.is_empty() {
+            self.words.push(std::mem::take(&mut self.word));
+        }
+    }
+
+    fn done(mut self) -> Vec<String> {
+        if !self.word.is_empty() {
+            self.words.push(self.word);
+        }
+        self.words
+    }
+}
+
+struct Scan<'a> {
+    chars: Vec<char>,
+    at: usize,
+    escape: char,
+    lookup: &'a Lookup<'a>,
+}
+
+impl Scan<'_> {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += 1;
+        Some(c)
+    }
+
+    fn until(&mut self, stop: Option<char>, mode: Mode, words: &mut Words) -> Result<String, String> {
+        let mut out = String::new();
+        while let Some(c) = self.peek() {
+            if Some(c) == stop {
+                self.at += 1;
+                return Ok(out);
+            }
+            match c {
+                '\'' | '"' if !mode.keep_quotes => {
+                    let quoted = if c == '"' { self.double_quoted(mode)? } else { self.single_quoted()? };
+                    words.word.push_str(&quoted);
+                    out.push_str(&quoted);
+                }
+                '$' => {
+                    let value = self.dollar(mode)?;
+                    value.chars().for_each(|c| words.push(c));
+                    out.push_str(&value);
+                }
+                _ => {
+                    self.at += 1;
+                    if c != self.escape {
+                        words.push(c);
+                        out.push(c);
+                        continue;
+                    }
+                    // Heredoc contents keep every escape but that of a dollar sign.
+                    let keep = mode.raw_escapes || (mode.keep_quotes && self.peek() != Some('$'));
+                    if keep {
+                        words.word.push(c);
+                        out.push(c);
+                    }
+                    if let Some(escaped) = self.next() {
+                        words.word.push(escaped);
+                        out.push(escaped);
+                    }
+                }
+            }
+        }
+        match stop {
+            Some(stop) => Err(format!("unexpected end of statement while looking for matching {stop}")),
+            None => Ok(out),
+        }
+    }
+
+    fn single_quoted(&mut self) -> Result<String, String> {
+        self.at += 1;
+        let mut out = String::new();
+        while let Some(c) = self.next() {
+            if c == '\'' {
+                return Ok(out);
+            }
+            out.push(c);
+        }
+        Err("unexpected end of statement while looking for matching single-quote".to_owned())
+    }
+
+    fn double_quoted(&mut self, mode: Mode) -> Result<String, String> {
+        self.at += 1;
+        let mut out = String::new();
+        while let Some(c) = self.peek() {
+            match c {
+                '"' => {
+                    self.at += 1;
+                    return Ok(out);
+                }
+                '$' => out.push_str(&self.dollar(mode)?),
+                _ => {
+                    self.at += 1;
+                    if c != self.escape {
+                        out.push(c);
+                        continue;
+                    }
+                    // Only these can be escaped here; any other escape token stays.
+                    match self.peek() {
+                        None => {}
+                        Some(next) if next == '"' || next == '$' || next == self.escape => {
+                            self.at += 1;
+                            out.push(next);
+                        }
+                        Some(_) => out.push(c),
+                    }
+                }
+            }
+        }
+        Err("unexpected end of statement while looking for matching double-quote".to_owned())
+    }
+
+    fn dollar(&mut self, mode: Mode) -> Result<String, String> {
+        self.at += 1;
+        if self.peek() != Some('{') {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            return Ok((self.lookup)(&name).unwrap_or_default());
+        }
+        self.at += 1;
+        match self.peek() {
+            None => return Err("syntax error: missing '}'".to_owned()),
+            Some('{' | '}' | ':') => return Err("syntax error: bad substitution".to_owned()),
+            Some(_) => {}
+        }
+        if mode.depth >= MAX_DEPTH {
+            return Err("syntax error: substitutions are nested too deeply".to_owned());
+        }
+        let name = self.name();
+        let value = (self.lookup)(&name);
+        let mode = Mode { depth: mode.depth + 1, keep_quotes: mode.keep_quotes, raw_escapes: false };
+        match self.next() {
+            Some('}') => Ok(value.unwrap_or_default()),
+            Some(':') => {
+                let modifier = self.next();
+                let word = self.operand(mode)?;
+                substitute(&name, value, modifier, &word, true)
+            }
+            Some(modifier @ ('+' | '-' | '?')) => {
+                let word = self.operand(mode)?;
+                substitute(&name, value, Some(modifier), &word, false)
+            }
+            Some(modifier @ ('#' | '%')) => {
+                let longest = self.peek() == Some(modifier);
+                if longest {
+                    self.at += 1;
+                }
+                let pattern = self.operand(Mode { raw_escapes: true, ..mode })?;
+                let pattern = Pattern::new(&pattern, self.escape);
+                let value = value.unwrap_or_default();
+                Ok(if modifier == '#' {
+                    pattern.trim_prefix(&value, longest)
+                } else {
+                    pattern.trim_suffix(&value, longest)
+                })
+            }
+            Some('/') => self.replace(&value.unwrap_or_default(), mode),
+            _ => Err("missing ':' in substitution".to_owned()),
+        }
+    }
+
+    /// The word of `${name:-word}`, up to its brace.
+    fn operand(&mut self, mode: Mode) -> Result<String, String> {
+        self.until(Some('}'), mode, &mut Words::default())
+            .map_err(|message| if self.peek().is_none() { "syntax error: missing '}'".to_owned() } else { message })
+    }
+
+    fn replace(&mut self, value: &str, mode: Mode) -> Result<String, String> {
+        let all = self.peek() == Some('/');
+        if all {
+            self.at += 1;
+        }
+        let raw = Mode { raw_escapes: true, ..mode };
+        let pattern = self
+            .until(Some('/'), raw, &mut Words::default())
+            .map_err(|_| "syntax error: missing '/' in ${}".to_owned())?;
+        let replacement = self.operand(mode)?;
+        Ok(Pattern::new(&pattern, self.escape).replace(value, &replacement, all))
+    }
+
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        while let Some(c) = self.peek() {
+            if name.is_empty() && c.is_ascii_digit() {
+                while let Some(digit) = self.peek().filter(char::is_ascii_digit) {
+                    name.push(digit);
+                    self.at += 1;
+                }
+                return name;
+            }
+            if name.is_empty() && SPECIAL_PARAMETERS.contains(c) {
+                self.at += 1;
+                return c.to_string();
+            }
+            if !c.is_alphanumeric() && c != '_' {
+                break;
+            }
+            name.push(c);
+            self.at += 1;
+        }
+        name
+    }
+}
+
+fn substitute(
+    name: &str,
+    value: Option<String>,
+    modifier: Option<char>,
+    word: &str,
+    empty_is_unset: bool,
+) -> Result<String, String> {
+    let present = value.as_ref().is_some_and(|value| !(empty_is_unset && value.is_empty()));
+    let value = value.filter(|_| present);
+    match modifier {
+        Some('-') => Ok(value.unwrap_or_else(|| word.to_owned())),
+        Some('+') if present => Ok(word.to_owned()),
+        Some('+') => Ok(String::new()),
+        Some('?') => value.ok_or_else(|| {
+            let why = match word {
+                "" if empty_is_unset => "is not allowed to be empty",
+                "" => "is not allowed to be unset",
+                word => word,
+            };
+            format!("{name}: {why}")
+        }),
+        other => Err(format!("unsupported modifier ({}) in substitution", other.map(String::from).unwrap_or_default())),
+    }
+}

@@ -1,0 +1,52 @@
+//! Dockerfiles: what they say, not what is done about it.
+//!
+//! This room turns the text of a Dockerfile into typed instructions, expands variables as Docker's
+//! shell lexer does, and decides which files of a context a `.dockerignore` leaves out. It is pure:
+//! it must not read files, know images or run anything.
+//!
+//! Entry points: [`Dockerfile::parse`], [`parse_instruction`] (one ONBUILD trigger),
+//! [`parse_changes`] (`commit -c`, `import -c`), [`Lexer`] and [`Ignore`].
+//!
+//! Invariants: no input makes it panic; every error is the author's mistake (an invalid argument)
+//! and its text is what Docker's classic builder prints. Where the classic builder knows less than
+//! today's Dockerfiles (heredocs, `${x#p}`), the Dockerfile reference rules.
+
+mod changes;
+mod directive;
+mod duration;
+mod error;
+mod expand;
+mod flags;
+mod glob;
+mod heredoc;
+mod ignore;
+mod instruction;
+mod interpret;
+mod lines;
+mod parse;
+mod pattern;
+mod words;
+
+pub use changes::parse_changes;
+pub use directive::Directives;
+pub use error::Error;
+pub use expand::{Lexer, Lookup};
+pub use glob::Glob;
+pub use heredoc::Heredoc;
+pub use ignore::Ignore;
+pub use instruction::{ArgDeclaration, Command, Copy, Extra, Healthcheck, Instruction, Kind, Run, Stage, Test};
+pub use parse::{Dockerfile, parse_instruction};
+
+/// Build arguments that need no ARG instruction and never reach the image or its history.
+pub const PREDEFINED_ARGS: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
