@@ -1,0 +1,13 @@
+//! The nouns that every room shares: ids, digests, image references, error kinds. Pure: no I/O, no async.
+//!
+//! Parsing checks; a value of one of these types is valid. Words of errors are Docker's where Docker has words.
+
+mod digest;
+mod error_kind;
+mod id;
+mod reference;
+
+pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
+pub use error_kind::ErrorKind;
+pub use id::{ContainerId, IdError, ImageId, short_id};
+pub use reference::{ImageRef, ReferenceError, is_hex_id};
