@@ -28,7 +28,7 @@ on_both! {
         engine.write("s/hello", "hi\n");
         engine.write("s/Dockerfile", "FROM scratch\nCOPY hello /hello\nADD hello /dir/\nLABEL a=b\n");
         engine.shell("docker build -t s s").says("Step 1/4 : FROM scratch").says(" ---> \nStep 2/4");
-        engine.shell("docker create --name s s x; docker export s | tar t").says("hello").says("dir/hello");
+        engine.shell("docker create --name sc s x && docker export sc | tar t").says("hello").says("dir/hello");
         assert_eq!(engine.docker(&["inspect", "-f", "{{.Size}}", "s"]).ok(), "6");
     }
 
@@ -82,7 +82,7 @@ on_both! {
 
     fn failures_say_why(engine: &Engine) {
         let failed = build(engine, "FROM busybox\nRUN exit 3\n", &[]);
-        failed.fails(1, "The command '/bin/sh -c exit 3' returned a non-zero code: 3");
+        failed.fails(3, "The command '/bin/sh -c exit 3' returned a non-zero code: 3");
         build(engine, "FRM busybox\n", &[]).fails(1, "unknown instruction: FRM");
         build(engine, "", &[]).fails(1, "cannot be empty");
         build(engine, "RUN true\n", &[]).fails(1, "no build stage in current context");

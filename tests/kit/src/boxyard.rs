@@ -117,6 +117,11 @@ impl Boxyard {
         run_command(&mut client(&self.socket), args, None)
     }
 
+    /// Runs the docker command with these bytes as its standard input.
+    pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Output {
+        run_command(&mut client(&self.socket), args, Some(stdin))
+    }
+
     /// Runs the boxyard command on it.
     pub fn boxyard(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program());
@@ -272,7 +277,7 @@ pub fn cache_dir() -> PathBuf {
     base.unwrap_or_else(|| Path::new(&std::env::var("HOME").unwrap_or_else(|_| "/root".into())).join(".cache")).join("boxyard")
 }
 
-fn search_path() -> String {
+pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{}:{path}:/usr/sbin:/sbin", cache_dir().join("bin").display())
 }

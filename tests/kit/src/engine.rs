@@ -156,10 +156,20 @@ pub fn client(socket: &Path) -> Command {
     command
 }
 
+/// The command line as a person would type it.
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned());
+    words
+        .map(|word| if word.is_empty() || word.contains([' ', '\n', '$']) { format!("{word:?}") } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
 pub(crate) fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Option<&[u8]>) -> Output {
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-    let shown = format!("{command:?}").split(' ').filter(|word| !word.contains("DOCKER_")).collect::<Vec<_>>().join(" ");
+    let shown = shown(command);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
     let feeder = stdin.map(|bytes| {
         let bytes = bytes.to_vec();

@@ -6,6 +6,7 @@
 //! lines and the HTTP API only; it uses no crate of the product.
 
 mod boxyard;
+mod disk;
 mod dockerd;
 mod engine;
 mod http;
@@ -14,6 +15,7 @@ mod leftovers;
 mod output;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
+pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, client};
 pub use http::{Answer, Client};
