@@ -1,0 +1,104 @@
+use async_nats::{HeaderMap, Message, StatusCode};
+use futures::StreamExt as _;
+use model::ErrorKind;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::{Bus, Call, Error, SILENCE, Target};
+
+/// Header of an answer: what kind of frame it is.
+pub(crate) const FRAME: &str = "Boxyard-Frame";
+/// Header of an error frame: its kind.
+pub(crate) const KIND: &str = "Boxyard-Error-Kind";
+pub(crate) const OK: &str = "ok";
+pub(crate) const ERROR: &str = "error";
+pub(crate) const PROGRESS: &str = "progress";
+pub(crate) const ALIVE: &str = "alive";
+
+impl Bus {
+    /// Asks `target` and waits for its answer, for as long as the target shows that it works on it.
+    ///
+    /// # Errors
+    /// The target's own error; `Unavailable` when nobody serves the call or the server fell silent.
+    pub async fn call<C: Call>(&self, target: &Target, request: &C::Request) -> Result<C::Reply, Error> {
+        self.exchange::<C>(target, request, None).await
+    }
+
+    /// Like [`Self::call`]; progress is passed on as it comes. A full channel slows this call only.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_with_progress<C: Call>(
+        &self,
+        target: &Target,
+        request: &C::Request,
+        progress: mpsc::Sender<proto::Progress>,
+    ) -> Result<C::Reply, Error> {
+        self.exchange::<C>(target, request, Some(progress)).await
+    }
+
+    async fn exchange<C: Call>(
+        &self,
+        target: &Target,
+        request: &C::Request,
+        progress: Option<mpsc::Sender<proto::Progress>>,
+    ) -> Result<C::Reply, Error> {
+        debug_assert_eq!(C::OWNER, target.owner(), "{} is not served by {}", C::NAME, target.noun());
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
+        let subject = format!("{}.{}", target.prefix(), C::NAME);
+        self.client
+            .publish_with_reply(subject, inbox, request.encode_to_vec().into())
+            .await
+            .map_err(|e| Error::unavailable(e.to_string()))?;
+        loop {
+            let silent = || Error::unavailable(format!("the {} does not answer", target.noun()));
+            let message = timeout(SILENCE, answers.next()).await.map_err(|_| silent())?.ok_or_else(silent)?;
+            match Frame::of(&message) {
+                Frame::Alive => {}
+                Frame::NoResponders => return Err(Error::unavailable(format!("no {} is running", target.noun()))),
+                Frame::Error(kind) => return Err(Error::new(kind, String::from_utf8_lossy(&message.payload))),
+                Frame::Progress => {
+                    if let (Some(sender), Ok(step)) = (&progress, proto::Progress::decode(message.payload)) {
+                        // A receiver that is gone no longer wants progress; the answer still counts.
+                        let _ = sender.send(step).await;
+                    }
+                }
+                Frame::Ok => {
+                    return C::Reply::decode(message.payload)
+                        .map_err(|e| Error::internal(format!("answer of the {} to {}: {e}", target.noun(), C::NAME)));
+                }
+            }
+        }
+    }
+}
+
+enum Frame {
+    Ok,
+    Error(ErrorKind),
+    Progress,
+    Alive,
+    NoResponders,
+}
+
+impl Frame {
+    fn of(message: &Message) -> Self {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Self::NoResponders;
+        }
+        let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(|v| v.as_str());
+        match header(FRAME) {
+            Some(PROGRESS) => Self::Progress,
+            Some(ALIVE) => Self::Alive,
+            Some(ERROR) => Self::Error(ErrorKind::from_wire(header(KIND).unwrap_or_default())),
+            _ => Self::Ok,
+        }
+    }
+}
+
+pub(crate) fn frame(kind: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(FRAME, kind);
+    headers
+}

@@ -1,0 +1,153 @@
+//! The table of calls: one row ties name, request, reply and owner. Subjects are built here and nowhere else.
+
+use prost::Message;
+
+/// One call: its name on the subject and its two messages.
+pub trait Call: Send + Sync + 'static {
+    type Request: Message + Default + Send + 'static;
+    type Reply: Message + Default + Send + 'static;
+    /// Last part of the subject.
+    const NAME: &'static str;
+    /// Who answers.
+    const OWNER: Owner;
+}
+
+/// The services that answer calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Gateway,
+    Store,
+    Sync,
+    Node,
+    Worker,
+}
+
+/// Who a call goes to, or who serves: a queue group of equals, or one process by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Gateway,
+    Store,
+    Sync,
+    Node(String),
+    Worker(String),
+}
+
+impl Target {
+    pub fn owner(&self) -> Owner {
+        match self {
+            Self::Gateway => Owner::Gateway,
+            Self::Store => Owner::Store,
+            Self::Sync => Owner::Sync,
+            Self::Node(_) => Owner::Node,
+            Self::Worker(_) => Owner::Worker,
+        }
+    }
+
+    /// `rpc.gateway`, `rpc.node.<id>`.
+    pub(crate) fn prefix(&self) -> String {
+        match self {
+            Self::Gateway => "rpc.gateway".to_owned(),
+            Self::Store => "rpc.store".to_owned(),
+            Self::Sync => "rpc.sync".to_owned(),
+            Self::Node(id) => format!("rpc.node.{id}"),
+            Self::Worker(id) => format!("rpc.worker.{id}"),
+        }
+    }
+
+    /// What this target is called in an error.
+    pub(crate) fn noun(&self) -> String {
+        match self {
+            Self::Gateway => "gateway".to_owned(),
+            Self::Store => "layer store".to_owned(),
+            Self::Sync => "registry-sync".to_owned(),
+            Self::Node(id) => format!("node {id}"),
+            Self::Worker(id) => format!("build worker {id}"),
+        }
+    }
+}
+
+/// Subject of a node's events.
+pub(crate) fn event_subject(node_id: &str) -> String {
+    format!("event.node.{node_id}")
+}
+
+/// Subject of a build's log.
+pub(crate) fn build_log_subject(build_id: &str) -> String {
+    format!("buildlog.{build_id}")
+}
+
+macro_rules! calls {
+    ($($owner:ident { $($name:ident($request:ident) -> $reply:ident;)* })*) => {
+        $($(
+            #[doc = concat!("`", stringify!($request), "` → `", stringify!($reply), "`")]
+            pub struct $name;
+            impl Call for $name {
+                type Request = proto::$request;
+                type Reply = proto::$reply;
+                const NAME: &'static str = stringify!($name);
+                const OWNER: Owner = Owner::$owner;
+            }
+        )*)*
+    };
+}
+
+calls! {
+    Gateway {
+        NodeHello(NodeHello) -> NodeHelloReply;
+        BlobsInUse(BlobsInUse) -> BlobsInUseReply;
+        BuildNext(BuildNext) -> BuildLease;
+        BuildRenew(BuildRenew) -> BuildRenewReply;
+        ImageResolve(ImageResolve) -> Image;
+        StepLookup(StepLookup) -> Image;
+        StepResult(StepResult) -> Empty;
+        BuildFinish(BuildFinish) -> BuildFinishReply;
+        StepContainer(StepContainer) -> Empty;
+    }
+    Store {
+        LeaseCreate(LeaseCreate) -> Lease;
+        LeaseRenew(LeaseRenew) -> Empty;
+        LeaseEnd(Lease) -> Empty;
+        BlobsRelease(BlobsRelease) -> BlobsReleaseReply;
+        Usage(Empty) -> StoreUsage;
+    }
+    Sync {
+        SyncLoad(Load) -> LoadReply;
+        SyncSave(Save) -> Empty;
+        SyncImport(Import) -> ImportReply;
+    }
+    Node {
+        ContainerCreate(ContainerSpec) -> NodeReply;
+        ContainerStart(ContainerStart) -> NodeReply;
+        ContainerStop(ContainerStop) -> NodeReply;
+        ContainerRestart(ContainerStop) -> NodeReply;
+        ContainerKill(ContainerKill) -> NodeReply;
+        ContainerPause(ContainerRef) -> NodeReply;
+        ContainerUnpause(ContainerRef) -> NodeReply;
+        ContainerRename(ContainerRename) -> NodeReply;
+        ContainerUpdate(ContainerUpdate) -> NodeReply;
+        ContainerRemove(ContainerRemove) -> NodeReply;
+        ContainerAttach(ContainerAttach) -> Empty;
+        ContainerLogs(ContainerLogs) -> Empty;
+        Resize(TerminalSize) -> Empty;
+        ExecCreate(ExecSpec) -> Empty;
+        ExecStart(ExecStart) -> ExecStartReply;
+        ExecInspect(ExecRef) -> ExecStatus;
+        ArchiveStat(ArchiveStat) -> PathStat;
+        ArchiveGet(ArchiveGet) -> PathStat;
+        ArchivePut(ArchivePut) -> Empty;
+        ContainerExport(ContainerExport) -> Empty;
+        ContainerChanges(ChangesRequest) -> ChangesReply;
+        ContainerCommit(ContainerCommit) -> CommitReply;
+        ContainerTop(TopRequest) -> TopReply;
+        ContainerStats(StatsRequest) -> StatsReply;
+        ContainerSizes(SizeRequest) -> SizeReply;
+        VolumeCreate(VolumeSpec) -> VolumeInfo;
+        VolumeRemove(VolumeRef) -> Empty;
+        VolumeList(Empty) -> VolumeList;
+        Prefetch(Prefetch) -> Empty;
+        ForgetLayers(ForgetLayers) -> Empty;
+    }
+    Worker {
+        BuildCancel(BuildCancel) -> Empty;
+    }
+}

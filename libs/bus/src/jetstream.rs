@@ -1,0 +1,126 @@
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::stream;
+use async_nats::jetstream::{Message, kv};
+use futures::{Stream, StreamExt as _};
+use prost::Message as _;
+
+use crate::calls::{build_log_subject, event_subject};
+use crate::{Bus, Error};
+
+const EVENTS: &str = "EVENTS";
+const BUILD_LOGS: &str = "BUILDLOG";
+/// Bucket of who is alive; keys carry their own time to live.
+pub(crate) const ALIVE: &str = "alive";
+/// Bucket of step claims.
+const CLAIMS: &str = "claims";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const EVENTS_MAX_BYTES: i64 = 256 << 20;
+const BUILD_LOGS_MAX_BYTES: i64 = 512 << 20;
+
+impl Bus {
+    /// Makes the streams and buckets where they are missing. Only a gateway may; the others wait for it.
+    ///
+    /// # Errors
+    /// `Unavailable` when JetStream does not answer.
+    pub async fn ensure_streams(&self) -> Result<(), Error> {
+        for (name, subject, max_bytes) in
+            [(EVENTS, "event.node.*", EVENTS_MAX_BYTES), (BUILD_LOGS, "buildlog.*", BUILD_LOGS_MAX_BYTES)]
+        {
+            let config = stream::Config {
+                name: name.to_owned(),
+                subjects: vec![subject.to_owned()],
+                max_bytes,
+                max_age: 7 * DAY,
+                ..Default::default()
+            };
+            self.jetstream.get_or_create_stream(config).await.map_err(unavailable)?;
+        }
+        for bucket in [ALIVE, CLAIMS] {
+            if self.jetstream.get_key_value(bucket).await.is_err() {
+                let config = kv::Config {
+                    bucket: bucket.to_owned(),
+                    history: 1,
+                    limit_markers: Some(Duration::from_secs(60)),
+                    ..Default::default()
+                };
+                self.jetstream.create_key_value(config).await.map_err(unavailable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a change of a node; returns when the stream has it on disk.
+    ///
+    /// # Errors
+    /// `Unavailable` when the stream did not acknowledge; the same event may be published again.
+    pub async fn publish_event(&self, event: &proto::NodeEvent) -> Result<(), Error> {
+        let payload = event.encode_to_vec().into();
+        let ack = self.jetstream.publish(event_subject(&event.node_id), payload).await.map_err(unavailable)?;
+        ack.await.map(drop).map_err(unavailable)
+    }
+
+    /// Events of all nodes with their position, from `position` on (0: from the oldest kept), then live.
+    ///
+    /// # Errors
+    /// `Unavailable` when JetStream does not answer.
+    pub async fn events(
+        &self,
+        position: u64,
+    ) -> Result<impl Stream<Item = Result<(u64, proto::NodeEvent), Error>> + Send + Unpin + use<>, Error> {
+        let start = match position {
+            0 => DeliverPolicy::All,
+            start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
+        };
+        let messages = self.messages(EVENTS, "event.node.*".to_owned(), start).await?;
+        Ok(messages.map(|message| {
+            let message = message?;
+            let position = message.info().map_err(unavailable)?.stream_sequence;
+            Ok((position, decode(&message)?))
+        }))
+    }
+
+    /// Publishes a chunk of a build's log without waiting for the stream's acknowledgement; order is kept.
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection is closed.
+    pub async fn publish_build_log(&self, build_id: &str, chunk: &proto::BuildLog) -> Result<(), Error> {
+        let payload = chunk.encode_to_vec().into();
+        self.client.publish(build_log_subject(build_id), payload).await.map_err(unavailable)
+    }
+
+    /// The log of a build from its first chunk, then live.
+    ///
+    /// # Errors
+    /// `Unavailable` when JetStream does not answer.
+    pub async fn build_log(
+        &self,
+        build_id: &str,
+    ) -> Result<impl Stream<Item = Result<proto::BuildLog, Error>> + Send + Unpin + use<>, Error> {
+        let messages = self.messages(BUILD_LOGS, build_log_subject(build_id), DeliverPolicy::All).await?;
+        Ok(messages.map(|message| decode(&message?)))
+    }
+
+    async fn messages(
+        &self,
+        stream: &str,
+        filter_subject: String,
+        deliver_policy: DeliverPolicy,
+    ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + Unpin + use<>, Error> {
+        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(unavailable)?;
+        let config = pull::OrderedConfig { filter_subject, deliver_policy, ..Default::default() };
+        let consumer = stream.create_consumer(config).await.map_err(unavailable)?;
+        let messages = consumer.messages().await.map_err(unavailable)?;
+        Ok(messages.map(|message| message.map_err(unavailable)).boxed())
+    }
+}
+
+fn decode<M: prost::Message + Default>(message: &Message) -> Result<M, Error> {
+    M::decode(message.payload.clone()).map_err(|e| Error::internal(format!("malformed message on {}: {e}", message.subject)))
+}
+
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> Error {
+    Error::unavailable(format!("the bus does not answer: {error}"))
+}

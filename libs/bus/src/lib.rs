@@ -1,0 +1,72 @@
+//! The bus: typed calls, events and build logs over NATS. The only room that names async-nats.
+//!
+//! - A call is a core NATS request on `rpc.<service>[.<id>].<call>`; [`calls`] ties each name to its request, reply and
+//!   owner. Every call is answered, error or not. While a handler runs its caller hears a heartbeat every two seconds,
+//!   so a call needs no fixed time limit: six seconds of silence mean that the server is gone.
+//! - Events of nodes go through the JetStream stream EVENTS, logs of builds through BUILDLOG: numbered and replayable.
+//! - Who is alive stands in the KV bucket `alive`, each key with a time to live.
+//!
+//! Messages are small; bytes never ride here (see `streams`).
+
+mod alive;
+mod call;
+pub mod calls;
+mod error;
+mod jetstream;
+mod router;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use calls::{Call, Target};
+pub use error::Error;
+pub use router::{ProgressSender, Router};
+
+/// How long a caller waits for the next sign of a server: three missed heartbeats.
+const SILENCE: Duration = Duration::from_secs(6);
+/// How often a server tells its caller that a handler still runs.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Who connects, and where to.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub url: String,
+    pub user: String,
+    /// File with the user's password; none for a server without users.
+    pub password_file: Option<PathBuf>,
+    /// Shown in the server's connection list.
+    pub name: String,
+}
+
+/// A connection to the bus; clones share it. It reconnects by itself.
+#[derive(Clone)]
+pub struct Bus {
+    client: async_nats::Client,
+    jetstream: async_nats::jetstream::Context,
+}
+
+impl Bus {
+    /// Connects; while the server is not there yet, it is tried again in the background.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the password file cannot be read or the URL is wrong.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let mut options = async_nats::ConnectOptions::new()
+            .name(&config.name)
+            .custom_inbox_prefix(format!("_INBOX.{}", config.user))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts.min(20)) as u64));
+        if let Some(path) = &config.password_file {
+            let password = std::fs::read_to_string(path)
+                .map_err(|e| Error::invalid(format!("reading the bus password {}: {e}", path.display())))?;
+            options = options.user_and_password(config.user.clone(), password.trim().to_owned());
+        }
+        let client = options
+            .connect(&config.url)
+            .await
+            .map_err(|e| Error::invalid(format!("connecting to the bus at {}: {e}", config.url)))?;
+        let jetstream = async_nats::jetstream::new(client.clone());
+        Ok(Self { client, jetstream })
+    }
+}

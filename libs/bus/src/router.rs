@@ -1,0 +1,151 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_nats::{Client, Message, Subject};
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _};
+use model::ErrorKind;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::{ALIVE, ERROR, KIND, OK, PROGRESS, frame};
+use crate::calls::Owner;
+use crate::{Bus, Call, Error, HEARTBEAT, Target};
+
+type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send>>;
+type Handler = Arc<dyn Fn(Bytes, ProgressSender) -> Answer + Send + Sync>;
+
+/// The handlers of one service, by call.
+#[derive(Clone, Default)]
+pub struct Router {
+    handlers: HashMap<&'static str, Handler>,
+}
+
+/// Sends progress of a running call to its caller.
+#[derive(Clone)]
+pub struct ProgressSender {
+    client: Client,
+    reply: Option<Subject>,
+}
+
+impl ProgressSender {
+    /// Progress is lost when the connection is down; the answer is not.
+    pub async fn send(&self, progress: &proto::Progress) {
+        if let Some(reply) = self.reply.clone() {
+            let _ =
+                self.client.publish_with_headers(reply, frame(PROGRESS), progress.encode_to_vec().into()).await;
+        }
+    }
+}
+
+impl Router {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers call `C` with `handler`.
+    pub fn on<C, H, F>(self, handler: H) -> Self
+    where
+        C: Call,
+        H: Fn(C::Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<C::Reply, Error>> + Send + 'static,
+    {
+        self.on_progress::<C, _, _>(move |request, _| handler(request))
+    }
+
+    /// Answers call `C` with a handler that tells its caller how far it is.
+    pub fn on_progress<C, H, F>(mut self, handler: H) -> Self
+    where
+        C: Call,
+        H: Fn(C::Request, ProgressSender) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<C::Reply, Error>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let typed: Handler = Arc::new(move |payload, progress| {
+            let handler = handler.clone();
+            async move {
+                let request = C::Request::decode(payload)
+                    .map_err(|e| Error::invalid(format!("request of {} is malformed: {e}", C::NAME)))?;
+                handler(request, progress).await.map(|reply| reply.encode_to_vec())
+            }
+            .boxed()
+        });
+        self.handlers.insert(C::NAME, typed);
+        self
+    }
+}
+
+impl Bus {
+    /// Answers the calls of `service` until `cancel`; running handlers go on by themselves.
+    ///
+    /// # Errors
+    /// `Unavailable` when the subscription cannot be made.
+    pub async fn serve(&self, service: Target, router: Router, cancel: CancellationToken) -> Result<(), Error> {
+        let subject = format!("{}.*", service.prefix());
+        let subscribed = match service.owner() {
+            // One process by its id: no queue group, or two of the same id would share the calls unnoticed.
+            Owner::Node | Owner::Worker => self.client.subscribe(subject).await,
+            Owner::Gateway | Owner::Store | Owner::Sync => {
+                self.client.queue_subscribe(subject, service.prefix()).await
+            }
+        };
+        let mut requests = subscribed.map_err(|e| Error::unavailable(e.to_string()))?;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                message = requests.next() => match message {
+                    Some(message) => self.dispatch(&router, message),
+                    None => return Err(Error::unavailable("the bus closed the subscription")),
+                },
+            }
+        }
+    }
+
+    fn dispatch(&self, router: &Router, message: Message) {
+        let name = message.subject.rsplit('.').next().unwrap_or_default();
+        let handler = router.handlers.get(name).cloned();
+        let client = self.client.clone();
+        let unknown = Error::new(ErrorKind::Unimplemented, format!("call {name} is not known here"));
+        tokio::spawn(async move {
+            let progress = ProgressSender { client: client.clone(), reply: message.reply.clone() };
+            let outcome = match handler {
+                Some(handler) => run(handler, message.payload, progress.clone()).await,
+                None => Err(unknown),
+            };
+            let Some(reply) = message.reply else { return };
+            let (headers, payload) = match outcome {
+                Ok(payload) => (frame(OK), payload),
+                Err(error) => {
+                    let mut headers = frame(ERROR);
+                    headers.insert(KIND, error.kind().as_str());
+                    (headers, error.message().as_bytes().to_vec())
+                }
+            };
+            if let Err(error) = client.publish_with_headers(reply, headers, payload.into()).await {
+                tracing::warn!(%error, subject = %message.subject, "an answer could not be sent");
+            }
+        });
+    }
+}
+
+/// Runs a handler on a task of its own, so that a panic becomes an answer, and beats until it is done.
+async fn run(handler: Handler, payload: Bytes, progress: ProgressSender) -> Result<Vec<u8>, Error> {
+    let mut running = tokio::spawn(handler(payload, progress.clone()));
+    loop {
+        tokio::select! {
+            joined = &mut running => {
+                return joined.unwrap_or_else(|e| {
+                    tracing::error!(error = %e, "a handler panicked");
+                    Err(Error::internal("internal error: a handler panicked"))
+                });
+            }
+            () = tokio::time::sleep(HEARTBEAT) => {
+                if let Some(reply) = progress.reply.clone() {
+                    let _ = progress.client.publish_with_headers(reply, frame(ALIVE), Bytes::new()).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What every process does alike: logs, the TLS provider, the small runtime, the signal that ends it.
+//!
+//! A `main` reads: config → [`init`] → connect → build → serve → drain on [`shutdown_signal`].
+//! This room knows nothing of the bus; it only holds the flags that name it.
+
+mod logs;
+mod signal;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+pub use logs::init;
+pub use signal::shutdown_signal;
+
+/// Version of this Boxyard, the same in every process.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Flags that every process on the bus takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BusArgs {
+    /// Address of the NATS server, `nats://host:port`.
+    #[arg(long, env = "BOXYARD_NATS_URL")]
+    pub nats_url: String,
+    /// User of this process on the NATS server.
+    #[arg(long, env = "BOXYARD_NATS_USER")]
+    pub nats_user: String,
+    /// File that holds the user's password.
+    #[arg(long, env = "BOXYARD_NATS_PASSWORD_FILE")]
+    pub nats_password_file: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace, or tracing's directives.
+    #[arg(long, env = "BOXYARD_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// The runtime of a service: two workers, since a process on a two-core machine gains nothing from more,
+/// and every further thread costs idle memory.
+///
+/// # Errors
+/// What the operating system says when threads cannot be started.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(64).enable_all().build()
+}
+
+/// Tells the supervisor that this process serves: one line, `ready`, on standard output.
+pub fn announce_ready() {
+    let mut out = std::io::stdout().lock();
+    // A closed standard output means that nobody waits for the line.
+    let _ = writeln!(out, "ready").and_then(|()| out.flush());
+}
