@@ -1,0 +1,15 @@
+//! Byte streams by ticket: one process asks over the bus, the other dials back and the bytes flow between the two.
+//!
+//! Nodes, workers and registry-syncs have no inbound port. The gateway [`Tickets::issue`]s a secret, names it and its own
+//! address in a call, and the called process [`dial`]s there. A secret is 256 random bits, is used once, is kept hashed,
+//! and dies after ten seconds.
+//!
+//! On the wire: the secret as 64 hex digits, a byte `+` back, then frames in both directions:
+//! `[kind u8][length u32 big endian][bytes]`, kind 0 data, 1 clean end of this direction, 2 failure with its words.
+//! A connection that closes without 1 or 2 was broken off, so that a truncated stream is never taken for a whole one.
+
+mod duplex;
+mod tickets;
+
+pub use duplex::{Duplex, Error, Reader, Writer};
+pub use tickets::{Pending, Ticket, Tickets, dial};
