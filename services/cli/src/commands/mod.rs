@@ -1,0 +1,52 @@
+//! One file for each command noun; this one holds the tree of names.
+
+pub mod archive;
+pub mod attach;
+pub mod build;
+pub mod cp;
+pub mod create;
+pub mod exec;
+pub mod image;
+pub mod images;
+pub mod inspect;
+pub mod lifecycle;
+pub mod logs;
+pub mod look;
+pub mod manifest;
+pub mod ps;
+pub mod run;
+pub mod stats;
+pub mod system;
+pub mod tree;
+pub mod usage;
+pub mod version;
+pub mod volume;
+
+use std::io::{Write, stdin, stdout};
+
+use serde_json::Value;
+
+use crate::failure::Outcome;
+
+/// `a=1,b=2`, sorted.
+pub fn joined_labels(labels: &Value) -> String {
+    let labels = labels.as_object().into_iter().flatten();
+    let mut pairs: Vec<_> = labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    pairs.sort();
+    pairs.join(",")
+}
+
+/// Asks; anything but `y` is no.
+pub fn confirm(warning: &str) -> Outcome<bool> {
+    print!("{warning}\nAre you sure you want to continue? [y/N] ");
+    stdout().flush()?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+/// The system's own words for an error, in lower case and without Rust's number.
+pub fn os_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}

@@ -1,0 +1,438 @@
+//! The options shared by `run` and `create`.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::{mounts, ports, values};
+use crate::failure::{Failure, Outcome};
+use crate::units;
+
+#[derive(Args, Debug)]
+pub struct ContainerOptions {
+    /// Assign a name to the container
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Keep STDIN open even if not attached
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Allocate a pseudo-TTY
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Attach to STDIN, STDOUT or STDERR
+    #[arg(short, long)]
+    pub attach: Vec<String>,
+    /// Automatically remove the container and its anonymous volumes when it exits
+    #[arg(long)]
+    pub rm: bool,
+    /// Set environment variables
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Read in a file of environment variables
+    #[arg(long)]
+    env_file: Vec<String>,
+    /// Working directory inside the container
+    #[arg(short, long)]
+    workdir: Option<String>,
+    /// Username or UID (format: <name|uid>[:<group|gid>])
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Add additional groups to join
+    #[arg(long)]
+    group_add: Vec<String>,
+    /// Bind mount a volume
+    #[arg(short, long)]
+    volume: Vec<String>,
+    /// Mount volumes from the specified container(s)
+    #[arg(long)]
+    volumes_from: Vec<String>,
+    /// Optional volume driver for the container
+    #[arg(long)]
+    volume_driver: Option<String>,
+    /// Attach a filesystem mount to the container
+    #[arg(long)]
+    mount: Vec<String>,
+    /// Mount a tmpfs directory
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// Overwrite the default ENTRYPOINT of the image
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Set meta data on a container
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// Read in a line delimited file of labels
+    #[arg(long)]
+    label_file: Vec<String>,
+    /// Add an annotation to the container
+    #[arg(long)]
+    annotation: Vec<String>,
+    /// Connect a container to a network
+    #[arg(long, alias = "net")]
+    network: Option<String>,
+    /// Add network-scoped alias for the container
+    #[arg(long, alias = "net-alias")]
+    network_alias: Vec<String>,
+    /// IPv4 address (e.g., 172.30.100.104)
+    #[arg(long)]
+    ip: Option<String>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long)]
+    ip6: Option<String>,
+    /// Container MAC address
+    #[arg(long)]
+    mac_address: Option<String>,
+    /// Add link to another container
+    #[arg(long)]
+    link: Vec<String>,
+    /// Publish a container's port(s) to the host
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Publish all exposed ports to random ports
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Expose a port or a range of ports
+    #[arg(long)]
+    expose: Vec<String>,
+    /// Number of CPUs
+    #[arg(long)]
+    cpus: Option<String>,
+    /// CPU shares (relative weight)
+    #[arg(short = 'c', long)]
+    cpu_shares: Option<i64>,
+    /// Limit CPU CFS period
+    #[arg(long)]
+    cpu_period: Option<i64>,
+    /// Limit CPU CFS quota
+    #[arg(long)]
+    cpu_quota: Option<i64>,
+    /// CPUs in which to allow execution (0-3, 0,1)
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// MEMs in which to allow execution (0-3, 0,1)
+    #[arg(long)]
+    cpuset_mems: Option<String>,
+    /// Memory limit
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Memory soft limit
+    #[arg(long)]
+    memory_reservation: Option<String>,
+    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
+    #[arg(long, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Tune container memory swappiness (0 to 100)
+    #[arg(long, allow_hyphen_values = true)]
+    memory_swappiness: Option<i64>,
+    /// Disable OOM Killer
+    #[arg(long)]
+    oom_kill_disable: bool,
+    /// Tune host's OOM preferences (-1000 to 1000)
+    #[arg(long, allow_hyphen_values = true)]
+    oom_score_adj: Option<i64>,
+    /// Tune container pids limit (set -1 for unlimited)
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Block IO (relative weight), between 10 and 1000, or 0 to disable
+    #[arg(long)]
+    blkio_weight: Option<u16>,
+    /// Size of /dev/shm
+    #[arg(long)]
+    shm_size: Option<String>,
+    /// Ulimit options
+    #[arg(long)]
+    ulimit: Vec<String>,
+    /// Add Linux capabilities
+    #[arg(long)]
+    cap_add: Vec<String>,
+    /// Drop Linux capabilities
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    /// Security Options
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// Give extended privileges to this container
+    #[arg(long)]
+    privileged: bool,
+    /// Add a host device to the container
+    #[arg(long)]
+    device: Vec<String>,
+    /// Mount the container's root filesystem as read only
+    #[arg(long)]
+    read_only: bool,
+    /// Run an init inside the container that forwards signals and reaps processes
+    #[arg(long)]
+    init: bool,
+    /// Container host name
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// Container NIS domain name
+    #[arg(long)]
+    domainname: Option<String>,
+    /// Add a custom host-to-IP mapping (host:ip)
+    #[arg(long)]
+    add_host: Vec<String>,
+    /// Set custom DNS servers
+    #[arg(long)]
+    dns: Vec<String>,
+    /// Set DNS options
+    #[arg(long, alias = "dns-opt")]
+    dns_option: Vec<String>,
+    /// Set custom DNS search domains
+    #[arg(long)]
+    dns_search: Vec<String>,
+    /// Restart policy to apply when a container exits
+    #[arg(long, default_value = "no")]
+    restart: String,
+    /// Logging driver for the container
+    #[arg(long)]
+    log_driver: Option<String>,
+    /// Log driver options
+    #[arg(long)]
+    log_opt: Vec<String>,
+    /// Signal to stop the container
+    #[arg(long)]
+    stop_signal: Option<String>,
+    /// Timeout (in seconds) to stop a container
+    #[arg(long, allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
+    /// PID namespace to use
+    #[arg(long)]
+    pid: Option<String>,
+    /// IPC mode to use
+    #[arg(long)]
+    ipc: Option<String>,
+    /// UTS namespace to use
+    #[arg(long)]
+    uts: Option<String>,
+    /// User namespace to use
+    #[arg(long)]
+    userns: Option<String>,
+    /// Cgroup namespace to use (host|private)
+    #[arg(long)]
+    cgroupns: Option<String>,
+    /// Optional parent cgroup for the container
+    #[arg(long)]
+    cgroup_parent: Option<String>,
+    /// Sysctl options
+    #[arg(long)]
+    sysctl: Vec<String>,
+    /// Storage driver options for the container
+    #[arg(long)]
+    storage_opt: Vec<String>,
+    /// Runtime to use for this container
+    #[arg(long)]
+    runtime: Option<String>,
+    /// Command to run to check health
+    #[arg(long)]
+    health_cmd: Option<String>,
+    /// Time between running the check (ms|s|m|h)
+    #[arg(long)]
+    health_interval: Option<String>,
+    /// Maximum time to allow one check to run (ms|s|m|h)
+    #[arg(long)]
+    health_timeout: Option<String>,
+    /// Start period for the container to initialize (ms|s|m|h)
+    #[arg(long)]
+    health_start_period: Option<String>,
+    /// Consecutive failures needed to report unhealthy
+    #[arg(long)]
+    health_retries: Option<i64>,
+    /// Disable any container-specified HEALTHCHECK
+    #[arg(long)]
+    no_healthcheck: bool,
+    /// Set platform if server is multi-platform capable
+    #[arg(long)]
+    pub platform: Option<String>,
+    /// Pull image before running ("always", "missing", "never")
+    #[arg(long, default_value = "missing")]
+    pub pull: String,
+    /// Suppress the pull output
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Write the container ID to the file
+    #[arg(long)]
+    pub cidfile: Option<std::path::PathBuf>,
+    /// Skip image verification
+    #[arg(long)]
+    disable_content_trust: bool,
+    /// Image, and the command that replaces its own
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND] [ARG...]")]
+    pub image_and_command: Vec<String>,
+}
+
+/// Which streams the client takes.
+#[derive(Clone, Copy)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl ContainerOptions {
+    pub fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// `-a`, or all that `-i` allows; none when detached.
+    pub fn streams(&self, detached: bool) -> Outcome<Streams> {
+        if detached {
+            if !self.attach.is_empty() {
+                return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
+            }
+            return Ok(Streams { stdin: false, stdout: false, stderr: false });
+        }
+        let has = |name: &str| self.attach.iter().any(|a| a.eq_ignore_ascii_case(name));
+        if let Some(bad) = self.attach.iter().find(|a| !["stdin", "stdout", "stderr"].contains(&a.to_lowercase().as_str())) {
+            return Err(Failure::new(format!(
+                "invalid argument {bad:?} for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"
+            )));
+        }
+        Ok(match self.attach.is_empty() {
+            true => Streams { stdin: self.interactive, stdout: true, stderr: true },
+            false => Streams { stdin: has("stdin"), stdout: has("stdout"), stderr: has("stderr") },
+        })
+    }
+
+    /// The body of POST /containers/create.
+    pub fn body(&self, streams: Streams) -> Outcome<Value> {
+        let (exposed, bindings) = ports::published(&self.publish, &self.expose)?;
+        let volumes = mounts::volumes(&self.volume)?;
+        let mut config = json!({
+            "Hostname": text(&self.hostname),
+            "Domainname": text(&self.domainname),
+            "User": text(&self.user),
+            "AttachStdin": streams.stdin,
+            "AttachStdout": streams.stdout,
+            "AttachStderr": streams.stderr,
+            "ExposedPorts": exposed,
+            "Tty": self.tty,
+            "OpenStdin": self.interactive,
+            "StdinOnce": streams.stdin && self.interactive,
+            "Env": values::environment(&self.env_file, &self.env)?,
+            "Cmd": some_list(&self.image_and_command[1..]),
+            "Image": self.image(),
+            "Volumes": volumes.anonymous,
+            "WorkingDir": text(&self.workdir),
+            "Labels": values::labels(&self.label_file, &self.label)?,
+            "HostConfig": self.host_config(volumes.binds, bindings)?,
+            "NetworkingConfig": {"EndpointsConfig": self.endpoints()},
+        });
+        let map = config.as_object_mut().expect("an object was built just above");
+        match self.entrypoint.as_deref() {
+            None => {}
+            Some("") => drop(map.insert("Entrypoint".into(), json!([""]))),
+            Some(entrypoint) => drop(map.insert("Entrypoint".into(), json!([entrypoint]))),
+        }
+        map.insert("StopSignal".into(), self.stop_signal.clone().into());
+        map.insert("StopTimeout".into(), self.stop_timeout.into());
+        map.insert("Healthcheck".into(), self.healthcheck()?);
+        map.insert("MacAddress".into(), self.mac_address.clone().into());
+        map.retain(|_, value| !value.is_null());
+        Ok(config)
+    }
+
+    fn host_config(&self, binds: Vec<String>, bindings: Value) -> Outcome<Value> {
+        let bytes = |value: &Option<String>| -> Outcome<i64> {
+            value.as_deref().map_or(Ok(0), |v| if v == "-1" { Ok(-1) } else { units::parse_bytes(v) }).map_err(Failure::new)
+        };
+        let mut config = json!({
+            "Binds": some_list(&binds),
+            "NetworkMode": self.network.as_deref().unwrap_or("default"),
+            "PortBindings": bindings,
+            "RestartPolicy": values::restart_policy(&self.restart)?,
+            "AutoRemove": self.rm,
+            "VolumeDriver": text(&self.volume_driver),
+            "VolumesFrom": some_list(&self.volumes_from),
+            "ConsoleSize": crate::terminal::size().map_or_else(|| json!([0, 0]), |(h, w)| json!([h, w])),
+            "CapAdd": some_list(&self.cap_add),
+            "CapDrop": some_list(&self.cap_drop),
+            "CgroupnsMode": text(&self.cgroupns),
+            "Dns": self.dns,
+            "DnsOptions": self.dns_option,
+            "DnsSearch": self.dns_search,
+            "ExtraHosts": some_list(&values::extra_hosts(&self.add_host)?),
+            "GroupAdd": some_list(&self.group_add),
+            "IpcMode": text(&self.ipc),
+            "Links": some_list(&self.link),
+            "OomScoreAdj": self.oom_score_adj.unwrap_or(0),
+            "PidMode": text(&self.pid),
+            "Privileged": self.privileged,
+            "PublishAllPorts": self.publish_all,
+            "ReadonlyRootfs": self.read_only,
+            "SecurityOpt": some_list(&values::security_options(&self.security_opt)?),
+            "UTSMode": text(&self.uts),
+            "UsernsMode": text(&self.userns),
+            "ShmSize": bytes(&self.shm_size)?,
+            "CpuShares": self.cpu_shares.unwrap_or(0),
+            "Memory": bytes(&self.memory)?,
+            "NanoCpus": self.cpus.as_deref().map_or(Ok(0), values::nano_cpus)?,
+            "CgroupParent": text(&self.cgroup_parent),
+            "BlkioWeight": self.blkio_weight.unwrap_or(0),
+            "CpuPeriod": self.cpu_period.unwrap_or(0),
+            "CpuQuota": self.cpu_quota.unwrap_or(0),
+            "CpusetCpus": text(&self.cpuset_cpus),
+            "CpusetMems": text(&self.cpuset_mems),
+            "Devices": values::devices(&self.device)?,
+            "MemoryReservation": bytes(&self.memory_reservation)?,
+            "MemorySwap": bytes(&self.memory_swap)?,
+            "MemorySwappiness": self.memory_swappiness.unwrap_or(-1),
+            "OomKillDisable": self.oom_kill_disable,
+            "PidsLimit": self.pids_limit.unwrap_or(0),
+            "Ulimits": values::ulimits(&self.ulimit)?,
+        });
+        let map = config.as_object_mut().expect("an object was built just above");
+        let log_type = self.log_driver.clone().unwrap_or_default();
+        map.insert("LogConfig".into(), json!({"Type": log_type, "Config": values::pairs(&self.log_opt)}));
+        let optional = [
+            ("Mounts", mounts::mounts(&self.mount)?),
+            ("Tmpfs", mounts::tmpfs(&self.tmpfs)),
+            ("Sysctls", values::pairs(&self.sysctl)),
+            ("StorageOpt", values::pairs(&self.storage_opt)),
+            ("Annotations", values::pairs(&self.annotation)),
+            ("Runtime", self.runtime.clone().map_or(Value::Null, Value::from)),
+            ("Init", if self.init { true.into() } else { Value::Null }),
+        ];
+        for (name, value) in optional {
+            let empty = value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+            if !value.is_null() && !empty {
+                map.insert(name.into(), value);
+            }
+        }
+        Ok(config)
+    }
+
+    fn endpoints(&self) -> Value {
+        let asked = self.ip.is_some() || self.ip6.is_some() || !self.network_alias.is_empty();
+        let Some(network) = self.network.as_ref().filter(|_| asked) else { return json!({}) };
+        let mut endpoint = Map::new();
+        if !self.network_alias.is_empty() {
+            endpoint.insert("Aliases".into(), json!(self.network_alias));
+        }
+        endpoint.insert("IPAMConfig".into(), json!({"IPv4Address": text(&self.ip), "IPv6Address": text(&self.ip6)}));
+        json!({network.as_str(): endpoint})
+    }
+
+    fn healthcheck(&self) -> Outcome<Value> {
+        if self.no_healthcheck {
+            return Ok(json!({"Test": ["NONE"]}));
+        }
+        let ns = |value: &Option<String>| -> Outcome<i64> {
+            value.as_deref().map_or(Ok(0), units::parse_duration_ns).map_err(Failure::new)
+        };
+        let (interval, timeout, start) = (ns(&self.health_interval)?, ns(&self.health_timeout)?, ns(&self.health_start_period)?);
+        let retries = self.health_retries.unwrap_or(0);
+        if self.health_cmd.is_none() && interval + timeout + start + retries == 0 {
+            return Ok(Value::Null);
+        }
+        let test = self.health_cmd.as_ref().map(|c| json!(["CMD-SHELL", c]));
+        Ok(json!({"Test": test, "Interval": interval, "Timeout": timeout, "StartPeriod": start, "Retries": retries}))
+    }
+}
+
+fn text(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
+}
+
+fn some_list(items: &[String]) -> Value {
+    if items.is_empty() { Value::Null } else { json!(items) }
+}

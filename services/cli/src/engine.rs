@@ -1,0 +1,314 @@
+//! The Docker Engine API's client: one connection for each request, since a command
+//! makes few and every hijacked one needs its own.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::failure::{Failure, Outcome};
+use crate::host::Host;
+
+/// The newest API version that this client speaks.
+pub const API_VERSION: &str = "1.51";
+
+pub type Body = BoxBody<Bytes, io::Error>;
+
+/// A hijacked connection.
+pub type Raw = TokioIo<hyper::upgrade::Upgraded>;
+
+pub struct Engine {
+    host: Host,
+    version: OnceLock<String>,
+}
+
+/// One request before it is sent.
+pub struct Call<'a> {
+    method: Method,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(&'static str, String)>,
+    body: Body,
+    engine: &'a Engine,
+}
+
+impl Engine {
+    pub fn new(host: Host) -> Self {
+        Self { host, version: OnceLock::new() }
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The negotiated version: the server's, but not above ours.
+    pub async fn version(&self) -> Outcome<&str> {
+        if let Some(version) = self.version.get() {
+            return Ok(version);
+        }
+        let request = request(Method::GET, "/_ping", &[], empty())?;
+        let response = self.exchange(request).await?;
+        let server = response.headers().get("api-version").and_then(|v| v.to_str().ok()).unwrap_or("1.24");
+        let version = if minor(server) < minor(API_VERSION) { server } else { API_VERSION };
+        Ok(self.version.get_or_init(|| version.to_owned()))
+    }
+
+    /// Whether the negotiated version is at least 1.`wanted`.
+    pub async fn speaks(&self, wanted: u32) -> Outcome<bool> {
+        Ok(minor(self.version().await?) >= wanted)
+    }
+
+    pub fn get(&self, path: impl Into<String>) -> Call<'_> {
+        self.call(Method::GET, path)
+    }
+
+    pub fn post(&self, path: impl Into<String>) -> Call<'_> {
+        self.call(Method::POST, path)
+    }
+
+    pub fn call(&self, method: Method, path: impl Into<String>) -> Call<'_> {
+        Call { method, path: path.into(), query: Vec::new(), headers: Vec::new(), body: empty(), engine: self }
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.broken(&e))?;
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(|e| self.broken(&e))
+    }
+
+    fn broken(&self, error: &hyper::Error) -> Failure {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        Failure::new(format!("error during connect to {}: {text}", self.host))
+    }
+
+    async fn connect(&self) -> Outcome<Socket> {
+        let connected = match &self.host {
+            Host::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            Host::Tcp(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+        };
+        connected.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure::new(format!(
+                "permission denied while trying to connect to the Docker daemon socket at {}",
+                self.host
+            )),
+            _ => Failure::new(format!(
+                "Cannot connect to the Docker daemon at {}. Is the docker daemon running?",
+                self.host
+            ))
+            .hint("Start one with 'boxyard up', or say where it is with -H or BOXYARD_HOST."),
+        })
+    }
+}
+
+impl<'a> Call<'a> {
+    pub fn query(mut self, name: &str, value: impl ToString) -> Self {
+        self.query.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds the parameter only when there is a value.
+    pub fn maybe(self, name: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.query(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds `name=1` when it is on.
+    pub fn flag(self, name: &str, on: bool) -> Self {
+        self.maybe(name, on.then_some("1"))
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        let mut call = self.header("content-type", "application/json");
+        call.body = full(body.to_string().into());
+        call
+    }
+
+    pub fn body(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Sends, and turns an error status into the daemon's message.
+    pub async fn send(self) -> Outcome<Response<Incoming>> {
+        let engine = self.engine;
+        let path = format!("/v{}{}", engine.version().await?, encode_query(&self.path, &self.query));
+        let response = engine.exchange(request(self.method, &path, &self.headers, self.body)?).await?;
+        let status = response.status();
+        if status.as_u16() < 400 {
+            return Ok(response);
+        }
+        let bytes = read_all(response).await.unwrap_or_default();
+        let message = serde_json::from_slice::<Value>(&bytes)
+            .ok()
+            .and_then(|v| v["message"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| match String::from_utf8_lossy(&bytes).trim() {
+                "" => status.to_string(),
+                text => text.to_owned(),
+            });
+        Err(Failure::daemon(status.as_u16(), message.trim()))
+    }
+
+    /// Sends and reads the whole answer.
+    pub async fn bytes(self) -> Outcome<Bytes> {
+        read_all(self.send().await?).await
+    }
+
+    /// Sends and reads the answer as JSON; null when there is none.
+    pub async fn value(self) -> Outcome<Value> {
+        let bytes = self.bytes().await?;
+        if bytes.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&bytes)?) }
+    }
+
+    /// Sends with `Upgrade: tcp` and hands over the connection and whether its output is raw
+    /// (a terminal) instead of framed; `None` from a server that does not say.
+    pub async fn hijack(self) -> Outcome<Raw> {
+        let response = self.header("upgrade", "tcp").header("connection", "Upgrade").send().await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::new(format!("unable to upgrade to tcp, received {}", response.status().as_u16())));
+        }
+        let upgraded = hyper::upgrade::on(response).await;
+        Ok(TokioIo::new(upgraded.map_err(|e| Failure::new(format!("the connection could not be taken over: {e}")))?))
+    }
+}
+
+/// A body from a stream of chunks.
+pub fn streamed(stream: impl futures::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Body {
+    BodyExt::boxed(StreamBody::new(futures::StreamExt::map(stream, |chunk| chunk.map(Frame::data))))
+}
+
+pub fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
+pub async fn read_all(response: Response<Incoming>) -> Outcome<Bytes> {
+    let collected = response.into_body().collect().await;
+    Ok(collected.map_err(|e| Failure::new(format!("the daemon's answer broke off: {e}")))?.to_bytes())
+}
+
+/// The next chunk of an answer, `None` at its end.
+pub async fn next_chunk(body: &mut Incoming) -> Outcome<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Failure::new(format!("the daemon's answer broke off: {e}")))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// Escapes one path segment or a name with slashes.
+pub fn escape(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' | b'@' => {
+                out.push(byte as char);
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn encode_query(path: &str, query: &[(String, String)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let mut encoder = url::form_urlencoded::Serializer::new(format!("{path}?"));
+    let start = path.len() + 1;
+    encoder = url::form_urlencoded::Serializer::for_suffix(encoder.finish(), start);
+    encoder.extend_pairs(query);
+    encoder.finish()
+}
+
+fn request(method: Method, path: &str, headers: &[(&'static str, String)], body: Body) -> Outcome<Request<Body>> {
+    let mut builder = Request::builder().method(method).uri(path).header("host", "docker");
+    builder = builder.header("user-agent", concat!("boxyard/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in headers {
+        builder = builder.header(*name, value);
+    }
+    builder.body(body).map_err(|e| Failure::new(format!("the request cannot be written: {e}")))
+}
+
+fn minor(version: &str) -> u32 {
+    version.split_once('.').and_then(|(_, minor)| minor.parse().ok()).unwrap_or(24)
+}
+
+enum Socket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(s) => Pin::new(s).poll_flush(cx),
+            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_and_paths_are_escaped() {
+        assert_eq!(encode_query("/a", &[]), "/a");
+        assert_eq!(encode_query("/a", &[("x".into(), "1 &".into()), ("y".into(), "z".into())]), "/a?x=1+%26&y=z");
+        assert_eq!(escape("a/b:c d?"), "a/b:c%20d%3F");
+    }
+}
