@@ -1,0 +1,148 @@
+use std::io;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use model::Digest;
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::{Error, verify::verified};
+
+/// Repository of blobs that no image name points to from outside; reading it takes the token as well.
+const INTERNAL: &str = "boxyard.internal";
+/// Pins the blob to the lease that it names.
+const LEASE: &str = "boxyard-lease";
+
+/// A blob's bytes; the stream ends in an error when they were not those of the digest.
+pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// The layer store as its clients see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    client: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    digest: Digest,
+    size: u64,
+}
+
+impl Store {
+    /// `url` without a path, `http://127.0.0.1:5000`; `token` as in the store's token file.
+    pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
+        // reqwest wants a TLS provider even for plain HTTP; a process that has one already keeps it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(std::time::Duration::from_secs(5))
+            .build()
+            .expect("a client without further settings");
+        Self { client, url: url.into().trim_end_matches('/').to_owned(), token: token.into().trim().to_owned() }
+    }
+
+    /// Size of the blob in bytes, none when the store does not have it. With `lease` the blob is kept while that lasts.
+    pub async fn has(&self, digest: &Digest, lease: Option<&str>) -> Result<Option<u64>, Error> {
+        let request = self.request(Method::HEAD, &blob_path(digest), lease);
+        let response = request.send().await.map_err(Error::Unreachable)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = accepted(response).await?;
+        let size = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        size.map(Some).ok_or_else(|| Error::BadAnswer("a blob without Content-Length".to_owned()))
+    }
+
+    /// Streams the blob; `NotFound` when the store does not have it.
+    pub async fn get(&self, digest: &Digest) -> Result<BlobStream, Error> {
+        Ok(verified(self.open(digest).await?.bytes_stream().boxed(), digest.clone()).boxed())
+    }
+
+    /// The whole blob, checked; `TooLarge` when it has more than `max_bytes`.
+    pub async fn get_bytes(&self, digest: &Digest, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        let mut stream = self.get(digest).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.try_next().await? {
+            if (bytes.len() + chunk.len()) as u64 > max_bytes {
+                return Err(Error::TooLarge { digest: digest.clone(), max_bytes });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// The blob as a blocking reader, checked at its end; to be read inside `spawn_blocking`.
+    pub async fn get_to_reader(&self, digest: &Digest) -> Result<impl io::Read + Send + 'static + use<>, Error> {
+        let stream = self.get(digest).await?.map_err(io::Error::other);
+        Ok(SyncIoBridge::new(StreamReader::new(stream)))
+    }
+
+    /// Stores `size` bytes under `digest`; may be repeated. `InvalidArgument` when they have another digest.
+    pub async fn put(&self, digest: &Digest, size: u64, body: Body, lease: Option<&str>) -> Result<(), Error> {
+        let path = format!("/v2/{INTERNAL}/blobs/uploads/?digest={digest}");
+        let request = self
+            .request(Method::POST, &path, lease)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, size)
+            .body(body);
+        accepted(request.send().await.map_err(Error::Unreachable)?).await.map(drop)
+    }
+
+    /// Stores `bytes`, which the store may already have, and says their digest.
+    pub async fn put_bytes(&self, bytes: &[u8], lease: Option<&str>) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        if self.has(&digest, lease).await? != Some(bytes.len() as u64) {
+            self.put(&digest, bytes.len() as u64, Body::from(bytes.to_vec()), lease).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Stores a body of unknown length; the store computes its digest and says its size in bytes.
+    /// A body that breaks off leaves nothing.
+    pub async fn upload(&self, body: Body, lease: Option<&str>) -> Result<(Digest, u64), Error> {
+        let request = self.request(Method::POST, "/internal/blobs", lease).body(body);
+        let response = accepted(request.send().await.map_err(Error::Unreachable)?).await?;
+        let answer = response.bytes().await.map_err(Error::Unreachable)?;
+        let Stored { digest, size } =
+            serde_json::from_slice(&answer).map_err(|error| Error::BadAnswer(error.to_string()))?;
+        Ok((digest, size))
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Response, Error> {
+        let request = self.request(Method::GET, &blob_path(digest), None);
+        match accepted(request.send().await.map_err(Error::Unreachable)?).await {
+            Err(Error::Refused { kind: model::ErrorKind::NotFound, .. }) => Err(Error::Refused {
+                kind: model::ErrorKind::NotFound,
+                message: format!("blob {digest} is not in the layer store"),
+            }),
+            other => other,
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, lease: Option<&str>) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        match lease {
+            Some(lease) => request.header(LEASE, lease),
+            None => request,
+        }
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("/v2/{INTERNAL}/blobs/{digest}")
+}
+
+/// The response itself when it is a success, else its error.
+async fn accepted(response: Response) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    Err(Error::refused(status, &body))
+}
