@@ -26,7 +26,7 @@ on_both! {
 
     fn attach_sees_what_comes(engine: &Engine) {
         engine.docker(&["run", "-d", "-i", "--name", "echoing", "busybox", "sh", "-c", "read line; echo got $line; sleep 1; exit 4"]).ok();
-        let attached = engine.docker_fed(&["attach", "echoing"], b"words\n");
+        let attached = engine.shell("(echo words; sleep 3) | docker attach echoing");
         assert_eq!((attached.stdout.as_str(), attached.code), ("got words\n", 4));
         engine.docker(&["attach", "echoing"]).fails(1, "You cannot attach to a stopped container");
     }

@@ -1,0 +1,46 @@
+//! The two files beside the code: what is run, and what may differ.
+
+use serde::Deserialize;
+
+/// One flow on a fresh engine; its steps share files and containers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    pub name: String,
+    /// Lines of shell with `docker` in them, or `api METHOD PATH`.
+    pub steps: Vec<String>,
+}
+
+/// A step whose outputs may differ, and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Difference {
+    pub case: String,
+    /// The step's text, word for word.
+    pub step: String,
+    /// What both print, and why that is right.
+    pub why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseFile {
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DifferenceFile {
+    #[serde(default)]
+    difference: Vec<Difference>,
+}
+
+/// All cases, in the order of the file.
+pub fn cases() -> Vec<Case> {
+    toml::from_str::<CaseFile>(include_str!("../cases.toml")).expect("cases.toml is well formed").case
+}
+
+/// All differences that are known and explained.
+pub fn differences() -> Vec<Difference> {
+    toml::from_str::<DifferenceFile>(include_str!("../differences.toml")).expect("differences.toml is well formed").difference
+}
