@@ -113,7 +113,65 @@ pub enum Answer {
         message: String,
         code: i32,
     },
+    /// The process has ended, or has not begun.
+    NotRunning,
     Failed {
         message: String,
     },
+}
+
+/// A frame of Docker's attach stream: 1 byte stream, 3 zero bytes, 4 bytes length (big endian), then the payload.
+pub fn frame_header(stream: u8, len: u32) -> [u8; 8] {
+    let [a, b, c, d] = len.to_be_bytes();
+    [stream, 0, 0, 0, a, b, c, d]
+}
+
+impl Identity {
+    /// Of a living process.
+    pub fn of(pid: i32) -> std::io::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        // The name in field 2 may hold anything, a parenthesis too; fields count from behind its last one.
+        let start_time = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+            .ok_or_else(|| std::io::Error::other(format!("cannot parse /proc/{pid}/stat")))?;
+        Ok(Self { pid, start_time, boot_id })
+    }
+
+    /// The same process still lives, and is no zombie.
+    pub fn is_alive(&self) -> bool {
+        let zombie = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| {
+                stat.rsplit_once(')')
+                    .is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
+            })
+        };
+        Self::of(self.pid).is_ok_and(|now| now == *self) && !zombie()
+    }
+}
+
+/// Unix time.
+pub fn now_ns() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_more_than_its_pid() {
+        let own = Identity::of(std::process::id() as i32).expect("this process lives");
+        assert!(own.is_alive());
+        assert!(!Identity { start_time: own.start_time + 1, ..own.clone() }.is_alive());
+        assert!(!Identity { boot_id: "another boot".into(), ..own }.is_alive());
+    }
+
+    #[test]
+    fn frames() {
+        assert_eq!(frame_header(2, 0x0102_0304), [2, 0, 0, 0, 1, 2, 3, 4]);
+    }
 }
