@@ -45,7 +45,12 @@ impl Context {
         tar.into_inner()?.flush()
     }
 
-    fn folder(&self, tar: &mut Builder<impl Write>, within: &str, links: &mut HashMap<(u64, u64), String>) -> io::Result<()> {
+    fn folder(
+        &self,
+        tar: &mut Builder<impl Write>,
+        within: &str,
+        links: &mut HashMap<(u64, u64), String>,
+    ) -> io::Result<()> {
         let mut entries = fs::read_dir(self.root.join(within))?.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -70,7 +75,13 @@ impl Context {
         Ok(())
     }
 
-    fn entry(&self, tar: &mut Builder<impl Write>, path: &str, metadata: &Metadata, links: &mut HashMap<(u64, u64), String>) -> io::Result<()> {
+    fn entry(
+        &self,
+        tar: &mut Builder<impl Write>,
+        path: &str,
+        metadata: &Metadata,
+        links: &mut HashMap<(u64, u64), String>,
+    ) -> io::Result<()> {
         let mut header = Header::new_ustar();
         header.set_mode(metadata.mode() & 0o7777);
         header.set_mtime(metadata.mtime().max(0) as u64);
@@ -113,7 +124,13 @@ fn append_link(tar: &mut Builder<impl Write>, header: Header, path: &[u8], targe
 }
 
 /// Names that do not fit the header go into a PAX record, as Go's writer does it.
-fn finish(tar: &mut Builder<impl Write>, mut header: Header, path: &[u8], target: Option<&[u8]>, content: impl Read) -> io::Result<()> {
+fn finish(
+    tar: &mut Builder<impl Write>,
+    mut header: Header,
+    path: &[u8],
+    target: Option<&[u8]>,
+    content: impl Read,
+) -> io::Result<()> {
     let mut records: Vec<(&str, &[u8])> = Vec::new();
     if !set_name(&mut header.as_old_mut().name, path) {
         records.push(("path", path));
@@ -150,14 +167,27 @@ mod tests {
         let root = std::env::temp_dir().join(format!("context-{}", std::process::id()));
         fs::create_dir_all(root.join("skip/deep")).expect("folder");
         let long = "n".repeat(150);
-        for (name, text) in [(".dockerignore", "*\n!keep\n!skip/deep/file\n"), ("Dockerfile", "FROM x"), ("keep", "1"), ("gone", "2"), ("skip/deep/file", "3"), (&*long, "4")] {
+        for (name, text) in [
+            (".dockerignore", "*\n!keep\n!skip/deep/file\n"),
+            ("Dockerfile", "FROM x"),
+            ("keep", "1"),
+            ("gone", "2"),
+            ("skip/deep/file", "3"),
+            (&*long, "4"),
+        ] {
             fs::write(root.join(name), text).expect("file");
         }
         let mut bytes = Vec::new();
-        Context::open(&root, "Dockerfile").and_then(|c| c.write(&mut bytes, &[("x".into(), b"y".to_vec())])).expect("written");
+        Context::open(&root, "Dockerfile")
+            .and_then(|c| c.write(&mut bytes, &[("x".into(), b"y".to_vec())]))
+            .expect("written");
         fs::remove_dir_all(&root).expect("removed");
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let names: Vec<_> = archive.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string()).collect();
-        assert_eq!(names, [".dockerignore", "Dockerfile", "keep", "skip/deep/file", "x"]);
+        let names: Vec<_> = archive
+            .entries()
+            .expect("entries")
+            .map(|e| e.expect("entry").path().expect("path").display().to_string())
+            .collect();
+        assert_eq!(names, [".dockerignore", "Dockerfile", "keep", "skip/", "skip/deep/", "skip/deep/file", "x"]);
     }
 }

@@ -47,10 +47,6 @@ impl Engine {
         Self { host, version: OnceLock::new() }
     }
 
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// The negotiated version: the server's, but not above ours.
     pub async fn version(&self) -> Outcome<&str> {
         if let Some(version) = self.version.get() {
@@ -82,9 +78,8 @@ impl Engine {
 
     async fn exchange(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
         let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| self.broken(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(|e| self.broken(&e))
     }

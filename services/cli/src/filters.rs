@@ -11,9 +11,9 @@ impl Filters {
     pub fn parse(texts: &[String]) -> Outcome<Self> {
         let mut filters = Self::default();
         for text in texts {
-            let (name, value) = text
-                .split_once('=')
-                .ok_or_else(|| Failure::new(format!("invalid argument {text:?} for \"-f, --filter\" flag: invalid filter '{text}'")))?;
+            let (name, value) = text.split_once('=').ok_or_else(|| {
+                Failure::new(format!("invalid argument {text:?} for \"-f, --filter\" flag: invalid filter '{text}'"))
+            })?;
             filters.add(name.trim().to_ascii_lowercase().as_str(), value.trim());
         }
         Ok(filters)

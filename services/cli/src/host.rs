@@ -39,7 +39,8 @@ impl Host {
                 None => format!("{address}:2375"),
             }));
         }
-        Err(Failure::new(format!("unable to parse docker host `{text}`")).hint("Write unix:///path/to/socket or tcp://host:port."))
+        Err(Failure::new(format!("unable to parse docker host `{text}`"))
+            .hint("Write unix:///path/to/socket or tcp://host:port."))
     }
 }
 

@@ -101,7 +101,12 @@ pub async fn demultiplex(from: &mut (impl AsyncRead + Unpin)) -> Outcome {
             match head[0] {
                 0 | 1 => output::write(&frame[..count]),
                 2 => output::error(&frame[..count]),
-                3 => return Err(Failure::new(format!("error from daemon in stream: {}", String::from_utf8_lossy(&frame[..count])))),
+                3 => {
+                    return Err(Failure::new(format!(
+                        "error from daemon in stream: {}",
+                        String::from_utf8_lossy(&frame[..count])
+                    )));
+                }
                 other => return Err(Failure::new(format!("Unrecognized input header: {other}"))),
             }
             left -= count;
@@ -143,9 +148,7 @@ pub async fn proxy_signals(engine: &Engine, container: &str) {
     for (kind, name) in kinds {
         let Ok(mut stream) = signal(kind) else { continue };
         let sender = sender.clone();
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() && sender.send(name).await.is_ok() {}
-        });
+        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} });
     }
     while let Some(name) = received.recv().await {
         let _ = engine.post(format!("/containers/{container}/kill")).query("signal", name).send().await;

@@ -37,16 +37,19 @@ fn general(value: f64, precision: usize) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    let exponent = value.abs().log10().floor() as i32;
-    let decimals = (precision as i32 - 1 - exponent).max(0) as usize;
-    let text = format!("{value:.decimals$}");
-    if value.abs() >= 10f64.powi(precision as i32) {
-        let rounded = format!("{:.*e}", precision - 1, value);
-        let (mantissa, power) = rounded.split_once('e').unwrap_or((&rounded, "0"));
-        let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
-        return format!("{mantissa}e+{:0>2}", power);
+    // Rust writes the exponent after rounding, which is what decides the notation.
+    let scientific = format!("{:.*e}", precision - 1, value);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if exponent >= precision as i32 {
+        return format!("{}e+{exponent:02}", trimmed(mantissa));
     }
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let decimals = (precision as i32 - 1 - exponent).max(0) as usize;
+    trimmed(&format!("{value:.decimals$}"))
 }
 
 /// `Less than a second`, `2 minutes`, `About an hour`, `3 weeks`.
@@ -158,7 +161,8 @@ pub fn timestamp(text: &str) -> Result<String, String> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(format!("{}.{:09}", at.as_second(), at.subsec_nanosecond()));
     }
-    let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(|d| d.at(0, 0, 0, 0)));
+    let civil =
+        text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(|d| d.at(0, 0, 0, 0)));
     let civil = civil.map_err(|_| format!("failed to parse value as time or duration: {text:?}"))?;
     let zoned = civil.to_zoned(jiff::tz::TimeZone::system()).map_err(|e| e.to_string())?;
     Ok(format!("{}.{:09}", zoned.timestamp().as_second(), zoned.timestamp().subsec_nanosecond()))

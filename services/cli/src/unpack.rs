@@ -122,7 +122,11 @@ pub fn pack(source: &Path, name: &str, follow: bool) -> io::Result<Vec<u8>> {
 }
 
 fn pack_one(tar: &mut Builder<Vec<u8>>, source: &Path, name: &str, follow: bool) -> io::Result<()> {
-    let metadata = if follow || source.as_os_str().as_encoded_bytes().ends_with(b"/") { source.metadata()? } else { source.symlink_metadata()? };
+    let metadata = if follow || source.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        source.metadata()?
+    } else {
+        source.symlink_metadata()?
+    };
     let mut header = Header::new_gnu();
     header.set_mode(metadata.mode() & 0o7777);
     header.set_uid(metadata.uid().into());

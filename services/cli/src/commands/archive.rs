@@ -28,7 +28,10 @@ pub struct Save {
 
 impl Save {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        refuse_terminal(self.output.as_deref(), "cowardly refusing to save to a terminal. Use the -o flag or redirect")?;
+        refuse_terminal(
+            self.output.as_deref(),
+            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+        )?;
         let mut call = engine.get("/images/get");
         for image in &self.images {
             call = call.query("names", image);
@@ -58,7 +61,10 @@ pub struct Export {
 
 impl Export {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        refuse_terminal(self.output.as_deref(), "cowardly refusing to save to a terminal. Use the -o flag or redirect")?;
+        refuse_terminal(
+            self.output.as_deref(),
+            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+        )?;
         let response = engine.get(format!("/containers/{}/export", escape(&self.container))).send().await?;
         write_body(response, self.output.as_deref()).await
     }
@@ -129,7 +135,8 @@ impl Load {
         let call = engine.post("/images/load").query("quiet", if quiet { "1" } else { "0" });
         let call = call.maybe("platform", self.platform.as_deref().map(platform_json));
         let response = call.header("content-type", "application/x-tar").body(body).send().await?;
-        let json = response.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
+        let json =
+            response.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
         match json {
             true => progress::show(response.into_body(), Sink::Stdout, |_| {}).await,
             false => write_body(response, None).await,

@@ -72,7 +72,9 @@ impl Start {
                 output::line(name);
                 Ok(())
             });
-            return result.await.map_err(|f| f.hint(format!("failed to start containers: {}", self.containers.join(", "))));
+            return result
+                .await
+                .map_err(|f| f.hint(format!("failed to start containers: {}", self.containers.join(", "))));
         }
         let [name] = self.containers.as_slice() else {
             return Err(Failure::new("you cannot start and attach multiple containers at once"));

@@ -134,12 +134,15 @@ impl Build {
         }
         let source = self.source()?;
         let call = self.query(engine, &source)?;
-        let call = call.header("content-type", "application/x-tar").header("x-registry-config", "e30=").body(source.body);
+        let call =
+            call.header("content-type", "application/x-tar").header("x-registry-config", "e30=").body(source.body);
         let response = match call.send().await {
             Ok(response) => response,
             Err(failure) => {
                 // The reason may be that the context could not be read.
-                if let Some(Ok(Err(e))) = futures::future::OptionFuture::from(source.producer.filter(|p| p.is_finished())).await {
+                if let Some(Ok(Err(e))) =
+                    futures::future::OptionFuture::from(source.producer.filter(|p| p.is_finished())).await
+                {
                     return Err(Failure::new(format!("error reading the build context: {e}")));
                 }
                 return Err(failure);
@@ -169,10 +172,15 @@ impl Build {
             Some("-1") => Ok(-1),
             Some(text) => units::parse_bytes(text).map_err(Failure::new),
         };
-        let args: Value = self.build_arg.iter().map(|text| match text.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Value::from(value)),
-            None => (text.clone(), std::env::var(text).map_or(Value::Null, Value::from)),
-        }).collect::<serde_json::Map<_, _>>().into();
+        let args: Value = self
+            .build_arg
+            .iter()
+            .map(|text| match text.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Value::from(value)),
+                None => (text.clone(), std::env::var(text).map_or(Value::Null, Value::from)),
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into();
         let mut call = engine.post("/build").query("version", 1);
         for tag in &self.tag {
             call = call.query("t", tag);
@@ -253,7 +261,10 @@ impl Build {
         };
         let root = std::fs::canonicalize(&self.context).map_err(failed)?;
         if !root.is_dir() {
-            return Err(Failure::new(format!("unable to prepare context: context must be a directory: {}", root.display())));
+            return Err(Failure::new(format!(
+                "unable to prepare context: context must be a directory: {}",
+                root.display()
+            )));
         }
         let mut extra = Vec::new();
         let outside = |content: Vec<u8>, extra: &mut Vec<(String, Vec<u8>)>| {
@@ -267,7 +278,11 @@ impl Build {
                 let path = given.map_or_else(|| root.join("Dockerfile"), PathBuf::from);
                 let path = std::path::absolute(&path)?;
                 let missing = |e: std::io::Error| {
-                    Failure::new(format!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: {}", path.display(), words(&e)))
+                    Failure::new(format!(
+                        "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: {}",
+                        path.display(),
+                        words(&e)
+                    ))
                 };
                 let real = std::fs::canonicalize(&path).map_err(missing)?;
                 match real.strip_prefix(&root) {
@@ -352,7 +367,8 @@ impl Write for Pipe {
         }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIPE_BYTES));
         self.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the daemon stopped reading the build context");
+        let gone =
+            |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the daemon stopped reading the build context");
         self.sender.blocking_send(Ok(chunk.into())).map_err(gone)
     }
 }

@@ -50,13 +50,16 @@ impl Copy {
 
     async fn from_container(&self, engine: &Engine, container: &str, path: &str) -> Outcome {
         let mut path = path.to_owned();
-        if self.follow_link && let Ok(stat) = stat(engine, container, &path).await {
+        if self.follow_link
+            && let Ok(stat) = stat(engine, container, &path).await
+        {
             if let Some(link) = stat["linkTarget"].as_str().filter(|l| !l.is_empty()) {
                 path = link.to_owned();
             }
         }
         let response = engine.get(archive(container)).query("path", &path).send().await?;
-        let stat = decode_stat(response.headers()).ok_or_else(|| Failure::new("the daemon did not describe the path"))?;
+        let stat =
+            decode_stat(response.headers()).ok_or_else(|| Failure::new("the daemon did not describe the path"))?;
         let mut body = response.into_body();
         if self.target == "-" {
             while let Some(chunk) = next_chunk(&mut body).await? {
@@ -110,7 +113,8 @@ impl Copy {
     /// The name that the source gets, and the container's folder that it goes into.
     fn remote_target(&self, path: &str, target_is_dir: Option<bool>) -> Outcome<(String, String)> {
         let local = Path::new(&self.source);
-        let metadata = if self.follow_link || self.source.ends_with('/') { local.metadata() } else { local.symlink_metadata() };
+        let metadata =
+            if self.follow_link || self.source.ends_with('/') { local.metadata() } else { local.symlink_metadata() };
         let metadata = metadata.map_err(|e| Failure::new(format!("lstat {}: {}", self.source, super::os_words(&e))))?;
         let contents = self.source.ends_with("/.") || self.source == ".";
         match target_is_dir {
@@ -138,7 +142,10 @@ fn local_target(source: &Item, target: &Path) -> Outcome<(PathBuf, Rename)> {
         let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match parent.is_dir() {
             true => Ok(parent.to_owned()),
-            false => Err(Failure::new(format!("invalid output path: directory {:?} does not exist", parent.display().to_string()))),
+            false => Err(Failure::new(format!(
+                "invalid output path: directory {:?} does not exist",
+                parent.display().to_string()
+            ))),
         }
     };
     match target.metadata() {

@@ -48,7 +48,9 @@ pub async fn container_create(engine: &Engine, options: &ContainerOptions, body:
         call.maybe("platform", options.platform.as_deref()).json(body).value()
     };
     let created = match create().await {
-        Err(failure) if failure.is_not_found() && failure.message.contains("No such image") && options.pull == "missing" => {
+        Err(failure)
+            if failure.is_not_found() && failure.message.contains("No such image") && options.pull == "missing" =>
+        {
             if !options.quiet {
                 output::error(format!("Unable to find image '{}' locally\n", reference::familiar(image)).as_bytes());
             }
@@ -74,7 +76,8 @@ async fn pull(engine: &Engine, options: &ContainerOptions) -> Outcome {
 
 pub fn write_cidfile(options: &ContainerOptions, id: &str) -> Outcome {
     match &options.cidfile {
-        Some(path) => std::fs::write(path, id).map_err(|e| Failure::new(format!("failed to write the container ID to {}: {e}", path.display()))),
+        Some(path) => std::fs::write(path, id)
+            .map_err(|e| Failure::new(format!("failed to write the container ID to {}: {e}", path.display()))),
         None => Ok(()),
     }
 }

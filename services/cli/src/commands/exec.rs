@@ -46,7 +46,8 @@ pub struct Exec {
 
 impl Exec {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        let (container, command) = self.container_and_command.split_first().ok_or_else(|| Failure::new("no container"))?;
+        let (container, command) =
+            self.container_and_command.split_first().ok_or_else(|| Failure::new("no container"))?;
         let container = escape(container);
         engine.get(format!("/containers/{container}/json")).send().await?;
         if !self.detach {
@@ -80,7 +81,8 @@ impl Exec {
             return Ok(());
         }
         let raw = call.hijack().await?;
-        let session = Session { tty: self.tty, stdin: self.interactive, output: true, detach_keys: self.detach_keys.clone() };
+        let session =
+            Session { tty: self.tty, stdin: self.interactive, output: true, detach_keys: self.detach_keys.clone() };
         let resize = format!("/exec/{id}/resize");
         let end = tokio::select! {
             end = session.relay(raw) => end?,

@@ -102,7 +102,8 @@ impl Prune {
             return Ok(());
         }
         let filters = Filters::parse(&self.filter)?;
-        let freed = prune_list(engine, "/containers/prune", filters, "ContainersDeleted", "Deleted Containers:").await?;
+        let freed =
+            prune_list(engine, "/containers/prune", filters, "ContainersDeleted", "Deleted Containers:").await?;
         output::line(format!("Total reclaimed space: {}", units::size(freed)));
         Ok(())
     }

@@ -77,7 +77,8 @@ impl Images {
             return Ok(());
         }
         let digest = if self.digests { "{{.Digest}}\t" } else { "" };
-        let default = format!("{{{{.Repository}}}}\t{{{{.Tag}}}}\t{digest}{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}");
+        let default =
+            format!("{{{{.Repository}}}}\t{{{{.Tag}}}}\t{digest}{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}");
         Listing { kind: "ImageContext", default, headers: IMAGE_HEADERS, rows }.print(self.format.as_deref())
     }
 }
@@ -89,8 +90,12 @@ fn names(image: &Value, with_digests: bool) -> Vec<Named> {
         let items = image[field].as_array().cloned().unwrap_or_default();
         items.iter().filter_map(Value::as_str).filter(|t| !t.starts_with(NONE)).map(str::to_owned).collect()
     };
-    let tags: Vec<_> = list("RepoTags").iter().filter_map(|t| t.rsplit_once(':').map(|(r, t)| (r.to_owned(), t.to_owned()))).collect();
-    let digests: Vec<_> = list("RepoDigests").iter().filter_map(|d| d.split_once('@').map(|(r, d)| (r.to_owned(), d.to_owned()))).collect();
+    let tags: Vec<_> =
+        list("RepoTags").iter().filter_map(|t| t.rsplit_once(':').map(|(r, t)| (r.to_owned(), t.to_owned()))).collect();
+    let digests: Vec<_> = list("RepoDigests")
+        .iter()
+        .filter_map(|d| d.split_once('@').map(|(r, d)| (r.to_owned(), d.to_owned())))
+        .collect();
     let named = |repository: &str, tag: &str, digest: &str| Named {
         repository: repository.into(),
         tag: tag.into(),

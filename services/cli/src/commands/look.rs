@@ -16,7 +16,8 @@ pub struct Top {
 
 impl Top {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        let (container, options) = self.container_and_options.split_first().ok_or_else(|| Failure::new("no container"))?;
+        let (container, options) =
+            self.container_and_options.split_first().ok_or_else(|| Failure::new("no container"))?;
         let call = engine.get(format!("/containers/{}/top", escape(container)));
         let list = call.maybe("ps_args", (!options.is_empty()).then(|| options.join(" "))).value().await?;
         let cells = |row: &Value| {

@@ -31,7 +31,8 @@ use crate::failure::Outcome;
 /// `a=1,b=2`, sorted.
 pub fn joined_labels(labels: &Value) -> String {
     let labels = labels.as_object().into_iter().flatten();
-    let mut pairs: Vec<_> = labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<_> =
+        labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
     pairs.sort();
     pairs.join(",")
 }

@@ -73,7 +73,8 @@ impl Ps {
             }
             return Ok(());
         }
-        let mut default = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}".to_owned();
+        let mut default =
+            "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}".to_owned();
         if self.size {
             default += "\t{{.Size}}";
         }
@@ -154,16 +155,19 @@ fn mount_names(mounts: &[Value], truncate: bool) -> String {
 /// `0.0.0.0:8080->80/tcp, 81/tcp`.
 fn ports(container: &Value) -> String {
     let ports = container["Ports"].as_array().cloned().unwrap_or_default();
-    let mut shown: Vec<(u64, String)> = ports.iter().map(|port| {
-        let private = port["PrivatePort"].as_u64().unwrap_or(0);
-        let protocol = port["Type"].as_str().unwrap_or("tcp");
-        let text = match (port["IP"].as_str().filter(|ip| !ip.is_empty()), port["PublicPort"].as_u64()) {
-            (Some(ip), Some(public)) if ip.contains(':') => format!("[{ip}]:{public}->{private}/{protocol}"),
-            (Some(ip), Some(public)) => format!("{ip}:{public}->{private}/{protocol}"),
-            _ => format!("{private}/{protocol}"),
-        };
-        (private, text)
-    }).collect();
+    let mut shown: Vec<(u64, String)> = ports
+        .iter()
+        .map(|port| {
+            let private = port["PrivatePort"].as_u64().unwrap_or(0);
+            let protocol = port["Type"].as_str().unwrap_or("tcp");
+            let text = match (port["IP"].as_str().filter(|ip| !ip.is_empty()), port["PublicPort"].as_u64()) {
+                (Some(ip), Some(public)) if ip.contains(':') => format!("[{ip}]:{public}->{private}/{protocol}"),
+                (Some(ip), Some(public)) => format!("{ip}:{public}->{private}/{protocol}"),
+                _ => format!("{private}/{protocol}"),
+            };
+            (private, text)
+        })
+        .collect();
     shown.sort();
     shown.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }

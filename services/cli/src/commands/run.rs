@@ -39,7 +39,8 @@ impl Run {
         let body = self.container.body(streams).map_err(prepare)?;
         let id = container_create(engine, &self.container, &body).await.map_err(prepare)?;
         write_cidfile(&self.container, &id)?;
-        let started = if self.detach { self.detached(engine, &id).await } else { self.attached(engine, &id, streams).await };
+        let started =
+            if self.detach { self.detached(engine, &id).await } else { self.attached(engine, &id, streams).await };
         started.map_err(|f| if f.status.is_some() { Failure { code: start_code(&f.message), ..prepare(f) } } else { f })
     }
 

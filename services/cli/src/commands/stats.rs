@@ -69,11 +69,13 @@ impl Stats {
                 rows.iter_mut().for_each(|row| row["ID"] = row["\u{0}id"].clone());
             }
             rows.iter_mut().for_each(|row| drop(row.as_object_mut().and_then(|r| r.shift_remove("\u{0}id"))));
-            let default = "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
+            let default =
+                "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
             if !self.no_stream {
                 output::write(b"\x1b[H\x1b[J");
             }
-            Listing { kind: "statsContext", default: default.into(), headers: HEADERS, rows }.print(self.format.as_deref())?;
+            Listing { kind: "statsContext", default: default.into(), headers: HEADERS, rows }
+                .print(self.format.as_deref())?;
             if self.no_stream {
                 return Ok(());
             }

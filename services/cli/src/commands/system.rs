@@ -22,8 +22,13 @@ pub struct DiskUsage {
     verbose: bool,
 }
 
-const HEADERS: &[(&str, &str)] =
-    &[("Type", "TYPE"), ("TotalCount", "TOTAL"), ("Active", "ACTIVE"), ("Size", "SIZE"), ("Reclaimable", "RECLAIMABLE")];
+const HEADERS: &[(&str, &str)] = &[
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+];
 
 /// One kind of object.
 struct Usage {
@@ -72,13 +77,19 @@ fn usages(usage: &Value) -> Vec<Usage> {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0).max(0.0);
     let images = list("Images");
     let layers = number(&usage["LayersSize"]);
-    let used: f64 = images.iter().filter(|i| number(&i["Containers"]) > 0.0).map(|i| number(&i["Size"]) - number(&i["SharedSize"])).sum();
+    let used: f64 = images
+        .iter()
+        .filter(|i| number(&i["Containers"]) > 0.0)
+        .map(|i| number(&i["Size"]) - number(&i["SharedSize"]))
+        .sum();
     let containers = list("Containers");
     let running = |c: &&Value| matches!(c["State"].as_str(), Some("running" | "paused" | "restarting"));
     let volumes = list("Volumes");
     let links = |v: &Value| number(&v["UsageData"]["RefCount"]);
     let cache = list("BuildCache");
-    let sum = |items: Vec<&Value>, pointer: &str| items.iter().map(|i| number(i.pointer(pointer).unwrap_or(&Value::Null))).sum::<f64>();
+    let sum = |items: Vec<&Value>, pointer: &str| {
+        items.iter().map(|i| number(i.pointer(pointer).unwrap_or(&Value::Null))).sum::<f64>()
+    };
     vec![
         Usage {
             kind: "Images",
@@ -140,13 +151,18 @@ impl SystemPrune {
             return Ok(());
         }
         let filters = || Filters::parse(&self.filter);
-        let mut freed = prune_list(engine, "/containers/prune", filters()?, "ContainersDeleted", "Deleted Containers:").await?;
-        freed += prune_list(engine, "/networks/prune", filters()?, "NetworksDeleted", "Deleted Networks:").await.or_else(not_served)?;
+        let mut freed =
+            prune_list(engine, "/containers/prune", filters()?, "ContainersDeleted", "Deleted Containers:").await?;
+        freed += prune_list(engine, "/networks/prune", filters()?, "NetworksDeleted", "Deleted Networks:")
+            .await
+            .or_else(not_served)?;
         if self.volumes {
             freed += prune_list(engine, "/volumes/prune", filters()?, "VolumesDeleted", "Deleted Volumes:").await?;
         }
         freed += prune_images(engine, self.all, &self.filter).await?;
-        freed += prune_list(engine, "/build/prune", filters()?, "CachesDeleted", "Deleted build cache objects:").await.or_else(not_served)?;
+        freed += prune_list(engine, "/build/prune", filters()?, "CachesDeleted", "Deleted build cache objects:")
+            .await
+            .or_else(not_served)?;
         output::line(format!("Total reclaimed space: {}", units::size(freed)));
         Ok(())
     }
@@ -158,7 +174,8 @@ impl SystemPrune {
         if self.volumes {
             lines.push("  - all anonymous volumes not used by at least one container".into());
         }
-        let images = if self.all { "images without at least one container associated to them" } else { "dangling images" };
+        let images =
+            if self.all { "images without at least one container associated to them" } else { "dangling images" };
         lines.push(format!("  - all {images}"));
         lines.push(format!("  - {} build cache", if self.all { "all" } else { "unused" }));
         lines.join("\n") + "\n"
@@ -218,7 +235,8 @@ impl Events {
 
 fn event_text(event: &Value) -> String {
     let nanos = event["timeNano"].as_i64().unwrap_or(0);
-    let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let time =
+        jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     let time = time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string().replace("+00:00", "Z");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut attributes: Vec<_> = event["Actor"]["Attributes"].as_object().into_iter().flatten().collect();

@@ -4,15 +4,20 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, logs, look, manifest, ps, run, stats, system,
-    version, volume,
+    archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, logs, look, manifest, ps, run, stats,
+    system, version, volume,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
 use crate::up;
 
 #[derive(Parser, Debug)]
-#[command(name = "boxyard", about = "Images and containers, served by Boxyard", disable_version_flag = true, subcommand_required = true)]
+#[command(
+    name = "boxyard",
+    about = "Images and containers, served by Boxyard",
+    disable_version_flag = true,
+    subcommand_required = true
+)]
 pub struct Cli {
     /// Daemon socket to connect to (else BOXYARD_HOST, DOCKER_HOST, the default socket)
     #[arg(short = 'H', long)]

@@ -40,7 +40,12 @@ pub fn print(usage: &Value) -> Outcome {
     let mut rows = "VOLUME NAME\tLINKS\tSIZE\n".to_owned();
     for volume in list("Volumes") {
         let data = &volume["UsageData"];
-        rows += &format!("{}\t{}\t{}\n", text(&volume["Name"]), number(&data["RefCount"]), units::size(number(&data["Size"])));
+        rows += &format!(
+            "{}\t{}\t{}\n",
+            text(&volume["Name"]),
+            number(&data["RefCount"]),
+            units::size(number(&data["Size"]))
+        );
     }
     out += &format!("\nLocal Volumes space usage:\n\n{}", aligned(&rows, 10)?);
     let cache = list("BuildCache");

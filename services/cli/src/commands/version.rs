@@ -75,7 +75,11 @@ fn text(client: &Value, server: &Value) -> String {
         let details = &component["Details"];
         if name == "Engine" {
             let date = get(details, "BuildTime");
-            out += &format!("  API version:      {} (minimum version {})\n", get(details, "ApiVersion"), get(details, "MinAPIVersion"));
+            out += &format!(
+                "  API version:      {} (minimum version {})\n",
+                get(details, "ApiVersion"),
+                get(details, "MinAPIVersion")
+            );
             out += &format!("  {:<18}{}\n", "Go version:", get(details, "GoVersion"));
             out += &format!("  {:<18}{}\n", "Git commit:", get(details, "GitCommit"));
             out += &format!("  {:<18}{}\n", "Built:", date);
@@ -124,7 +128,10 @@ impl Info {
 }
 
 fn info_text(info: &Value) -> String {
-    let mut out = format!("Client: Boxyard\n Version:    {}\n Context:    default\n Debug Mode: false\n\nServer:\n", env!("CARGO_PKG_VERSION"));
+    let mut out = format!(
+        "Client: Boxyard\n Version:    {}\n Context:    default\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION")
+    );
     let text = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
     let number = |name: &str| info[name].as_i64().unwrap_or(0);
     let list = |value: &Value| {
@@ -193,7 +200,13 @@ fn info_text(info: &Value) -> String {
             insecure.push(name.clone());
         }
     }
-    insecure.extend(registry["InsecureRegistryCIDRs"].as_array().into_iter().flatten().filter_map(|c| c.as_str().map(str::to_owned)));
+    insecure.extend(
+        registry["InsecureRegistryCIDRs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c.as_str().map(str::to_owned)),
+    );
     if !insecure.is_empty() {
         line(" Insecure Registries:".into());
         insecure.iter().for_each(|i| line(format!("  {i}")));

@@ -282,7 +282,9 @@ impl ContainerOptions {
             return Ok(Streams { stdin: false, stdout: false, stderr: false });
         }
         let has = |name: &str| self.attach.iter().any(|a| a.eq_ignore_ascii_case(name));
-        if let Some(bad) = self.attach.iter().find(|a| !["stdin", "stdout", "stderr"].contains(&a.to_lowercase().as_str())) {
+        if let Some(bad) =
+            self.attach.iter().find(|a| !["stdin", "stdout", "stderr"].contains(&a.to_lowercase().as_str()))
+        {
             return Err(Failure::new(format!(
                 "invalid argument {bad:?} for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"
             )));
@@ -333,7 +335,10 @@ impl ContainerOptions {
 
     fn host_config(&self, binds: Vec<String>, bindings: Value) -> Outcome<Value> {
         let bytes = |value: &Option<String>| -> Outcome<i64> {
-            value.as_deref().map_or(Ok(0), |v| if v == "-1" { Ok(-1) } else { units::parse_bytes(v) }).map_err(Failure::new)
+            value
+                .as_deref()
+                .map_or(Ok(0), |v| if v == "-1" { Ok(-1) } else { units::parse_bytes(v) })
+                .map_err(Failure::new)
         };
         let mut config = json!({
             "Binds": some_list(&binds),
@@ -419,7 +424,8 @@ impl ContainerOptions {
         let ns = |value: &Option<String>| -> Outcome<i64> {
             value.as_deref().map_or(Ok(0), units::parse_duration_ns).map_err(Failure::new)
         };
-        let (interval, timeout, start) = (ns(&self.health_interval)?, ns(&self.health_timeout)?, ns(&self.health_start_period)?);
+        let (interval, timeout, start) =
+            (ns(&self.health_interval)?, ns(&self.health_timeout)?, ns(&self.health_start_period)?);
         let retries = self.health_retries.unwrap_or(0);
         if self.health_cmd.is_none() && interval + timeout + start + retries == 0 {
             return Ok(Value::Null);

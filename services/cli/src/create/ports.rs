@@ -40,7 +40,8 @@ pub fn published(publish: &[String], expose: &[String]) -> Outcome<(Value, Value
     }
     for text in expose {
         let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (from, to) = range(ports).ok_or_else(|| Failure::new(format!("invalid range format for --expose: {text}")))?;
+        let (from, to) =
+            range(ports).ok_or_else(|| Failure::new(format!("invalid range format for --expose: {text}")))?;
         for port in from..=to {
             exposed.insert(format!("{port}/{protocol}"), json!({}));
         }

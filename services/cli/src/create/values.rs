@@ -22,7 +22,9 @@ pub fn environment(files: &[String], given: &[String]) -> Outcome<Vec<String>> {
     }
     for text in given {
         if text.is_empty() || text.starts_with('=') {
-            return Err(Failure::new(format!("invalid argument {text:?} for \"-e, --env\" flag: invalid environment variable: {text}")));
+            return Err(Failure::new(format!(
+                "invalid argument {text:?} for \"-e, --env\" flag: invalid environment variable: {text}"
+            )));
         }
         match (text.contains('='), std::env::var(text)) {
             (false, Ok(value)) => all.push(format!("{text}={value}")),
@@ -58,22 +60,31 @@ fn lines(file: &str) -> Outcome<Vec<String>> {
 
 pub fn restart_policy(text: &str) -> Outcome<Value> {
     let (name, count) = text.split_once(':').unwrap_or((text, "0"));
-    let count: i64 = count.parse().map_err(|_| Failure::new(format!("invalid restart policy format: maximum retry count must be an integer: {text}")))?;
+    let count: i64 = count.parse().map_err(|_| {
+        Failure::new(format!("invalid restart policy format: maximum retry count must be an integer: {text}"))
+    })?;
     Ok(json!({"Name": name, "MaximumRetryCount": count}))
 }
 
 /// `0.5` CPUs as billionths.
 pub fn nano_cpus(text: &str) -> Outcome<i64> {
-    let invalid = || Failure::new(format!("invalid argument {text:?} for \"--cpus\" flag: failed to parse {text} as a rational number"));
+    let invalid = || {
+        Failure::new(format!(
+            "invalid argument {text:?} for \"--cpus\" flag: failed to parse {text} as a rational number"
+        ))
+    };
     let cpus: f64 = text.parse().map_err(|_| invalid())?;
     Ok((cpus * 1e9).round() as i64)
 }
 
 pub fn extra_hosts(texts: &[String]) -> Outcome<Vec<String>> {
     let parse = |text: &String| {
-        let (host, address) = text.split_once(['=', ':']).filter(|(h, a)| !h.is_empty() && !a.is_empty()).ok_or_else(|| {
-            Failure::new(format!("invalid argument {text:?} for \"--add-host\" flag: bad format for add-host: {text:?}"))
-        })?;
+        let (host, address) =
+            text.split_once(['=', ':']).filter(|(h, a)| !h.is_empty() && !a.is_empty()).ok_or_else(|| {
+                Failure::new(format!(
+                    "invalid argument {text:?} for \"--add-host\" flag: bad format for add-host: {text:?}"
+                ))
+            })?;
         let bare = address.trim_start_matches('[').trim_end_matches(']');
         if bare != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
             return Err(Failure::new(format!(
@@ -138,7 +149,10 @@ mod tests {
         assert_eq!(ulimits(&["nofile=1:2".into()]).expect("fits"), json!([{"Name": "nofile", "Hard": 2, "Soft": 1}]));
         assert!(ulimits(&["x".into()]).is_err());
         assert_eq!(nano_cpus("1.5").expect("fits"), 1_500_000_000);
-        assert_eq!(restart_policy("on-failure:3").expect("fits"), json!({"Name": "on-failure", "MaximumRetryCount": 3}));
+        assert_eq!(
+            restart_policy("on-failure:3").expect("fits"),
+            json!({"Name": "on-failure", "MaximumRetryCount": 3})
+        );
         assert_eq!(extra_hosts(&["a:1.2.3.4".into(), "b=[::1]".into()]).expect("fits"), ["a:1.2.3.4", "b:::1"]);
         assert!(extra_hosts(&["a".into()]).is_err());
     }

@@ -90,8 +90,11 @@ fn action(source: &str, mut at: usize, tokens: &mut Vec<Spanned>) -> Result<(usi
                 let name = word(&rest[1..]);
                 (Token::Variable(format!("${name}")), 1 + name.len())
             }
-            c if c.is_ascii_digit() || (matches!(c, '-' | '+') && rest[1..].starts_with(|d: char| d.is_ascii_digit())) => {
-                let end = rest[1..].find(|d: char| !(d.is_ascii_alphanumeric() || d == '.')).map_or(rest.len(), |i| i + 1);
+            c if c.is_ascii_digit()
+                || (matches!(c, '-' | '+') && rest[1..].starts_with(|d: char| d.is_ascii_digit())) =>
+            {
+                let end =
+                    rest[1..].find(|d: char| !(d.is_ascii_alphanumeric() || d == '.')).map_or(rest.len(), |i| i + 1);
                 (Token::Number(rest[..end].to_owned()), end)
             }
             c if is_word(c) => {

@@ -65,9 +65,9 @@ impl Listing {
     }
 
     fn render(&self, template: &Template, row: &Value) -> Outcome<String> {
-        template.render(row, no_field).map_err(|e| {
-            Failure::new(format!("failed to execute template: {}", e.replace('\u{1}', self.kind)))
-        })
+        template
+            .render(row, no_field)
+            .map_err(|e| Failure::new(format!("failed to execute template: {}", e.replace('\u{1}', self.kind))))
     }
 }
 

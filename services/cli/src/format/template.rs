@@ -26,14 +26,10 @@ impl Template {
     /// Fills the template. A name that is not there is an error that ends with `missing`
     /// applied to the name.
     pub fn render(&self, data: &Value, missing: fn(&str) -> String) -> Result<String, String> {
-        let mut run = Run { out: String::new(), variables: vec![("$".into(), data.clone())], source: &self.source, missing };
+        let mut run =
+            Run { out: String::new(), variables: vec![("$".into(), data.clone())], source: &self.source, missing };
         run.list(&self.nodes, data)?;
         Ok(run.out)
-    }
-
-    /// Whether the text names a field (`.Size`), to know what must be asked of the daemon.
-    pub fn mentions(&self, field: &str) -> bool {
-        self.source.contains(&format!(".{field}"))
     }
 }
 

@@ -1,12 +1,70 @@
-//! placeholder
+//! A whole Boxyard on one machine: `up` supervises its processes, `down` ends them,
+//! `status` shows them. Nothing here speaks on the bus; a process says `ready` on its
+//! standard output, and what `status` shows is what the supervisor wrote down.
+
+mod config;
+mod nats;
+mod process;
+mod status;
+mod supervise;
+
+use std::path::PathBuf;
+
 use clap::Args;
+
 use crate::failure::Outcome;
+
+#[derive(Args, Debug, Clone)]
+pub struct Up {
+    /// Folder for everything that this Boxyard keeps
+    #[arg(long, env = "BOXYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the API listens: unix://PATH or tcp://IP:PORT (may be repeated)
+    #[arg(long = "host", id = "listen")]
+    hosts: Vec<String>,
+    /// Number of build workers
+    #[arg(long)]
+    workers: Option<u32>,
+    /// Return when everything is ready
+    #[arg(short, long)]
+    detach: bool,
+    /// Start no node: nothing can be run on this machine
+    #[arg(long)]
+    no_node: bool,
+    /// Allow an API without TLS on an address that others can reach
+    #[arg(long)]
+    insecure_api: bool,
+}
+
 #[derive(Args, Debug)]
-pub struct Up {}
+pub struct Down {
+    /// Folder of the Boxyard to stop
+    #[arg(long, env = "BOXYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
 #[derive(Args, Debug)]
-pub struct Down {}
-#[derive(Args, Debug)]
-pub struct Status {}
-impl Up { pub async fn run(self) -> Outcome { Ok(()) } }
-impl Down { pub async fn run(self) -> Outcome { Ok(()) } }
-impl Status { pub async fn run(self) -> Outcome { Ok(()) } }
+pub struct Status {
+    /// Folder of the Boxyard to show
+    #[arg(long, env = "BOXYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Up {
+    pub async fn run(self) -> Outcome {
+        let plan = config::Plan::new(&self)?;
+        if self.detach { status::detach(&self, &plan).await } else { supervise::run(plan).await }
+    }
+}
+
+impl Down {
+    pub async fn run(self) -> Outcome {
+        status::down(&config::data_dir(self.data_dir)?).await
+    }
+}
+
+impl Status {
+    pub async fn run(self) -> Outcome {
+        status::show(&config::data_dir(self.data_dir)?)
+    }
+}

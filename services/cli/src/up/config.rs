@@ -1,0 +1,241 @@
+//! What a Boxyard is made of: its ports and secrets, kept in the data folder, and its
+//! processes with their flags.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Up;
+use super::nats;
+use super::process::Program;
+use crate::failure::{Failure, Outcome};
+
+/// A unix socket's path has no room for more (sun_path).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// Kept over restarts.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct Kept {
+    /// Six hex digits in every host-global name of this Boxyard.
+    pub instance: String,
+    pub nats_port: u16,
+    pub store_port: u16,
+    pub hosts: Vec<String>,
+    pub workers: u32,
+}
+
+/// All that the supervisor needs.
+pub struct Plan {
+    pub data_dir: PathBuf,
+    pub kept: Kept,
+    pub node: bool,
+}
+
+/// The folder that is meant when none is named.
+pub fn data_dir(given: Option<PathBuf>) -> Outcome<PathBuf> {
+    let chosen = given.unwrap_or_else(|| match (nix::unistd::geteuid().is_root(), std::env::var_os("HOME")) {
+        (false, Some(home)) => PathBuf::from(home).join(".local/share/boxyard"),
+        _ => PathBuf::from("/var/lib/boxyard"),
+    });
+    Ok(std::path::absolute(chosen)?)
+}
+
+impl Plan {
+    /// Reads what was kept and adds what is asked for; writes nothing yet.
+    pub fn new(up: &Up) -> Outcome<Self> {
+        let is_default = up.data_dir.is_none();
+        let data_dir = data_dir(up.data_dir.clone())?;
+        let mut kept: Kept = match fs::read(data_dir.join("boxyard.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| Failure::new(format!("{}/boxyard.json cannot be read: {e}", data_dir.display())))?,
+            Err(_) => Kept { workers: 1, ..Kept::default() },
+        };
+        if !up.hosts.is_empty() {
+            kept.hosts.clone_from(&up.hosts);
+        } else if kept.hosts.is_empty() {
+            let default = Path::new("/run/boxyard/boxyard.sock");
+            let own = data_dir.join("docker.sock");
+            let usual = is_default && nix::unistd::geteuid().is_root();
+            kept.hosts.push(format!("unix://{}", if usual { default } else { &own }.display()));
+        }
+        if let Some(workers) = up.workers {
+            kept.workers = workers;
+        }
+        for host in &kept.hosts {
+            check_host(host, up.insecure_api)?;
+        }
+        Ok(Self { data_dir, kept, node: !up.no_node })
+    }
+
+    /// Makes folders, secrets and NATS' configuration. The data folder is locked already.
+    pub fn prepare(&mut self) -> Outcome {
+        if self.kept.instance.is_empty() {
+            self.kept.instance = format!("{:06x}", rand::random::<u32>() & 0xff_ffff);
+        }
+        self.kept.nats_port = usable_port(self.kept.nats_port)?;
+        self.kept.store_port = usable_port(self.kept.store_port)?;
+        for folder in ["secrets", "logs", "nats", "store", "gateway", "machine"] {
+            fs::create_dir_all(self.data_dir.join(folder))?;
+        }
+        fs::set_permissions(self.data_dir.join("secrets"), fs::Permissions::from_mode(0o700))?;
+        for host in &self.kept.hosts {
+            if let Some(parent) = host.strip_prefix("unix://").and_then(|p| Path::new(p).parent()) {
+                fs::create_dir_all(parent)?;
+            }
+        }
+        self.secret("store-token")?;
+        let text = nats::config(self)?;
+        write_private(&self.data_dir.join("nats.conf"), text.as_bytes())?;
+        let kept = serde_json::to_vec_pretty(&self.kept)?;
+        write_private(&self.data_dir.join("boxyard.json"), &kept)?;
+        let _ = fs::remove_file(self.stop_mark());
+        Ok(())
+    }
+
+    /// With this file a node stops its containers when it is told to end.
+    pub fn stop_mark(&self) -> PathBuf {
+        self.data_dir.join("machine/stop-containers")
+    }
+
+    pub fn node_id(&self) -> &str {
+        &self.kept.instance
+    }
+
+    pub fn worker_ids(&self) -> Vec<String> {
+        (1..=self.kept.workers).map(|n| format!("{}-{n}", self.kept.instance)).collect()
+    }
+
+    /// A secret's text; made at its first use.
+    pub fn secret(&self, name: &str) -> Outcome<String> {
+        let path = self.data_dir.join("secrets").join(name);
+        if let Ok(text) = fs::read_to_string(&path) {
+            return Ok(text.trim().to_owned());
+        }
+        let text = hex::encode(rand::random::<[u8; 32]>());
+        write_private(&path, text.as_bytes())?;
+        Ok(text)
+    }
+
+    /// The processes after NATS, in the order in which they start.
+    pub fn programs(&self, beside: &Path) -> Vec<Program> {
+        let at = |name: &str| self.data_dir.join(name).display().to_string();
+        let store_url = format!("http://127.0.0.1:{}", self.kept.store_port);
+        let token = at("secrets/store-token");
+        let program = |name: String, binary: &str, user: &str, flags: Vec<String>| {
+            let mut all: Vec<String> = vec![
+                "--nats-url".into(),
+                format!("nats://127.0.0.1:{}", self.kept.nats_port),
+                "--nats-user".into(),
+                user.to_owned(),
+                "--nats-password-file".into(),
+                at(&format!("secrets/{user}")),
+            ];
+            all.extend(flags);
+            Program { name, binary: beside.join(binary), arguments: all, log: self.data_dir.join("logs") }
+        };
+        let flags = |pairs: &[(&str, &str)]| {
+            pairs.iter().flat_map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]).collect::<Vec<_>>()
+        };
+        let store = [
+            ("--listen", &*format!("127.0.0.1:{}", self.kept.store_port)),
+            ("--data-dir", &at("store")),
+            ("--token-file", &token),
+        ];
+        let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
+        let gateway_dir = at("gateway");
+        let streams = format!("unix:{gateway_dir}/streams.sock");
+        let mut gateway = vec![("--data-dir", &*gateway_dir), ("--streams", &*streams)];
+        gateway.extend(self.kept.hosts.iter().map(|h| ("--host", h.as_str())));
+        gateway.extend(bytes);
+        let machine_dir = at("machine");
+        let machine = [("--machine-dir", &*machine_dir), ("--instance", &*self.kept.instance)];
+        let mut all = vec![
+            program("layer-store".into(), "boxyard-layer-store", "store", flags(&store)),
+            program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)),
+            program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&bytes)),
+        ];
+        if self.node {
+            let node = [&[("--id", self.node_id())][..], &machine, &bytes].concat();
+            all.push(program("node".into(), "boxyard-node", &format!("node-{}", self.node_id()), flags(&node)));
+        }
+        for (n, id) in self.worker_ids().iter().enumerate() {
+            let own = at(&format!("worker-{id}"));
+            let worker = [&[("--id", id.as_str()), ("--data-dir", &*own)][..], &machine, &bytes].concat();
+            all.push(program(
+                format!("build-worker-{}", n + 1),
+                "boxyard-build-worker",
+                &format!("worker-{id}"),
+                flags(&worker),
+            ));
+        }
+        all
+    }
+}
+
+fn check_host(host: &str, insecure: bool) -> Outcome {
+    if let Some(path) = host.strip_prefix("unix://") {
+        return match path.len() {
+            0 => Err(Failure::new(format!("--host {host}: the socket's path is missing"))),
+            n if n > SOCKET_PATH_MAX_BYTES => Err(Failure::new(format!(
+                "--host {host}: a socket's path may have {SOCKET_PATH_MAX_BYTES} bytes, this has {n}"
+            ))),
+            _ if !path.starts_with('/') => {
+                Err(Failure::new(format!("--host {host}: the socket's path must begin with /")))
+            }
+            _ => Ok(()),
+        };
+    }
+    let address = host.strip_prefix("tcp://").and_then(|a| a.parse::<SocketAddr>().ok());
+    let address = address.ok_or_else(|| Failure::new(format!("--host {host}: write unix:///PATH or tcp://IP:PORT")))?;
+    if !address.ip().is_loopback() && !insecure {
+        return Err(Failure::new(format!("--host {host}: anybody who reaches this address would be root here"))
+            .hint("Use a loopback address, or say --insecure-api if the network is trusted."));
+    }
+    Ok(())
+}
+
+/// The port that was used before if it is free, else a new one.
+fn usable_port(before: u16) -> Outcome<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", before)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let listener = listener.map_err(|e| Failure::new(format!("no loopback port is free: {e}")))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Replaces a file that only its owner may read.
+pub fn write_private(path: &Path, content: &[u8]) -> Outcome {
+    let temporary = path.with_extension("new");
+    let written = (|| {
+        let _ = fs::remove_file(&temporary);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    written.map_err(|e| Failure::new(format!("writing {}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_checked() {
+        for (host, insecure, fine) in [
+            ("unix:///run/x.sock", false, true),
+            ("unix://", false, false),
+            ("unix://x", false, false),
+            ("tcp://127.0.0.1:1", false, true),
+            ("tcp://[::1]:1", false, true),
+            ("tcp://10.0.0.1:1", false, false),
+            ("tcp://10.0.0.1:1", true, true),
+            ("tcp://name:1", false, false),
+        ] {
+            assert_eq!(check_host(host, insecure).is_ok(), fine, "{host}");
+        }
+        assert!(check_host(&format!("unix:///{}", "a".repeat(120)), false).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! The NATS server: where it is, whether it is new enough, and its configuration with one
+//! user for each process.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::config::Plan;
+use crate::failure::{Failure, Outcome};
+
+const HINT: &str = "Get one with `make setup`, put it on PATH, or name it in BOXYARD_NATS_SERVER.";
+
+/// A server of 2.11 or newer, and its version.
+pub fn find(beside: &Path) -> Outcome<(PathBuf, String)> {
+    let mut candidates: Vec<PathBuf> = Vec::new();
+    if let Some(named) = std::env::var_os("BOXYARD_NATS_SERVER").filter(|n| !n.is_empty()) {
+        candidates.push(named.into());
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        candidates.extend(std::env::split_paths(&path).map(|p| p.join("nats-server")));
+        candidates.push(beside.join("nats-server"));
+        if let Some(home) = std::env::var_os("HOME").map(PathBuf::from) {
+            candidates.push(home.join(".cache/boxyard/bin/nats-server"));
+            candidates.push(home.join(".cache/boxyard/nats-server"));
+        }
+    }
+    let mut too_old = None;
+    for candidate in candidates.into_iter().filter(|c| c.is_file()) {
+        match version(&candidate) {
+            Some(version) if is_new_enough(&version) => return Ok((candidate, version)),
+            found => too_old = Some((candidate, found.unwrap_or_else(|| "of unknown version".into()))),
+        }
+    }
+    Err(match too_old {
+        Some((path, version)) => {
+            Failure::new(format!("{} is {version}; Boxyard needs nats-server 2.11 or newer", path.display()))
+        }
+        None => Failure::new("no nats-server was found"),
+    }
+    .hint(HINT))
+}
+
+fn version(binary: &Path) -> Option<String> {
+    let output = Command::new(binary).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix('v').filter(|v| v.starts_with(|c: char| c.is_ascii_digit())));
+    version.map(str::to_owned)
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut parts = version.split(['.', '-']).map(|p| p.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (2, 11)
+}
+
+/// What one process may say and hear.
+struct User {
+    name: String,
+    serves: Vec<String>,
+    publishes: Vec<String>,
+}
+
+fn users(plan: &Plan) -> Vec<User> {
+    let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let mut users = vec![
+        User { name: "gateway".into(), serves: texts(&["rpc.gateway.*"]), publishes: texts(&[">"]) },
+        User {
+            name: "store".into(),
+            serves: texts(&["rpc.store.*"]),
+            publishes: texts(&["rpc.gateway.>", "$KV.alive.>"]),
+        },
+        User {
+            name: "sync".into(),
+            serves: texts(&["rpc.sync.*"]),
+            publishes: texts(&["rpc.gateway.>", "rpc.store.>", "$KV.alive.>"]),
+        },
+    ];
+    let id = plan.node_id();
+    users.push(User {
+        name: format!("node-{id}"),
+        serves: vec![format!("rpc.node.{id}.*")],
+        publishes: vec![
+            "rpc.gateway.>".into(),
+            "rpc.store.>".into(),
+            format!("event.node.{id}"),
+            format!("$KV.alive.node.{id}"),
+        ],
+    });
+    for id in plan.worker_ids() {
+        let mut publishes = texts(&["rpc.gateway.>", "rpc.store.>", "buildlog.>", "$KV.claims.>"]);
+        publishes.push(format!("$KV.alive.build-worker.{id}"));
+        users.push(User { name: format!("worker-{id}"), serves: vec![format!("rpc.worker.{id}.*")], publishes });
+    }
+    users
+}
+
+/// The server's configuration file.
+pub fn config(plan: &Plan) -> Outcome<String> {
+    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let list = |subjects: &[String]| subjects.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ");
+    let folder = plan.data_dir.join("nats");
+    let mut text = format!(
+        "listen: \"127.0.0.1:{}\"\nserver_name: \"boxyard-{}\"\nmax_payload: 1MB\njetstream {{\n  store_dir: {}\n  max_memory_store: 16MB\n  max_file_store: 4GB\n}}\nauthorization {{\n  users = [\n",
+        plan.kept.nats_port,
+        plan.kept.instance,
+        quote(&folder.display().to_string()),
+    );
+    for user in users(plan) {
+        let password = plan.secret(&user.name)?;
+        let mut hears = vec![format!("_INBOX.{}.>", user.name)];
+        hears.extend(user.serves);
+        // A long call is answered with many heartbeats, hence the high limits.
+        let _ = writeln!(
+            text,
+            "    {{ user: {}, password: {}, permissions: {{ publish: {{ allow: [{}] }}, subscribe: {{ allow: [{}] }}, allow_responses: {{ max: 1000000, expires: \"24h\" }} }} }}",
+            quote(&user.name),
+            quote(&password),
+            list(&user.publishes),
+            list(&hears),
+        );
+    }
+    text.push_str("  ]\n}\n");
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (version, fine) in
+            [("2.9.10", false), ("2.10.20", false), ("2.11.0", true), ("2.15.1-rc", true), ("3.0", true), ("x", false)]
+        {
+            assert_eq!(is_new_enough(version), fine, "{version}");
+        }
+    }
+}
