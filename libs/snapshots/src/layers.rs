@@ -1,0 +1,237 @@
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use model::{DiffId, Digest};
+use sha2::{Digest as _, Sha256};
+
+use crate::unpack::{UnpackOptions, unpack};
+use crate::{Error, upper_size};
+
+/// The unpacked layers of one machine; a handle to the folder, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    root: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerStat {
+    /// Sum of the sizes of the layer's files, as Docker counts an image's size.
+    pub content_bytes: u64,
+}
+
+impl Snapshots {
+    /// Opens or makes the folder, and sweeps what processes that are gone left half done.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let root = root.into();
+        for folder in ["ids", "l", "l/empty", "refs", "t", "locks"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(Error::io("making", path))?;
+        }
+        let snapshots = Self { root: fs::canonicalize(&root).map_err(Error::io("opening", &root))? };
+        snapshots.sweep()?;
+        Ok(snapshots)
+    }
+
+    pub fn has_layer(&self, diff_id: &DiffId) -> bool {
+        self.id_file(diff_id).exists()
+    }
+
+    /// # Errors
+    /// `NotFound` when the layer is not unpacked here.
+    pub fn stat(&self, diff_id: &DiffId) -> Result<LayerStat, Error> {
+        Ok(self.record(diff_id)?.1)
+    }
+
+    /// The layer's folder, to be read only.
+    ///
+    /// # Errors
+    /// `NotFound` when the layer is not unpacked here.
+    pub fn folder(&self, diff_id: &DiffId) -> Result<PathBuf, Error> {
+        Ok(self.layers().join(self.record(diff_id)?.0))
+    }
+
+    /// Unpacks the uncompressed tar of a layer. May be repeated, and called for one layer from several processes at once:
+    /// one unpacks, the others wait. Does not read `tar` when the layer is there.
+    ///
+    /// # Errors
+    /// `Corrupt` when the tar does not have the diff id; `InvalidArgument` for a broken or hostile tar.
+    pub fn apply(&self, diff_id: &DiffId, tar: impl Read) -> Result<LayerStat, Error> {
+        let lock = self.root.join("locks").join(diff_id.hex());
+        let file = File::create(&lock).map_err(Error::io("making", &lock))?;
+        file.lock().map_err(Error::io("locking", &lock))?;
+        if let Ok(stat) = self.stat(diff_id) {
+            return Ok(stat);
+        }
+        let folder = self.temporary()?;
+        let applied = self.unpack_verified(&folder, diff_id, tar).and_then(|stat| {
+            self.publish(&folder, diff_id, stat)?;
+            Ok(stat)
+        });
+        if applied.is_err() {
+            remove_tree(&folder);
+        }
+        applied
+    }
+
+    /// Makes `upper`, a finished writable folder on the same file system, into the layer `diff_id`, which the caller
+    /// has computed by [`Snapshots::diff`]. `upper` is gone afterwards.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn adopt(&self, upper: &Path, diff_id: &DiffId) -> Result<LayerStat, Error> {
+        let stat = LayerStat { content_bytes: upper_size(upper)? };
+        self.publish(upper, diff_id, stat)?;
+        Ok(stat)
+    }
+
+    fn unpack_verified(&self, folder: &Path, diff_id: &DiffId, tar: impl Read) -> Result<LayerStat, Error> {
+        let mut tar = Hashed { inner: tar, hash: Sha256::new() };
+        let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
+        let content_bytes = unpack(folder, Path::new(""), &mut tar, &options)?;
+        // What follows the end of the archive is part of the blob.
+        io::copy(&mut tar, &mut io::sink()).map_err(Error::Archive)?;
+        let got = DiffId::new(Digest::from_sha256(&tar.hash.finalize().into()));
+        if got != *diff_id {
+            return Err(Error::DiffId { wanted: diff_id.clone(), got });
+        }
+        Ok(LayerStat { content_bytes })
+    }
+
+    /// Moves a whole folder in and names it; the name is what makes it a layer.
+    fn publish(&self, folder: &Path, diff_id: &DiffId, stat: LayerStat) -> Result<(), Error> {
+        let lock = self.gc_lock()?;
+        lock.lock_shared().map_err(Error::io("locking", self.root.join("gc.lock")))?;
+        let name = random_name();
+        let place = self.layers().join(&name);
+        fs::rename(folder, &place).map_err(Error::io("moving in", folder))?;
+        let draft = self.root.join("t").join(format!("{}-id", self.temporary_name()));
+        let named = fs::write(&draft, format!("{name} {}\n", stat.content_bytes))
+            // A link fails when the name is there, which a rename would not: the first who publishes a layer wins.
+            .and_then(|()| fs::hard_link(&draft, self.id_file(diff_id)));
+        let _ = fs::remove_file(&draft);
+        match named {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                remove_tree(&place);
+                if error.kind() == io::ErrorKind::AlreadyExists {
+                    return Ok(());
+                }
+                Err(Error::io("naming", self.id_file(diff_id))(error))
+            }
+        }
+    }
+
+    fn record(&self, diff_id: &DiffId) -> Result<(String, LayerStat), Error> {
+        let path = self.id_file(diff_id);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoLayer(diff_id.clone())),
+            other => other.map_err(Error::io("reading", path))?,
+        };
+        // A record that cannot be read counts as no layer, so that it is unpacked anew.
+        let (name, bytes) = text.trim().split_once(' ').ok_or_else(|| Error::NoLayer(diff_id.clone()))?;
+        let content_bytes = bytes.parse().map_err(|_| Error::NoLayer(diff_id.clone()))?;
+        Ok((name.to_owned(), LayerStat { content_bytes }))
+    }
+
+    /// A new folder for half-done work, swept when this process is gone.
+    fn temporary(&self) -> Result<PathBuf, Error> {
+        let path = self.root.join("t").join(self.temporary_name());
+        fs::create_dir(&path).map_err(Error::io("making", &path))?;
+        Ok(path)
+    }
+
+    fn temporary_name(&self) -> String {
+        let pid = std::process::id();
+        format!("{pid}-{}-{}", start_time(pid).unwrap_or(0), random_name())
+    }
+
+    fn sweep(&self) -> Result<(), Error> {
+        let lock = self.gc_lock()?;
+        if lock.try_lock().is_err() {
+            // Somebody is at work; the next start sweeps.
+            return Ok(());
+        }
+        for path in list(&self.root.join("t"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let mut parts = name.split('-').map(str::parse::<u64>);
+            let alive = match (parts.next(), parts.next()) {
+                (Some(Ok(pid)), Some(Ok(start))) => u32::try_from(pid).ok().and_then(start_time) == Some(start),
+                _ => false,
+            };
+            if !alive {
+                remove_tree(&path);
+            }
+        }
+        let named: Vec<_> = list(&self.root.join("ids"))?
+            .iter()
+            .filter_map(|path| Some(fs::read_to_string(path).ok()?.split_once(' ')?.0.to_owned()))
+            .collect();
+        for path in list(&self.layers())? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name != "empty" && !named.iter().any(|known| known == name) {
+                remove_tree(&path);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the layers' folders are; a mount is made from here.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("l")
+    }
+
+    pub(crate) fn id_file(&self, diff_id: &DiffId) -> PathBuf {
+        self.root.join("ids").join(diff_id.hex())
+    }
+
+    pub(crate) fn gc_lock(&self) -> Result<File, Error> {
+        let path = self.root.join("gc.lock");
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io("opening", path))
+    }
+}
+
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(Error::io("listing", folder))?;
+    entries.map(|entry| Ok(entry.map_err(Error::io("listing", folder))?.path())).collect()
+}
+
+/// Removes a tree of ours as far as it can; what stays is found by the next sweep.
+pub(crate) fn remove_tree(path: &Path) {
+    let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed {
+        tracing::warn!(%error, path = %path.display(), "a folder could not be removed");
+    }
+}
+
+/// Twelve hex digits: short, so that many layers fit into one mount.
+fn random_name() -> String {
+    hex::encode(rand::random::<[u8; 6]>())
+}
+
+/// When a process started, in ticks since boot; with the pid it names a process for good.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in brackets, may hold spaces.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,36 @@
+//! Layers as folders of one machine: unpack a layer, mount a stack of them, read back what was changed.
+//!
+//! Entry point: [`Snapshots`]. Several processes of a machine (node, build workers) use one root at the same time; the
+//! state is on disk only:
+//!
+//! ```text
+//! ids/<64 hex>      a layer that is complete: its folder's name and its size in bytes
+//! l/<12 hex>        the unpacked layer; short names, so that 125 of them fit into one mount's options
+//! refs/<owner>      the layers that a container or a build step holds
+//! t/…               unpacking; named after the process, swept when that process is gone
+//! gc.lock           shared while a folder becomes a layer, exclusive while layers are removed
+//! ```
+//!
+//! Invariants: a layer is there only when its whole tar had its diff id; it never changes afterwards. Every path of a tar
+//! entry is hostile and is resolved by the kernel inside the folder (`openat2`, RESOLVE_IN_ROOT). Whiteouts are kept as
+//! overlayfs wants them (character device 0/0, `trusted.overlay.opaque`) and become `.wh.` entries in a tar (OCI
+//! image-spec, Layer Filesystem Changeset). Everything here blocks: call it where blocking is allowed.
+
+mod changes;
+mod error;
+mod holds;
+mod layers;
+mod mount;
+mod pack;
+mod root;
+mod unpack;
+mod walk;
+mod whiteout;
+
+pub use changes::{Change, ChangeKind};
+pub use error::Error;
+pub use layers::{LayerStat, Snapshots};
+pub use mount::{MountSpec, unmount};
+pub use pack::{DiffStat, export, pack};
+pub use unpack::{UnpackOptions, unpack};
+pub use walk::upper_size;
