@@ -12,7 +12,10 @@ impl Filters {
         let mut filters = Self::default();
         for text in texts {
             let (name, value) = text.split_once('=').ok_or_else(|| {
-                Failure::new(format!("invalid argument {text:?} for \"-f, --filter\" flag: invalid filter '{text}'"))
+                Failure::new(format!(
+                    "invalid argument {text:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)"
+                ))
+                .code(125)
             })?;
             filters.add(name.trim().to_ascii_lowercase().as_str(), value.trim());
         }

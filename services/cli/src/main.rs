@@ -51,8 +51,11 @@ fn run() -> Outcome {
     }
     let cli = usage::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let engine = engine::Engine::new(host::Host::resolve(cli.host.as_deref())?);
         cli.command.run(&engine).await
-    })
+    });
+    // A thread may still wait for a key on stdin; dropping the runtime would wait with it.
+    runtime.shutdown_background();
+    outcome
 }

@@ -19,14 +19,15 @@ pub enum Sink {
     Nowhere,
 }
 
-/// Prints every message, hands each `aux` to `on_aux`, and fails with the stream's error.
-pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)) -> Outcome {
+/// Prints every message, hands each `aux` to `on_aux`, and fails with the stream's error. Gives the last
+/// text of a `stream` message.
+pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)) -> Outcome<String> {
     let terminal = match sink {
         Sink::Stdout => stdout().is_terminal(),
         Sink::Stderr => std::io::stderr().is_terminal(),
         Sink::Nowhere => false,
     };
-    let mut screen = Screen { sink, bars: terminal.then(Bars::new) };
+    let mut screen = Screen { sink, bars: terminal.then(Bars::new), last: String::new() };
     let mut pending = Vec::new();
     loop {
         let chunk = next_chunk(&mut body).await?;
@@ -48,7 +49,7 @@ pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)
         }
         pending.drain(..used);
         if ended {
-            return Ok(());
+            return Ok(std::mem::take(&mut screen.last));
         }
     }
 }
@@ -56,6 +57,7 @@ pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)
 struct Screen {
     sink: Sink,
     bars: Option<Bars>,
+    last: String,
 }
 
 struct Bars {
@@ -113,6 +115,7 @@ impl Screen {
         if let Some(text) = message["stream"].as_str() {
             self.settle();
             self.put(text);
+            text.clone_into(&mut self.last);
             return Ok(());
         }
         let Some(status) = message["status"].as_str() else { return Ok(()) };

@@ -77,9 +77,8 @@ fn failure(error: &clap::Error, arguments: &[String]) -> Failure {
             text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
         }
     };
-    let runs = path.iter().any(|word| word == "run");
-    let flags = !message.starts_with("boxyard: ");
-    let code = if runs && flags { 125 } else { 1 };
+    // A wrong flag is 125 as with Docker; a wrong command or number of arguments is 1.
+    let code = if message.starts_with("boxyard: ") { 1 } else { 125 };
     Failure::new(message).code(code).hint(format!("Run '{subject} --help' for more information"))
 }
 
@@ -120,7 +119,7 @@ mod tests {
         check("boxyard container ls --last 3", Ok(()));
         check("boxyard stop -t -1 a b", Ok(()));
         check("boxyard run --foo x", Err(("unknown flag: --foo", 125)));
-        check("boxyard rm --foo", Err(("unknown flag: --foo", 1)));
+        check("boxyard rm --foo", Err(("unknown flag: --foo", 125)));
         check("boxyard run", Err(("boxyard: 'boxyard run' requires at least 1 argument", 1)));
         check("boxyard foo", Err(("boxyard: unknown command: boxyard foo", 1)));
     }

@@ -138,7 +138,7 @@ impl Load {
         let json =
             response.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
         match json {
-            true => progress::show(response.into_body(), Sink::Stdout, |_| {}).await,
+            true => progress::show(response.into_body(), Sink::Stdout, |_| {}).await.map(drop),
             false => write_body(response, None).await,
         }
     }
@@ -176,7 +176,7 @@ impl Import {
             call = call.query("changes", change);
         }
         let response = call.header("content-type", "application/x-tar").body(body).send().await?;
-        progress::show(response.into_body(), Sink::Stdout, |_| {}).await
+        progress::show(response.into_body(), Sink::Stdout, |_| {}).await.map(drop)
     }
 }
 

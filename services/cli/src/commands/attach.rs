@@ -31,13 +31,13 @@ impl Attach {
         let container = engine.get(format!("/containers/{name}/json")).value().await?;
         let state = &container["State"];
         if state["Running"] != true {
-            return Err(Failure::new("cannot attach to a stopped container, start it first"));
+            return Err(Failure::new("You cannot attach to a stopped container, start it first"));
         }
         if state["Paused"] == true {
-            return Err(Failure::new("cannot attach to a paused container, unpause it first"));
+            return Err(Failure::new("You cannot attach to a paused container, unpause it first"));
         }
         if state["Restarting"] == true {
-            return Err(Failure::new("cannot attach to a restarting container, wait until it is running"));
+            return Err(Failure::new("You cannot attach to a restarting container, wait until it is running"));
         }
         let streams = Attached {
             container: &container,
@@ -124,8 +124,7 @@ impl Attached<'_> {
             () = proxy_signals(engine, id), if self.sig_proxy && !tty => End::Closed,
         };
         if end == End::Detached {
-            output::error(b"read escape sequence\n");
-            return Ok(());
+            return Err(Failure::new("read escape sequence"));
         }
         exit_status(&serde_json::from_slice(&read_all(wait).await?)?)
     }

@@ -1,6 +1,6 @@
 //! `build`: the classic API (`POST /build`, version 1).
 
-use std::io::{Cursor, IsTerminal, Read, Write, stdin};
+use std::io::{Cursor, Read, Write, stdin};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -150,14 +150,17 @@ impl Build {
         };
         let mut id = None;
         let sink = if self.quiet { Sink::Nowhere } else { Sink::Stdout };
-        progress::show(response.into_body(), sink, |aux| {
+        let said = progress::show(response.into_body(), sink, |aux| {
             if let Some(found) = aux["ID"].as_str() {
                 id = Some(found.to_owned());
             }
         })
         .await?;
-        if let (true, Some(id)) = (self.quiet, &id) {
-            output::line(id);
+        if self.quiet {
+            // A quiet daemon says the id only, as text or beside it.
+            let text = Some(said.trim().to_owned()).filter(|t| t.starts_with("sha256:"));
+            id = text.or(id);
+            id.iter().for_each(output::line);
         }
         if let Some(path) = &self.iidfile {
             let id = id.ok_or_else(|| Failure::new("server did not provide an image ID. Cannot write to file"))?;
@@ -240,6 +243,10 @@ impl Build {
         if plain || packed.iter().any(|magic| head.starts_with(magic)) {
             let rest = tokio_util::io::ReaderStream::new(tokio::io::stdin());
             let whole = futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest);
+            let mut tally = Tally { bytes: 0, quiet: self.quiet };
+            let whole = futures::StreamExt::inspect(whole, move |chunk: &std::io::Result<Bytes>| {
+                tally.bytes += chunk.as_ref().map_or(0, |c| c.len() as u64);
+            });
             let dockerfile = self.file.clone().unwrap_or_default();
             return Ok(Source { body: streamed(whole), remote: None, dockerfile, producer: None });
         }
@@ -326,8 +333,21 @@ impl Build {
 }
 
 fn announce(bytes: u64) {
-    let end = if std::io::stdout().is_terminal() { "\r\n" } else { "\n" };
-    output::write(format!("Sending build context to Docker daemon  {}{end}", units::size(bytes as f64)).as_bytes());
+    output::write(format!("Sending build context to Docker daemon  {}\r\r\n", units::size(bytes as f64)).as_bytes());
+}
+
+/// Counts a context that only passes through, and says so at its end.
+struct Tally {
+    bytes: u64,
+    quiet: bool,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if !self.quiet {
+            announce(self.bytes);
+        }
+    }
 }
 
 fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {

@@ -71,7 +71,7 @@ async fn pull(engine: &Engine, options: &ContainerOptions) -> Outcome {
     let call = engine.post("/images/create").query("fromImage", name).query("tag", tag);
     let response = call.maybe("platform", options.platform.as_deref()).send().await?;
     let sink = if options.quiet { Sink::Nowhere } else { Sink::Stderr };
-    progress::show(response.into_body(), sink, |_| {}).await
+    progress::show(response.into_body(), sink, |_| {}).await.map(drop)
 }
 
 pub fn write_cidfile(options: &ContainerOptions, id: &str) -> Outcome {

@@ -9,7 +9,7 @@ use crate::create::values;
 use crate::engine::{Engine, escape};
 use crate::failure::{Failure, Outcome};
 use crate::session::{End, Session, follow_size};
-use crate::{output, terminal};
+use crate::terminal;
 
 #[derive(Args, Debug)]
 pub struct Exec {
@@ -89,8 +89,7 @@ impl Exec {
             () = follow_size(engine, &resize), if self.tty && stdin().is_terminal() => End::Closed,
         };
         if end == End::Detached {
-            output::error(b"read escape sequence\n");
-            return Ok(());
+            return Err(Failure::new("read escape sequence"));
         }
         let ended = engine.get(format!("/exec/{id}/json")).value().await?;
         match ended["ExitCode"].as_i64() {

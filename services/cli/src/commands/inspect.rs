@@ -72,6 +72,7 @@ async fn show(engine: &Engine, kinds: &[&str], names: &[String], format: Option<
                     match template.render(&value, no_entry) {
                         Ok(text) => output::line(text),
                         Err(e) => {
+                            output::line("");
                             failure = Some(Failure::new(format!("template parsing error: {e}")));
                             break;
                         }

@@ -98,8 +98,8 @@ impl Rename {
         if old.is_empty() || new.is_empty() {
             return Err(Failure::new("Error: Neither old nor new names may be empty"));
         }
-        engine.post(format!("/containers/{}/rename", escape(old))).query("name", new).send().await?;
-        Ok(())
+        let renamed = engine.post(format!("/containers/{}/rename", escape(old))).query("name", new).send().await;
+        renamed.map(drop).map_err(|f| f.hint(format!("Error: failed to rename container named {old}")))
     }
 }
 
@@ -123,8 +123,14 @@ impl Remove {
         for_each(&self.containers, async |name| {
             let call = engine.call(http::Method::DELETE, format!("/containers/{}", escape(name.trim_matches('/'))));
             let call = call.flag("v", self.volumes).flag("link", self.link).flag("force", self.force);
-            call.send().await?;
-            output::line(name);
+            match call.send().await {
+                // What is not there is removed already; it is said, but it is no failure.
+                Err(failure) if self.force && failure.is_not_found() => eprintln!("{failure}"),
+                other => {
+                    other?;
+                    output::line(name);
+                }
+            }
             Ok(())
         })
         .await

@@ -67,7 +67,7 @@ impl Run<'_> {
             Node::Action(pipeline) => {
                 let value = self.pipeline(pipeline, dot)?;
                 if pipeline.variables.is_empty() {
-                    self.out.push_str(&functions::display(&value));
+                    self.out.push_str(&shown(pipeline, &value));
                 }
             }
             Node::If { condition, then, otherwise } => {
@@ -192,6 +192,34 @@ impl Run<'_> {
         };
         let path: String = operand.fields.iter().map(|f| format!(".{f}")).collect();
         format!("template: :{line}:{column}: executing \"\" at <{base}{path}>: {why}")
+    }
+}
+
+/// Null is an empty list or map in Docker's structs; which of both tells the field's name.
+fn shown(pipeline: &Pipeline, value: &Value) -> String {
+    const MAPS: [&str; 11] = [
+        "Labels",
+        "Volumes",
+        "Options",
+        "Sysctls",
+        "Tmpfs",
+        "StorageOpt",
+        "Annotations",
+        "ExposedPorts",
+        "Ports",
+        "PortBindings",
+        "DriverOpts",
+    ];
+    const POINTERS: [&str; 5] = ["Health", "Healthcheck", "Init", "IPAMConfig", "GraphDriver"];
+    let field = match pipeline.commands.as_slice() {
+        [command] if command.len() == 1 => command[0].fields.last().map(String::as_str),
+        _ => None,
+    };
+    match field {
+        Some(name) if value.is_null() && MAPS.contains(&name) => "map[]".into(),
+        Some(name) if value.is_null() && POINTERS.contains(&name) => "<nil>".into(),
+        Some(_) if value.is_null() => "[]".into(),
+        _ => functions::display(value),
     }
 }
 
