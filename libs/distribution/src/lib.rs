@@ -11,4 +11,6 @@ mod store;
 mod verify;
 
 pub use error::Error;
+/// What [`Store::put`] and [`Store::upload`] send; made from bytes or a stream.
+pub use reqwest::Body;
 pub use store::{BlobStream, Store};

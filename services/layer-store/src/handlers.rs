@@ -1,0 +1,96 @@
+//! What the store answers on the bus: the lifetime of blobs, and how full it is.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use blobs::Blobs;
+use bus::{Bus, Error, Router, Target, calls};
+use model::Digest;
+
+use crate::repositories::Repositories;
+
+/// A lease without a time to live of its own gets this.
+const DEFAULT_TTL_SECONDS: u32 = 600;
+
+pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories) -> Router {
+    let bus = bus.clone();
+    let (create, renew, end, usage) = (blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone());
+    Router::new()
+        .on::<calls::LeaseCreate, _, _>(move |request| {
+            let blobs = create.clone();
+            blocking(move || {
+                let proto::LeaseCreate { owner, ttl_seconds } = request;
+                let id = blobs.lease(&owner, ttl(ttl_seconds)).map_err(refused)?;
+                Ok(proto::Lease { id })
+            })
+        })
+        .on::<calls::LeaseRenew, _, _>(move |request| {
+            let blobs = renew.clone();
+            blocking(move || {
+                let proto::LeaseRenew { id, ttl_seconds } = request;
+                blobs.renew(&id, ttl(ttl_seconds)).map_err(refused)?;
+                Ok(proto::Empty {})
+            })
+        })
+        .on::<calls::LeaseEnd, _, _>(move |proto::Lease { id }| {
+            let blobs = end.clone();
+            blocking(move || {
+                blobs.end(&id);
+                Ok(proto::Empty {})
+            })
+        })
+        .on::<calls::Usage, _, _>(move |proto::Empty {}| {
+            let blobs = usage.clone();
+            blocking(move || {
+                let blobs::Usage { blob_count, blob_bytes, free_bytes } = blobs.usage().map_err(refused)?;
+                Ok(proto::StoreUsage { blob_count, blob_bytes, free_bytes })
+            })
+        })
+        .on::<calls::BlobsRelease, _, _>(move |request| {
+            release(bus.clone(), blobs.clone(), repositories.clone(), request)
+        })
+}
+
+/// Mark, ask the gateway, look again, unlink: a blob that is pinned or written meanwhile loses its mark.
+async fn release(
+    bus: Bus,
+    blobs: Blobs,
+    repositories: Repositories,
+    request: proto::BlobsRelease,
+) -> Result<proto::BlobsReleaseReply, Error> {
+    let proto::BlobsRelease { digests } = request;
+    let asked: Vec<Digest> = digests
+        .iter()
+        .map(|text| text.parse().map_err(|error| Error::invalid(format!("{text}: {error}"))))
+        .collect::<Result<_, _>>()?;
+    let marked = blobs.mark(&asked);
+    let question = proto::BlobsInUse { digests: marked.digests().iter().map(Digest::to_string).collect() };
+    let answer = bus.call::<calls::BlobsInUse>(&Target::Gateway, &question).await?;
+    let in_use: HashSet<String> = answer.digests.into_iter().collect();
+    blocking(move || {
+        let removed = blobs
+            .remove(marked, |digest| !in_use.contains(digest.as_str()) && !repositories.names(digest))
+            .map_err(refused)?;
+        let freed_bytes = removed.iter().map(|(_, bytes)| bytes).sum();
+        let is_here = |digest: &&Digest| matches!(blobs.size(digest), Ok(Some(_)));
+        let kept = asked.iter().filter(is_here).map(Digest::to_string).collect();
+        tracing::info!(count = removed.len(), freed_bytes, "blobs released");
+        Ok(proto::BlobsReleaseReply { freed_bytes, kept })
+    })
+    .await
+}
+
+fn ttl(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(if seconds == 0 { DEFAULT_TTL_SECONDS } else { seconds }))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error.to_string())))
+}
+
+fn refused(error: blobs::Error) -> Error {
+    if error.kind() == model::ErrorKind::Internal {
+        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+    }
+    Error::new(error.kind(), error.to_string())
+}

@@ -1,0 +1,115 @@
+//! boxyard-layer-store: content-addressed blobs and manifests, served as an OCI Distribution registry to nodes,
+//! workers and users alike. It knows blobs, manifests and leases; it must not know containers or images' records.
+//!
+//! - [`http`] speaks `/v2` and `/internal/blobs`;
+//! - [`handlers`] answers the bus: leases, release of blobs, usage;
+//! - [`repositories`] holds what a plain repository names; blobs themselves are in the library `blobs`.
+
+mod handlers;
+mod http;
+mod repositories;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::App;
+use crate::repositories::Repositories;
+
+/// How long running requests may go on after the signal to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+#[command(name = "boxyard-layer-store", version, about = "Boxyard's store of blobs and manifests")]
+struct Config {
+    #[command(flatten)]
+    bus: service::BusArgs,
+    /// Name of this process among the living ones.
+    #[arg(long, default_value = "store")]
+    id: String,
+    /// Address of the registry, `ip:port`.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Folder of blobs, leases and repositories; one process owns it.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// File that holds the token for writes and for internal blobs.
+    #[arg(long)]
+    token_file: PathBuf,
+    /// Free bytes that the disk must keep; below that, nothing is stored. [default: 128 MiB]
+    #[arg(long, default_value_t = 128 << 20, hide_default_value = true)]
+    free_space_floor_bytes: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    service::init("layer-store", &config.bus.log);
+    service::runtime().context("starting the runtime")?.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let token = std::fs::read_to_string(&config.token_file)
+        .with_context(|| format!("reading the token file {}", config.token_file.display()))?;
+    let blobs = blobs::Blobs::open(&config.data_dir, config.free_space_floor_bytes)
+        .with_context(|| format!("opening the store in {}", config.data_dir.display()))?;
+    let repositories = Repositories::open(&config.data_dir).context("opening the repositories")?;
+    let app = Arc::new(App::new(blobs.clone(), repositories.clone(), token.trim())?);
+
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {}", config.listen))?
+        .tap_io(|connection| {
+            // Small answers must not wait for an acknowledgement; without it they are only slower.
+            let _ = connection.set_nodelay(true);
+        });
+    let cancel = CancellationToken::new();
+    let stopped = cancel.clone();
+    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped.cancelled_owned());
+    let server = tokio::spawn(async move { server.await });
+
+    let bus = bus::Bus::connect(&bus::Config {
+        url: config.bus.nats_url,
+        user: config.bus.nats_user,
+        password_file: config.bus.nats_password_file,
+        name: format!("layer-store {}", config.id),
+    })
+    .await
+    .context("connecting to the bus")?;
+    let calls = handlers::router(&bus, blobs, repositories);
+    let (serving, stop) = (bus.clone(), cancel.clone());
+    let calls = tokio::spawn(async move { serving.serve(bus::Target::Store, calls, stop).await });
+    let alive = tokio::spawn({
+        let (bus, stop) = (bus.clone(), cancel.clone());
+        let alive = sign_of_life(config.id);
+        async move { bus.keep_alive(alive, stop).await }
+    });
+
+    service::announce_ready();
+    service::shutdown_signal().await;
+    cancel.cancel();
+    match tokio::time::timeout(DRAIN, server).await {
+        Ok(ended) => ended.context("the server's task")?.context("serving")?,
+        Err(_) => tracing::warn!("requests still ran at the end and were cut off"),
+    }
+    calls.await.context("the task that answers the bus")??;
+    alive.await.context("the task of the sign of life")
+}
+
+fn sign_of_life(id: String) -> proto::Alive {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    proto::Alive {
+        kind: "layer-store".to_owned(),
+        id,
+        version: service::VERSION.to_owned(),
+        pid: std::process::id(),
+        started_at_ms: started.as_millis() as i64,
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        info: Vec::new(),
+    }
+}
