@@ -1,1 +1,30 @@
-fn main() {}
+//! Speed and memory beside dockerd, measured in one run on one machine, row by row and interleaved.
+//!
+//!     bench [ROW...]                 rows whose name holds one of these words; all without
+//!     bench --with dockerd [ROW...]  a second dockerd in Boxyard's place: ratios must be about 1
+//!
+//! How to read the numbers is in README.md beside this crate.
+
+mod builds;
+mod containers;
+mod memory;
+mod pair;
+mod transfers;
+
+use pair::{Pair, Report};
+
+fn main() {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let with_dockerd = words.first().is_some_and(|word| word == "--with");
+    if with_dockerd {
+        words.drain(..2.min(words.len()));
+    }
+    let mut report = Report::new(words);
+    let pair = Pair::start(with_dockerd);
+    containers::measure(&pair, &mut report);
+    builds::measure(&pair, &mut report);
+    transfers::measure(&pair, &mut report);
+    memory::measure(&pair, &mut report);
+    pair.stop();
+    report.print();
+}

@@ -42,5 +42,7 @@ pub fn cases() -> Vec<Case> {
 
 /// All differences that are known and explained.
 pub fn differences() -> Vec<Difference> {
-    toml::from_str::<DifferenceFile>(include_str!("../differences.toml")).expect("differences.toml is well formed").difference
+    toml::from_str::<DifferenceFile>(include_str!("../differences.toml"))
+        .expect("differences.toml is well formed")
+        .difference
 }

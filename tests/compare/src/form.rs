@@ -51,7 +51,13 @@ fn token(word: &str) -> String {
         text.len() == length && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
     };
     let form = if let Some(id) = body.strip_prefix("sha256:") {
-        if hex(id, 64) { "<sha256>" } else if hex(id, 12) { "<sha256 short>" } else { body }
+        if hex(id, 64) {
+            "<sha256>"
+        } else if hex(id, 12) {
+            "<sha256 short>"
+        } else {
+            body
+        }
     } else if let Some((kind, id)) = body.split_once(':').filter(|(kind, _)| ["file", "dir", "multi"].contains(kind)) {
         if hex(id, 64) { return format!("{kind}:<sum>{tail}") } else { body }
     } else if hex(body, 64) {
@@ -73,19 +79,28 @@ fn token(word: &str) -> String {
 /// `2026-11-24T08:18:17.123Z` and the like.
 fn is_time(word: &str) -> bool {
     let bytes = word.as_bytes();
-    bytes.len() >= 19 && bytes[4] == b'-' && bytes[7] == b'-' && bytes[10] == b'T' && bytes[13] == b':' && bytes[16] == b':'
+    bytes.len() >= 19
+        && bytes[4] == b'-'
+        && bytes[7] == b'-'
+        && bytes[10] == b'T'
+        && bytes[13] == b':'
+        && bytes[16] == b':'
 }
 
 /// Docker's `adjective_surname`.
 fn is_random_name(word: &str) -> bool {
     word.split_once('_').is_some_and(|(first, last)| {
-        first.len() >= 3 && last.len() >= 3 && [first, last].iter().all(|part| part.chars().all(|c| c.is_ascii_lowercase()))
+        first.len() >= 3
+            && last.len() >= 3
+            && [first, last].iter().all(|part| part.chars().all(|c| c.is_ascii_lowercase()))
     }) && !["test_container", "first_docker_image"].contains(&word)
 }
 
 /// "Less than a second" and "About a minute" as ages of one word.
 fn ago_words(text: &str) -> String {
-    text.replace("Less than a second", "0 seconds").replace("About a minute", "1 minutes").replace("About an hour", "1 hours")
+    text.replace("Less than a second", "0 seconds")
+        .replace("About a minute", "1 minutes")
+        .replace("About an hour", "1 hours")
 }
 
 /// "3 seconds ago" and "Up 3 seconds" become an age.
@@ -115,7 +130,10 @@ mod tests {
     fn forms() {
         let id = "5cf648d6afb8".repeat(6)[..64].to_owned();
         for (given, expected) in [
-            ("busybox   latest    5cf648d6afb8   2 seconds ago   1.98MB", "busybox  latest  <short id>  <age> ago  1.98MB"),
+            (
+                "busybox   latest    5cf648d6afb8   2 seconds ago   1.98MB",
+                "busybox  latest  <short id>  <age> ago  1.98MB",
+            ),
             ("Up Less than a second", "Up <age>"),
             ("Up About a minute", "Up <age>"),
             (" ---> 5cf648d6afb8", " ---> <short id>"),

@@ -20,7 +20,12 @@ fn run(engine: &Engine, step: &str) -> Seen {
     if let Some(request) = step.strip_prefix("api ") {
         let (method, path) = request.split_once(' ').expect("api METHOD PATH");
         let answer = engine.api(method, path, "");
-        return Seen { stdout: String::new(), stderr: String::new(), code: i32::from(answer.status), json: Some(answer.json()) };
+        return Seen {
+            stdout: String::new(),
+            stderr: String::new(),
+            code: i32::from(answer.status),
+            json: Some(answer.json()),
+        };
     }
     let output = engine.shell(step);
     // Only the socket's own path may differ in what the client says.

@@ -11,7 +11,13 @@ struct Case {
     message: &'static str,
 }
 
-const fn case(method: &'static str, path: &'static str, body: &'static str, status: u16, message: &'static str) -> Case {
+const fn case(
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+    status: u16,
+    message: &'static str,
+) -> Case {
     Case { method, path, body, status, message }
 }
 
@@ -39,11 +45,41 @@ const CASES: &[Case] = &[
     case("POST", "/containers/create", "", 400, ""),
     case("POST", "/containers/create?name=-x", "{\"Image\":\"busybox\"}", 400, "invalid container name (-x)"),
     case("POST", "/containers/create", "{\"Image\":\"BAD:::\"}", 400, "invalid reference format"),
-    case("POST", "/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":1}}", 400, "minimum memory limit"),
-    case("POST", "/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[\"a:b:c:d\"]}}", 400, "invalid"),
-    case("POST", "/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[\"/x:relative\"]}}", 400, "invalid mount path"),
-    case("POST", "/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"CapAdd\":[\"NOSUCH\"]}}", 400, "invalid capability"),
-    case("POST", "/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"bogus\"}}}", 400, "invalid restart policy"),
+    case(
+        "POST",
+        "/containers/create",
+        "{\"Image\":\"busybox\",\"HostConfig\":{\"Memory\":1}}",
+        400,
+        "minimum memory limit",
+    ),
+    case(
+        "POST",
+        "/containers/create",
+        "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[\"a:b:c:d\"]}}",
+        400,
+        "invalid",
+    ),
+    case(
+        "POST",
+        "/containers/create",
+        "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[\"/x:relative\"]}}",
+        400,
+        "invalid mount path",
+    ),
+    case(
+        "POST",
+        "/containers/create",
+        "{\"Image\":\"busybox\",\"HostConfig\":{\"CapAdd\":[\"NOSUCH\"]}}",
+        400,
+        "invalid capability",
+    ),
+    case(
+        "POST",
+        "/containers/create",
+        "{\"Image\":\"busybox\",\"HostConfig\":{\"RestartPolicy\":{\"Name\":\"bogus\"}}}",
+        400,
+        "invalid restart policy",
+    ),
     case("POST", "/containers/create", "{\"Image\":\"busybox\",\"WorkingDir\":\"relative\"}", 400, "working directory"),
     case("POST", "/containers/nosuch/start", "", 404, "no such container: nosuch"),
     case("POST", "/containers/nosuch/stop", "", 404, "no such container: nosuch"),

@@ -16,7 +16,10 @@ fn load_and_build_on_a_full_disk() {
     archive.file("big", 0o644, &noise(1_200_000_000));
     let imported = boxyard.feed(&["import", "-", "big:1"], &archive.finish());
     assert_ne!(imported.code, 0, "1.2 GB do not fit\n{imported}");
-    assert!(imported.stderr.contains("space") || imported.stdout.contains("space"), "the error names the disk\n{imported}");
+    assert!(
+        imported.stderr.contains("space") || imported.stdout.contains("space"),
+        "the error names the disk\n{imported}"
+    );
     boxyard.docker(&["images"]).says("busybox").hides("big");
     boxyard.docker(&["run", "--rm", "busybox", "echo", "old"]).says("old");
 

@@ -42,7 +42,9 @@ fn during_a_run() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("docker starts");
-        wait_until("the container to run", 30, || boxyard.docker(&["logs", &name]).stdout.contains("started").then_some(()));
+        wait_until("the container to run", 30, || {
+            boxyard.docker(&["logs", &name]).stdout.contains("started").then_some(())
+        });
         assert!(boxyard.kill_service(service) > 0, "{service} does not run");
         let output = running.wait_with_output().expect("docker ends");
         assert_ne!(output.status.code(), Some(0), "{service}: the run must end with the container's 7 or an error");
@@ -71,7 +73,9 @@ fn during_a_build() {
         let dockerfile = b"FROM busybox\nRUN echo one > /one\nRUN sleep 3; echo two > /two\n";
         building.stdin.take().expect("piped").write_all(dockerfile).expect("docker reads");
         let step = "sleep 3; echo two";
-        wait_until("the blocking step", 60, || kit::processes_naming(step).iter().any(|(_, line)| line.contains("/bin/sh")).then_some(()));
+        wait_until("the blocking step", 60, || {
+            kit::processes_naming(step).iter().any(|(_, line)| line.contains("/bin/sh")).then_some(())
+        });
         assert!(boxyard.kill_service(service) > 0, "{service} does not run");
         let output = building.wait_with_output().expect("docker ends");
         works_again(&mut boxyard, service);
@@ -121,7 +125,9 @@ fn during_a_load() {
 #[test]
 fn stop_and_start_keeps_everything() {
     let mut boxyard = start();
-    boxyard.docker(&["run", "--name", "kept", "busybox", "sh", "-c", "echo words; echo file > /file; exit 3"]).fails(3, "");
+    boxyard
+        .docker(&["run", "--name", "kept", "busybox", "sh", "-c", "echo words; echo file > /file; exit 3"])
+        .fails(3, "");
     boxyard.feed(&["build", "-t", "made", "-"], b"FROM busybox\nRUN echo x > /x\n").ok();
     let images = boxyard.docker(&["images", "-a", "--no-trunc", "--format", "{{.ID}} {{.Repository}}"]).stdout;
     boxyard.down();

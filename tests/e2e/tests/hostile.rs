@@ -28,14 +28,30 @@ fn layers() -> Vec<(&'static str, Vec<u8>)> {
         fill(&mut archive);
         all.push((name, archive.finish()));
     };
-    add("dots", &|a| { a.file("../../../../../../../..//tmp/boxyard-hostile-mark", 0o644, b"x"); });
-    add("absolute", &|a| { a.file(OUTSIDE, 0o644, b"x"); });
-    add("through a link", &|a| { a.symlink("l", "/tmp").file("l/boxyard-hostile-mark", 0o644, b"x"); });
-    add("through two links", &|a| { a.symlink("a", "b").symlink("b", "../../../../../../../../tmp").file("a/boxyard-hostile-mark", 0o644, b"x"); });
-    add("hard link outside", &|a| { a.hard_link("passwd", "../../../../../../../../etc/passwd").file("passwd", 0o644, b"owned"); });
-    add("whiteout outside", &|a| { a.file("../../../../../../../../tmp/.wh.boxyard-keep", 0o644, b""); });
-    add("whiteout of dots", &|a| { a.file(".wh...", 0o644, b""); });
-    add("device", &|a| { a.entry("disk", EntryType::Block, 0o666, "", b""); });
+    add("dots", &|a| {
+        a.file("../../../../../../../..//tmp/boxyard-hostile-mark", 0o644, b"x");
+    });
+    add("absolute", &|a| {
+        a.file(OUTSIDE, 0o644, b"x");
+    });
+    add("through a link", &|a| {
+        a.symlink("l", "/tmp").file("l/boxyard-hostile-mark", 0o644, b"x");
+    });
+    add("through two links", &|a| {
+        a.symlink("a", "b").symlink("b", "../../../../../../../../tmp").file("a/boxyard-hostile-mark", 0o644, b"x");
+    });
+    add("hard link outside", &|a| {
+        a.hard_link("passwd", "../../../../../../../../etc/passwd").file("passwd", 0o644, b"owned");
+    });
+    add("whiteout outside", &|a| {
+        a.file("../../../../../../../../tmp/.wh.boxyard-keep", 0o644, b"");
+    });
+    add("whiteout of dots", &|a| {
+        a.file(".wh...", 0o644, b"");
+    });
+    add("device", &|a| {
+        a.entry("disk", EntryType::Block, 0o666, "", b"");
+    });
     all
 }
 
@@ -77,7 +93,11 @@ fn lies_are_refused() {
         ("empty archive", Archive::new().finish()),
         ("half an archive", kit::busybox()[..700_000].to_vec()),
         ("half a gzip", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0][..], &[7; 300]].concat()),
-        ("manifest is no JSON", { let mut a = Archive::new(); a.file("manifest.json", 0o644, b"{not"); a.finish() }),
+        ("manifest is no JSON", {
+            let mut a = Archive::new();
+            a.file("manifest.json", 0o644, b"{not");
+            a.finish()
+        }),
         ("manifest names nothing", {
             let mut a = Archive::new();
             a.file("manifest.json", 0o644, br#"[{"Config":"no.json","RepoTags":["x:1"],"Layers":["no.tar"]}]"#);
@@ -88,7 +108,11 @@ fn lies_are_refused() {
             a.file("manifest.json", 0o644, br#"[{"Config":"../../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]"#);
             a.finish()
         }),
-        ("manifest is a link", { let mut a = Archive::new(); a.symlink("manifest.json", "/etc/passwd"); a.finish() }),
+        ("manifest is a link", {
+            let mut a = Archive::new();
+            a.symlink("manifest.json", "/etc/passwd");
+            a.finish()
+        }),
     ];
     let before = engine.docker(&["images", "-aq"]).stdout;
     for (name, archive) in cases {
@@ -120,7 +144,18 @@ fn contexts_and_copies_stay_inside() {
     let _ = engine.docker_fed(&["build", "-"], &context.finish());
     assert!(!Path::new(OUTSIDE).exists(), "the context wrote outside");
 
-    engine.docker(&["run", "-d", "--name", "trap", "busybox", "sh", "-c", "ln -s /tmp /link; ln -s /etc/shadow /file; sleep 100"]).ok();
+    engine
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "trap",
+            "busybox",
+            "sh",
+            "-c",
+            "ln -s /tmp /link; ln -s /etc/shadow /file; sleep 100",
+        ])
+        .ok();
     let mut archive = Archive::new();
     archive.file("boxyard-hostile-mark", 0o644, b"x");
     engine.docker_fed(&["cp", "-", "trap:/link"], &archive.finish()).ok();

@@ -2,7 +2,8 @@
 
 use kit::{Engine, Kind, on_both};
 
-const DOCKERFILE: &str = "FROM ubuntu\nMAINTAINER shilps\nRUN apt-get update\nCMD [\"echo\", \"Hello World, welcome to Docker\"]\n";
+const DOCKERFILE: &str =
+    "FROM ubuntu\nMAINTAINER shilps\nRUN apt-get update\nCMD [\"echo\", \"Hello World, welcome to Docker\"]\n";
 
 on_both! {
     /// Dockerfile, build, images, run, history, inspect, save, rmi, load, prune.

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::engine::{client, run_command};
-use crate::leftovers::{cgroups_of, mounts_under, processes_naming, sweep, wait_until};
+use crate::leftovers::{cgroups_of, mounts_under, named_on_host, processes_naming, sweep, wait_until};
 use crate::{Client, Output};
 
 /// How to start it.
@@ -74,7 +74,8 @@ impl Boxyard {
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log)
             .process_group(0);
-        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}; run make build", program().display())));
+        self.child =
+            Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}; run make build", program().display())));
         self.wait_ready();
     }
 
@@ -188,8 +189,8 @@ impl Boxyard {
 
     /// Stops it and checks that no process, mount or control group is left, and no unexpected ERROR was logged.
     pub fn stop(mut self) {
-        let ids: Vec<String> =
-            self.docker(&["ps", "-aq", "--no-trunc"]).stdout.lines().map(str::to_owned).collect();
+        let ids: Vec<String> = self.docker(&["ps", "-aq", "--no-trunc"]).stdout.lines().map(str::to_owned).collect();
+        let instance = self.instance();
         self.down();
         let data = self.data.to_string_lossy().into_owned();
         // The kernel finishes an exit a moment after the signal; a true leftover stays.
@@ -203,8 +204,21 @@ impl Boxyard {
         assert_eq!(processes_naming(&data), [], "processes are left");
         assert_eq!(mounts_under(&self.data), [] as [PathBuf; 0], "mounts are left");
         assert_eq!(cgroups_of(&ids), [] as [PathBuf; 0], "control groups are left");
+        if let Some(instance) = instance {
+            assert_eq!(named_on_host(&instance), [] as [String; 0], "things of the host are left");
+        }
         let errors = self.unexpected_errors();
         assert!(errors.is_empty(), "ERROR lines in the logs:\n{}", errors.join("\n"));
+    }
+
+    /// The id that every host-global name (bridge, nft table, cgroup) carries, from the node's command line.
+    pub fn instance(&self) -> Option<String> {
+        let pid = *self.pids_of("boxyard-node").first()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<&str> =
+            line.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
+        let at = words.iter().position(|word| *word == "--instance")?;
+        words.get(at + 1).map(|id| (*id).to_owned())
     }
 
     fn unexpected_errors(&self) -> Vec<String> {
@@ -274,7 +288,8 @@ pub fn program() -> PathBuf {
 /// Where `make setup` keeps what it made.
 pub fn cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    base.unwrap_or_else(|| Path::new(&std::env::var("HOME").unwrap_or_else(|_| "/root".into())).join(".cache")).join("boxyard")
+    base.unwrap_or_else(|| Path::new(&std::env::var("HOME").unwrap_or_else(|_| "/root".into())).join(".cache"))
+        .join("boxyard")
 }
 
 pub(crate) fn search_path() -> String {

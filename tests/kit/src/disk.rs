@@ -25,7 +25,12 @@ impl LoopDisk {
         let disk = Self { folder, root };
         std::fs::create_dir(disk.path()).expect("make the mount point");
         let image = image.to_string_lossy().into_owned();
-        run_command(Command::new("mkfs.ext4").env("PATH", crate::boxyard::search_path()), &["-q", "-m", "0", &image], None).ok();
+        run_command(
+            Command::new("mkfs.ext4").env("PATH", crate::boxyard::search_path()),
+            &["-q", "-m", "0", &image],
+            None,
+        )
+        .ok();
         run_command(&mut Command::new("mount"), &["-o", "loop", &image, &disk.path().to_string_lossy()], None).ok();
         disk
     }

@@ -166,7 +166,8 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-pub(crate) fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Option<&[u8]>) -> Output {
+/// Runs a command to its end with captured output, with these bytes as its input (else none).
+pub fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Option<&[u8]>) -> Output {
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     let shown = shown(command);

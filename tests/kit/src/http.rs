@@ -57,10 +57,12 @@ impl Client {
     /// Sends one request and reads the whole answer.
     pub fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Answer> {
         let body = body.into();
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(self.exchange(method, path, content_type, body))
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.exchange(
+            method,
+            path,
+            content_type,
+            body,
+        ))
     }
 
     async fn exchange(&self, method: &str, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {

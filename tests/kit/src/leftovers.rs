@@ -69,6 +69,26 @@ pub fn cgroups_of(ids: &[String]) -> Vec<PathBuf> {
     found
 }
 
+/// Network links, nft tables and control groups whose name holds an instance's id.
+pub fn named_on_host(instance: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(instance) {
+            found.push(format!("link {name}"));
+        }
+    }
+    let mut nft = std::process::Command::new("nft");
+    let tables = crate::engine::run_command(nft.args(["list", "tables"]), &[] as &[&str], None);
+    found.extend(tables.stdout.lines().filter(|line| line.contains(instance)).map(str::to_owned));
+    walk(Path::new("/sys/fs/cgroup"), 3, &mut |path| {
+        if path.file_name().unwrap_or_default().to_string_lossy().contains(instance) {
+            found.push(path.display().to_string());
+        }
+    });
+    found
+}
+
 fn walk(folder: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

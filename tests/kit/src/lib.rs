@@ -17,7 +17,7 @@ mod output;
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
-pub use engine::{Engine, Kind, client};
+pub use engine::{Engine, Kind, client, run_command};
 pub use http::{Answer, Client};
 pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};

@@ -25,10 +25,7 @@ impl Output {
     #[track_caller]
     pub fn fails(&self, code: i32, text: &str) -> &Self {
         assert!(self.code == code, "expected exit code {code}\n{self}");
-        assert!(
-            self.stderr.contains(text) || self.stdout.contains(text),
-            "expected the text {text:?}\n{self}"
-        );
+        assert!(self.stderr.contains(text) || self.stdout.contains(text), "expected the text {text:?}\n{self}");
         self
     }
 
