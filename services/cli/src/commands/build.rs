@@ -225,17 +225,17 @@ impl Build {
 
     fn source(&self) -> Outcome<Source> {
         if self.context == "-" {
-            return self.from_stdin();
+            return self.stdin_source();
         }
         if !Path::new(&self.context).is_dir() && is_remote(&self.context) {
             let dockerfile = self.file.clone().unwrap_or_default();
             return Ok(Source { body: empty(), remote: Some(self.context.clone()), dockerfile, producer: None });
         }
-        self.from_folder()
+        self.folder_source()
     }
 
     /// A tar goes through as it is; anything else is a Dockerfile.
-    fn from_stdin(&self) -> Outcome<Source> {
+    fn stdin_source(&self) -> Outcome<Source> {
         let mut head = Vec::new();
         stdin().lock().take(512).read_to_end(&mut head)?;
         let plain = head.get(257..262) == Some(b"ustar".as_slice());
@@ -245,7 +245,7 @@ impl Build {
             let whole = futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest);
             let mut tally = Tally { bytes: 0, quiet: self.quiet };
             let whole = futures::StreamExt::inspect(whole, move |chunk: &std::io::Result<Bytes>| {
-                tally.bytes += chunk.as_ref().map_or(0, |c| c.len() as u64);
+                tally.add(chunk.as_ref().map_or(0, Bytes::len));
             });
             let dockerfile = self.file.clone().unwrap_or_default();
             return Ok(Source { body: streamed(whole), remote: None, dockerfile, producer: None });
@@ -261,7 +261,7 @@ impl Build {
         Ok(Source { body: full(bytes.into()), remote: None, dockerfile: String::new(), producer: None })
     }
 
-    fn from_folder(&self) -> Outcome<Source> {
+    fn folder_source(&self) -> Outcome<Source> {
         let words = |e: &std::io::Error| super::os_words(e);
         let failed = |e: std::io::Error| {
             Failure::new(format!("unable to prepare context: path {:?} not found", self.context)).hint(words(&e))
@@ -340,6 +340,12 @@ fn announce(bytes: u64) {
 struct Tally {
     bytes: u64,
     quiet: bool,
+}
+
+impl Tally {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
 }
 
 impl Drop for Tally {

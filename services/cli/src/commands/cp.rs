@@ -35,8 +35,8 @@ pub struct Copy {
 impl Copy {
     pub async fn run(self, engine: &Engine) -> Outcome {
         match (split(&self.source), split(&self.target)) {
-            (Some((container, path)), None) => self.from_container(engine, container, path).await,
-            (None, Some((container, path))) => self.to_container(engine, container, path).await,
+            (Some((container, path)), None) => self.copy_out(engine, container, path).await,
+            (None, Some((container, path))) => self.copy_in(engine, container, path).await,
             (Some(_), Some(_)) => Err(Failure::new("copying between containers is not supported")),
             (None, None) => Err(Failure::new("must specify at least one container source")),
         }
@@ -48,14 +48,13 @@ impl Copy {
         }
     }
 
-    async fn from_container(&self, engine: &Engine, container: &str, path: &str) -> Outcome {
+    async fn copy_out(&self, engine: &Engine, container: &str, path: &str) -> Outcome {
         let mut path = path.to_owned();
         if self.follow_link
             && let Ok(stat) = stat(engine, container, &path).await
+            && let Some(link) = stat["linkTarget"].as_str().filter(|l| !l.is_empty())
         {
-            if let Some(link) = stat["linkTarget"].as_str().filter(|l| !l.is_empty()) {
-                path = link.to_owned();
-            }
+            path = link.to_owned();
         }
         let response = engine.get(archive(container)).query("path", &path).send().await?;
         let stat =
@@ -83,7 +82,7 @@ impl Copy {
         Ok(())
     }
 
-    async fn to_container(&self, engine: &Engine, container: &str, path: &str) -> Outcome {
+    async fn copy_in(&self, engine: &Engine, container: &str, path: &str) -> Outcome {
         let mut path = path.to_owned();
         let mut found = stat(engine, container, &path).await.ok();
         if let Some(link) = found.as_ref().and_then(|s| s["linkTarget"].as_str()).filter(|l| !l.is_empty()) {

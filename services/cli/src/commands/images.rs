@@ -149,9 +149,9 @@ fn image_row(image: &Value, named: &Named, truncate: bool) -> Value {
     row(&fields, None)
 }
 
-/// An image of the year 0 or 1970 was made to be reproducible.
+/// Go's zero time (the year 1) stands for a time that is not known.
 fn since(created: i64) -> String {
-    if created <= 0 && created < -60_000_000_000 { "N/A".into() } else { units::ago(created) }
+    if created < -60_000_000_000 { "N/A".into() } else { units::ago(created) }
 }
 
 #[derive(Args, Debug)]

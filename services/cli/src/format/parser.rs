@@ -45,12 +45,13 @@ pub fn parse(source: &str) -> Result<Vec<Node>, String> {
     let mut parser = Parser { tokens: lex(source)?, at: 0 };
     let (nodes, end) = parser.list()?;
     match end {
-        End::Eof => Ok(nodes),
+        Stop::Eof => Ok(nodes),
         _ => Err("unexpected {{end}}".into()),
     }
 }
 
-enum End {
+/// What a list of nodes ended with.
+enum Stop {
     Eof,
     End,
     Else,
@@ -90,7 +91,7 @@ impl Parser {
         Ok(())
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn list(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
         while let Some(token) = self.peek().cloned() {
             self.at += 1;
@@ -98,10 +99,10 @@ impl Parser {
                 Token::Text(text) => nodes.push(Node::Text(text)),
                 _ if self.keyword("end") => {
                     self.close()?;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, Stop::End));
                 }
                 // The caller reads on after `else`: `if`, `with`, or the end of the action.
-                _ if self.keyword("else") => return Ok((nodes, End::Else)),
+                _ if self.keyword("else") => return Ok((nodes, Stop::Else)),
                 _ if self.keyword("if") => nodes.push(self.branch("if")?),
                 _ if self.keyword("with") => nodes.push(self.branch("with")?),
                 _ if self.keyword("range") => nodes.push(self.branch("range")?),
@@ -120,7 +121,7 @@ impl Parser {
                 }
             }
         }
-        Ok((nodes, End::Eof))
+        Ok((nodes, Stop::Eof))
     }
 
     fn branch(&mut self, kind: &str) -> Result<Node, String> {
@@ -128,14 +129,14 @@ impl Parser {
         self.close()?;
         let (then, end) = self.list()?;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Eof => return Err("unexpected EOF".into()),
-            End::Else if self.keyword("if") => vec![self.branch("if")?],
-            End::Else if self.keyword("with") => vec![self.branch("with")?],
-            End::Else => {
+            Stop::End => Vec::new(),
+            Stop::Eof => return Err("unexpected EOF".into()),
+            Stop::Else if self.keyword("if") => vec![self.branch("if")?],
+            Stop::Else if self.keyword("with") => vec![self.branch("with")?],
+            Stop::Else => {
                 self.close()?;
                 let (nodes, end) = self.list()?;
-                if !matches!(end, End::End) {
+                if !matches!(end, Stop::End) {
                     return Err("unexpected EOF".into());
                 }
                 nodes

@@ -31,6 +31,8 @@ pub async fn run(mut plan: Plan) -> Outcome {
     let _lock = lock(&plan.data_dir)?;
     let (server, version) = nats::find(&beside)?;
     end_leftovers(&plan.data_dir).await;
+    // An old board says `ready` of processes that are gone.
+    let _ = std::fs::remove_file(plan.data_dir.join("status.json"));
     plan.prepare()?;
     std::fs::write(plan.data_dir.join("boxyard.pid"), std::process::id().to_string())?;
     let mut supervisor = Supervisor::new(&plan);
