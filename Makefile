@@ -36,7 +36,6 @@ demo: build
 up: build
 	@mkdir -p $(DATA_DIR)
 	@$(BOXYARD) up --data-dir $(DATA_DIR) --host $(HOST) --workers $(WORKERS) --detach
-	@echo "export DOCKER_HOST=$(HOST)"
 
 down:
 	@$(BOXYARD) down --data-dir $(DATA_DIR)

@@ -41,7 +41,7 @@ export DOCKER_HOST=unix://$home/docker.sock BOXYARD_HOST=unix://$home/docker.soc
 export DOCKER_BUILDKIT=0 DOCKER_CLI_HINTS=false DOCKER_CONFIG=$home/client
 mkdir -p "$DOCKER_CONFIG" "$home/work"
 cd "$home/work"
-show "$boxyard status"
+show "$boxyard status --data-dir $home/data"
 show docker version --format "'{{.Client.Version}} talks to {{.Server.Version}}, API {{.Server.APIVersion}}'"
 
 say "Two images to start from, made on this machine: hello-world from nothing, and a Debian root named ubuntu"

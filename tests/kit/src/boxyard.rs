@@ -87,7 +87,7 @@ impl Boxyard {
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 panic!("boxyard up ended with {status}:\n{}", fs::read_to_string(&log_path).unwrap_or_default());
             }
-            let ready = fs::read_to_string(&log_path).unwrap_or_default().contains("ready");
+            let ready = fs::read_to_string(&log_path).unwrap_or_default().contains("is ready");
             (ready && client.send("GET", "/info", "", "").ok()?.status == 200).then_some(())
         });
     }
@@ -126,7 +126,10 @@ impl Boxyard {
     /// Runs the boxyard command on it.
     pub fn boxyard(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program());
-        command.env("BOXYARD_HOST", format!("unix://{}", self.socket.display())).env("PATH", search_path());
+        command
+            .env("BOXYARD_HOST", format!("unix://{}", self.socket.display()))
+            .env("BOXYARD_DATA_DIR", &self.data)
+            .env("PATH", search_path());
         run_command(command.current_dir(&self.work), args, None)
     }
 
@@ -211,14 +214,15 @@ impl Boxyard {
         assert!(errors.is_empty(), "ERROR lines in the logs:\n{}", errors.join("\n"));
     }
 
-    /// The id that every host-global name (bridge, nft table, cgroup) carries, from the node's command line.
+    /// The id that every host-global name (bridge, nft table, cgroup) carries.
     pub fn instance(&self) -> Option<String> {
-        let pid = *self.pids_of("boxyard-node").first()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<&str> =
-            line.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
-        let at = words.iter().position(|word| *word == "--instance")?;
-        words.get(at + 1).map(|id| (*id).to_owned())
+        self.kept()["instance"].as_str().map(str::to_owned)
+    }
+
+    /// What the supervisor keeps over restarts: instance id and ports.
+    pub fn kept(&self) -> serde_json::Value {
+        let bytes = fs::read(self.data.join("boxyard.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     fn unexpected_errors(&self) -> Vec<String> {
@@ -233,7 +237,7 @@ impl Boxyard {
             .flat_map(|(file, bytes)| {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 text.lines()
-                    .filter(|line| line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\""))
+                    .filter(|line| line.contains("ERROR"))
                     .map(|line| format!("{}: {line}", file.display()))
                     .collect::<Vec<_>>()
             })
