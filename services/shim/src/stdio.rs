@@ -123,11 +123,11 @@ pub fn receive_terminal(socket: &impl AsRawFd) -> anyhow::Result<OwnedFd> {
     let message =
         recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).context("recvmsg")?;
     for control in message.cmsgs().context("control message")? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            if let Some(fd) = fds.first() {
-                // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-                return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
-            }
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
         }
     }
     anyhow::bail!("the OCI runtime sent no terminal")

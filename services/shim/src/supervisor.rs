@@ -321,8 +321,9 @@ impl Supervisor {
             }
             Request::Resize { rows, columns } => {
                 self.config.tty_size = (rows, columns);
-                let done =
-                    !self.stdio.outputs().next().is_some_and(|_| running.is_some()) || self.stdio.resize(rows, columns);
+                // Before there is a terminal the size is kept for it.
+                let early = running.is_none() || self.stdio.at_end();
+                let done = early || self.stdio.resize(rows, columns);
                 let answer = match (ended, done) {
                     (true, _) => Answer::NotRunning,
                     (false, true) => Answer::Done,
