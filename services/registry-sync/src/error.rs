@@ -1,0 +1,44 @@
+use std::io;
+
+use model::ErrorKind;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive is not what it should be, in words for its owner.
+    #[error("{0}")]
+    Archive(String),
+    #[error("reading the archive: {0}")]
+    Read(io::Error),
+    #[error("spooling the archive: {0}")]
+    Spool(io::Error),
+    #[error("{0}")]
+    Stream(#[from] streams::Error),
+    #[error("{0}")]
+    Store(#[from] distribution::Error),
+    #[error("{0}")]
+    Format(#[from] oci::Error),
+    #[error("{0}")]
+    Unimplemented(&'static str),
+    #[error("a task of the archive reader broke down")]
+    Task,
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spool(error) if error.kind() == io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            Self::Archive(_) | Self::Read(_) => ErrorKind::InvalidArgument,
+            Self::Spool(_) | Self::Task => ErrorKind::Internal,
+            Self::Stream(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Format(error) => error.kind(),
+            Self::Unimplemented(_) => ErrorKind::Unimplemented,
+        }
+    }
+}
+
+impl From<Error> for bus::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}

@@ -1,0 +1,85 @@
+//! boxyard-registry-sync: moves images between archives and the layer store. It must not unpack layers or keep state.
+//!
+//! - [`handlers`] answers the bus;
+//! - [`load`] reads an archive, [`save`] writes one, [`import`] takes a root file system;
+//! - [`spool`] holds an archive's entries until it is known what they are.
+
+mod compression;
+mod error;
+mod handlers;
+mod import;
+mod layer;
+mod load;
+mod save;
+mod spool;
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+#[command(name = "boxyard-registry-sync", version, about = "Boxyard's reader and writer of image archives")]
+struct Config {
+    #[command(flatten)]
+    bus: service::BusArgs,
+    /// Name of this process among the living ones.
+    #[arg(long, default_value = "sync")]
+    id: String,
+    /// Address of the layer store, `http://ip:port`.
+    #[arg(long)]
+    store_url: String,
+    /// File that holds the layer store's token.
+    #[arg(long)]
+    token_file: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    service::init("registry-sync", &config.bus.log);
+    service::runtime().context("starting the runtime")?.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let token = std::fs::read_to_string(&config.token_file)
+        .with_context(|| format!("reading the token file {}", config.token_file.display()))?;
+    let store = distribution::Store::new(config.store_url, token.trim());
+    let bus = bus::Bus::connect(&bus::Config {
+        url: config.bus.nats_url,
+        user: config.bus.nats_user,
+        password_file: config.bus.nats_password_file,
+        name: format!("registry-sync {}", config.id),
+    })
+    .await
+    .context("connecting to the bus")?;
+    let cancel = CancellationToken::new();
+    let calls = tokio::spawn({
+        let (bus, stop, router) = (bus.clone(), cancel.clone(), handlers::router(store));
+        async move { bus.serve(bus::Target::Sync, router, stop).await }
+    });
+    let alive = tokio::spawn({
+        let (bus, stop, alive) = (bus.clone(), cancel.clone(), sign_of_life(config.id));
+        async move { bus.keep_alive(alive, stop).await }
+    });
+
+    service::announce_ready();
+    service::shutdown_signal().await;
+    cancel.cancel();
+    calls.await.context("the task that answers the bus")??;
+    alive.await.context("the task of the sign of life")
+}
+
+fn sign_of_life(id: String) -> proto::Alive {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    proto::Alive {
+        kind: "registry-sync".to_owned(),
+        id,
+        version: service::VERSION.to_owned(),
+        pid: std::process::id(),
+        started_at_ms: started.as_millis() as i64,
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        info: Vec::new(),
+    }
+}
