@@ -98,7 +98,7 @@ say "Saving and loading"
 show docker save -o first.tar first_docker_image
 show tar tf first.tar
 show docker rm test_container
-fails 1 docker rmi -f nosuch
+fails 1 docker rmi nosuch
 show docker rmi second_name:v1 first_docker_image
 show docker load -i first.tar
 show "docker save first_docker_image ubuntu | gzip > both.tar.gz && docker load -q -i both.tar.gz"
