@@ -118,7 +118,8 @@ impl Bus {
 }
 
 fn decode<M: prost::Message + Default>(message: &Message) -> Result<M, Error> {
-    M::decode(message.payload.clone()).map_err(|e| Error::internal(format!("malformed message on {}: {e}", message.subject)))
+    M::decode(message.payload.clone())
+        .map_err(|e| Error::internal(format!("malformed message on {}: {e}", message.subject)))
 }
 
 pub(crate) fn unavailable(error: impl std::fmt::Display) -> Error {

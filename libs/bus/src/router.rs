@@ -34,8 +34,7 @@ impl ProgressSender {
     /// Progress is lost when the connection is down; the answer is not.
     pub async fn send(&self, progress: &proto::Progress) {
         if let Some(reply) = self.reply.clone() {
-            let _ =
-                self.client.publish_with_headers(reply, frame(PROGRESS), progress.encode_to_vec().into()).await;
+            let _ = self.client.publish_with_headers(reply, frame(PROGRESS), progress.encode_to_vec().into()).await;
         }
     }
 }
@@ -87,9 +86,7 @@ impl Bus {
         let subscribed = match service.owner() {
             // One process by its id: no queue group, or two of the same id would share the calls unnoticed.
             Owner::Node | Owner::Worker => self.client.subscribe(subject).await,
-            Owner::Gateway | Owner::Store | Owner::Sync => {
-                self.client.queue_subscribe(subject, service.prefix()).await
-            }
+            Owner::Gateway | Owner::Store | Owner::Sync => self.client.queue_subscribe(subject, service.prefix()).await,
         };
         let mut requests = subscribed.map_err(|e| Error::unavailable(e.to_string()))?;
         loop {

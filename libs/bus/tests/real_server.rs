@@ -78,7 +78,8 @@ async fn a_call_brings_the_reply_the_error_or_that_nobody_serves() {
 
     let usage = bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await.expect("answered");
     assert_eq!(usage.blob_count, 7);
-    let refused = bus.call::<calls::LeaseEnd>(&Target::Store, &proto::Lease { id: "x".into() }).await.expect_err("refused");
+    let refused =
+        bus.call::<calls::LeaseEnd>(&Target::Store, &proto::Lease { id: "x".into() }).await.expect_err("refused");
     assert_eq!((refused.kind(), refused.message()), (ErrorKind::NotFound, "no such lease: x"));
     let unknown = bus.call::<calls::BlobsRelease>(&Target::Store, &Default::default()).await.expect_err("not served");
     assert_eq!(unknown.kind(), ErrorKind::Unimplemented);

@@ -199,7 +199,9 @@ fn is_path_component(component: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    bytes.split(|&b| alphanumeric(b)).all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|&b| b == b'-'))
+    bytes
+        .split(|&b| alphanumeric(b))
+        .all(|run| matches!(run, b"" | b"." | b"_" | b"__") || run.iter().all(|&b| b == b'-'))
 }
 
 fn is_tag(tag: &str) -> bool {

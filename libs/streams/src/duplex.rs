@@ -110,9 +110,10 @@ impl Reader {
 
     /// The same as a stream, for bodies.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-        futures::stream::try_unfold(self, |mut reader| async move {
-            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-        })
+        futures::stream::try_unfold(
+            self,
+            |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
+        )
     }
 
     /// The same as a reader.

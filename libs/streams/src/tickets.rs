@@ -184,7 +184,10 @@ fn parse(address: &str) -> Result<Address, Error> {
     match address.split_once(':') {
         Some(("unix", path)) => Ok(Address::Unix(path.into())),
         Some(("tcp", host)) => Ok(Address::Tcp(host.to_owned())),
-        _ => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("not a stream address: {address}")).into()),
+        _ => {
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("not a stream address: {address}"))
+                .into())
+        }
     }
 }
 
