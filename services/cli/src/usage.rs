@@ -29,6 +29,7 @@ fn docker_like(command: Command) -> Command {
             .default_value("false")
             .default_missing_value("true")
             .value_parser(clap::builder::BoolishValueParser::new())
+            .value_name("bool")
             .hide_default_value(true)
             .hide_possible_values(true),
         _ => arg,

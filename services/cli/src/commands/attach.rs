@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::run::exit_status;
 use crate::engine::{Engine, escape, read_all};
-use crate::failure::{Failure, Outcome, for_each};
+use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::session::{End, Session, follow_size, proxy_signals};
 
@@ -67,14 +67,7 @@ pub struct Start {
 impl Start {
     pub async fn run(self, engine: &Engine) -> Outcome {
         if !self.attach && !self.interactive {
-            let result = for_each(&self.containers, async |name| {
-                engine.post(format!("/containers/{}/start", escape(&name))).send().await?;
-                output::line(name);
-                Ok(())
-            });
-            return result
-                .await
-                .map_err(|f| f.hint(format!("failed to start containers: {}", self.containers.join(", "))));
+            return start_all(engine, &self.containers).await;
         }
         let [name] = self.containers.as_slice() else {
             return Err(Failure::new("you cannot start and attach multiple containers at once"));
@@ -88,6 +81,23 @@ impl Start {
         };
         streams.follow(engine, true).await
     }
+}
+
+async fn start_all(engine: &Engine, names: &[String]) -> Outcome {
+    let mut failed = Vec::new();
+    for name in names {
+        match engine.post(format!("/containers/{}/start", escape(name))).send().await {
+            Ok(_) => output::line(name),
+            Err(failure) => {
+                eprintln!("{failure}");
+                failed.push(name.as_str());
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("Error: failed to start containers: {}", failed.join(", "))))
 }
 
 /// One container's streams and its end.

@@ -45,7 +45,12 @@ impl Inspect {
             None | Some("") => KINDS.to_vec(),
             Some(kind) => match KINDS.iter().find(|k| **k == kind) {
                 Some(kind) => vec![kind],
-                None => return Err(Failure::new(format!("unknown type: {kind:?}: must be one of {KINDS:?}"))),
+                None => {
+                    return Err(Failure::new(format!(
+                        "unknown type: {kind:?}: must be one of {}",
+                        KINDS.map(|k| format!("{k:?}")).join(", ")
+                    )));
+                }
             },
         };
         show(engine, &kinds, &self.names, self.format.as_deref(), self.size).await

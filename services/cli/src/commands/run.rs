@@ -32,7 +32,7 @@ const HINT: &str = "Run 'boxyard run --help' for more information";
 impl Run {
     pub async fn run(self, engine: &Engine) -> Outcome {
         let prepare = |f: Failure| Failure { message: format!("boxyard: {}", f.message), ..f.code(125) }.hint(HINT);
-        let streams = self.container.streams(self.detach).map_err(prepare)?;
+        let streams = self.container.streams(self.detach)?;
         if !self.detach {
             terminal::check_tty(streams.stdin, self.container.tty)?;
         }

@@ -54,6 +54,12 @@ fn go_arch() -> &'static str {
     }
 }
 
+/// The C library's form of a time; anything else is shown as it came.
+fn built(text: &str) -> String {
+    let time = text.parse::<jiff::Timestamp>().map(|t| t.to_zoned(jiff::tz::TimeZone::UTC));
+    time.map_or_else(|_| text.to_owned(), |t| t.strftime("%a %b %e %H:%M:%S %Y").to_string())
+}
+
 fn text(client: &Value, server: &Value) -> String {
     let get = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     let api = get(client, "ApiVersion");
@@ -74,7 +80,7 @@ fn text(client: &Value, server: &Value) -> String {
         out += &format!(" {name}:\n  {:<18}{}\n", "Version:", get(component, "Version"));
         let details = &component["Details"];
         if name == "Engine" {
-            let date = get(details, "BuildTime");
+            let date = built(&get(details, "BuildTime"));
             out += &format!(
                 "  API version:      {} (minimum version {})\n",
                 get(details, "ApiVersion"),
