@@ -1,13 +1,24 @@
-use axum::extract::Request;
-use axum::http::{HeaderMap, Method, header};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use model::Digest;
 
+use super::App;
 use super::refusal::Refusal;
 use super::route::Route;
 
-/// The token of this store, hashed: comparing hashes tells nothing about the token by its time.
-pub struct Token(Digest);
+/// What a client without a password gets from the token endpoint; worth as much as no token.
+const ANONYMOUS: &str = "anonymous";
+
+/// The token of this store. Its hash is what is compared: that tells nothing about the token by its time.
+pub struct Token {
+    text: String,
+    hash: Digest,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
@@ -18,7 +29,7 @@ pub enum Check {
 
 impl Token {
     pub fn new(token: &str) -> Self {
-        Self(Digest::of(token.as_bytes()))
+        Self { text: token.to_owned(), hash: Digest::of(token.as_bytes()) }
     }
 
     /// `Bearer <token>`, or `Basic` with the token as the password, as registry clients send it.
@@ -33,7 +44,8 @@ impl Token {
             Some(String::from_utf8(pair).ok()?.split_once(':')?.1.to_owned())
         });
         match given {
-            Some(given) if Digest::of(given.as_bytes()) == self.0 => Check::Right,
+            Some(given) if given == ANONYMOUS => Check::Missing,
+            Some(given) if Digest::of(given.as_bytes()) == self.hash => Check::Right,
             _ => Check::Wrong,
         }
     }
@@ -47,6 +59,30 @@ impl Token {
             Check::Missing | Check::Wrong => Err(Refusal::unauthorized()),
         }
     }
+}
+
+/// The token endpoint of the distribution project's token authentication: registry clients ask here, with a password
+/// or without, after they saw the challenge.
+pub async fn token(State(app): State<Arc<App>>, request: Request) -> Response {
+    let token = match app.token.check(request.headers()) {
+        Check::Right => &app.token.text,
+        Check::Missing => ANONYMOUS,
+        Check::Wrong => return Refusal::unauthorized().into_response(),
+    };
+    axum::Json(serde_json::json!({ "token": token, "access_token": token })).into_response()
+}
+
+/// Tells a refused client where to get its token: at the address that it just called.
+pub async fn challenge(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(host) = host.filter(|host| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b)))
+        && let Ok(value) = HeaderValue::try_from(format!("Bearer realm=\"http://{host}/token\",service=\"boxyard\""))
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
 }
 
 /// The lease that the request names.

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use ::blobs::Blobs;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, post};
+use axum::routing::{any, get, post};
 
 use self::access::Token;
 use self::refusal::Refusal;
@@ -51,18 +51,21 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v2/", any(version))
         .route("/v2/{*rest}", any(registry))
         .route("/internal/blobs", post(store))
+        .route("/token", get(access::token))
+        .layer(axum::middleware::from_fn(access::challenge))
         .layer(DefaultBodyLimit::disable())
         .with_state(app)
 }
 
-/// The specification's end-1; a client that sends a token learns here whether it is right.
+/// The specification's end-1. Without a token it is a challenge, since clients learn only here how to get one;
+/// the anonymous token is good enough.
 async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
-    match app.token.check(request.headers()) {
-        access::Check::Wrong => Refusal::unauthorized().into_response(),
-        access::Check::Missing | access::Check::Right => {
-            ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response()
-        }
+    if !request.headers().contains_key(header::AUTHORIZATION)
+        || app.token.check(request.headers()) == access::Check::Wrong
+    {
+        return Refusal::unauthorized().into_response();
     }
+    ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response()
 }
 
 async fn store(State(app): State<Arc<App>>, request: Request) -> Response {

@@ -1,6 +1,6 @@
 use std::error::Error as _;
 
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use model::ErrorKind;
 
@@ -92,11 +92,6 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self { status, code, message } = self;
         let body = serde_json::json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
-        let mut response = (status, axum::Json(body)).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let challenge = header::HeaderValue::from_static("Basic realm=\"boxyard\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
+        (status, axum::Json(body)).into_response()
     }
 }

@@ -178,6 +178,14 @@ async fn writes_and_internal_blobs_need_the_token() {
     // Another repository does not show what is only stored.
     let response = served.anonymous(Method::GET, &format!("/v2/app/blobs/{digest}")).send().await.expect("answers");
     assert_eq!(code(response).await, (404, "BLOB_UNKNOWN".to_owned()));
+    let response = served.anonymous(Method::GET, "/v2/").send().await.expect("answers");
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"boxyard\"", served.url);
+    assert_eq!(response.headers()["www-authenticate"], challenge.as_str());
+    let response = served.anonymous(Method::GET, "/token").send().await.expect("answers");
+    assert_eq!(response.bytes().await.expect("a body"), r#"{"token":"anonymous","access_token":"anonymous"}"#);
+    let path = "/v2/app/blobs/uploads/";
+    let response = served.anonymous(Method::POST, path).bearer_auth("anonymous").send().await.expect("answers");
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let response = served.anonymous(Method::GET, "/v2/").basic_auth("any", Some(TOKEN)).send().await.expect("answers");
     assert_eq!(response.status(), StatusCode::OK);
 }
