@@ -5,7 +5,7 @@ pub enum Error {
     /// The request names something that can't be: a user, a capability, a device.
     #[error("{0}")]
     Invalid(String),
-    /// The OCI runtime refused to start the process; `code` is what Docker gives as the exit code (125, 126 or 127).
+    /// The OCI runtime refused to start the process; `code` is what Docker gives as the exit code (126, 127, or 128).
     #[error("{message}")]
     Start { message: String, code: i32 },
     #[error("{doing}")]

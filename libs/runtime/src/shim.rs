@@ -192,7 +192,8 @@ impl Handle {
 /// whether the process' end was recorded.
 pub fn adopt(dir: &Path) -> Option<Handle> {
     let identity: Identity = read(&dir.join(IDENTITY_FILE))?;
-    identity.is_alive().then(|| Handle { dir: dir.to_owned(), watch: None })
+    // It lets go of its lock just before it ends.
+    (identity.is_alive() && is_held(dir)).then(|| Handle { dir: dir.to_owned(), watch: None })
 }
 
 /// The recorded end of the process of `dir`.
@@ -203,6 +204,22 @@ pub fn exit_status(dir: &Path) -> Option<ExitStatus> {
 /// The recorded start of the process of `dir`.
 pub fn started(dir: &Path) -> Option<Started> {
     read(&dir.join(STARTED_FILE))
+}
+
+/// Clears what a shim that died (or a machine that went down) left of its container: kills what still runs, deletes it
+/// from the OCI runtime, and records code 137 where no end was recorded. Waits for a shim that lives. May be repeated.
+pub async fn clean_up(shim_binary: &Path, dir: &Path) -> Result<(), Error> {
+    let output = Command::new(shim_binary)
+        .arg("--clean-up")
+        .arg(dir)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(Error::io(format!("cannot run {}", shim_binary.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Shim(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 fn unexpected(answer: Answer) -> Error {
@@ -216,6 +233,10 @@ fn unexpected(answer: Answer) -> Error {
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn is_held(dir: &Path) -> bool {
+    File::open(dir.join(LOCK_FILE)).is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
 }
 
 /// Waits until no shim holds `dir`.

@@ -3,13 +3,14 @@
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use runtime::wire::ShimConfig;
+use runtime::wire::{EXIT_FILE, ExitStatus, ShimConfig, now_ns};
 
+use crate::record::{self, Durable};
 use crate::stdio::{ChildEnds, Stdio3};
 
 const PID_FILE: &str = "process.pid";
@@ -69,14 +70,27 @@ pub fn launch(config: &ShimConfig) -> anyhow::Result<Launched> {
     Ok(Launched { pid: child.id() as i32, stdio, console })
 }
 
-/// Removes what the OCI runtime keeps of the container; the process has ended. Gives the runtime's pid.
-pub fn delete(config: &ShimConfig) -> anyhow::Result<i32> {
+/// After a shim that died: its container goes too, since nobody can know how it ends.
+pub fn clean_up(config: &ShimConfig) -> anyhow::Result<()> {
+    if config.exec.is_none() {
+        // It fails where the runtime knows no such container, and then nothing is left to do.
+        delete(config)?.wait().context("cannot wait for the OCI runtime")?;
+    }
+    if Path::new(EXIT_FILE).exists() {
+        return Ok(());
+    }
+    let error = "the container's shim died".to_owned();
+    let status = ExitStatus { code: 137, oom: false, finished_at_ns: now_ns(), error };
+    record::write(EXIT_FILE, &status, Durable::Yes)
+}
+
+/// Removes what the OCI runtime keeps of the container, and kills what still runs of it.
+pub fn delete(config: &ShimConfig) -> anyhow::Result<Child> {
     let here = std::env::current_dir().context("cannot read the own folder")?;
     let mut command = base(config, &here);
     command.arg("delete").arg("--force").arg(&config.id);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().context("cannot run the OCI runtime to delete the container")?;
-    Ok(child.id() as i32)
+    command.spawn().context("cannot run the OCI runtime to delete the container")
 }
 
 fn base(config: &ShimConfig, here: &Path) -> Command {

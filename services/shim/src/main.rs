@@ -26,13 +26,19 @@ use nix::sys::stat::{Mode, umask};
 use runtime::wire::{CONFIG_FILE, IDENTITY_FILE, Identity, LOCK_FILE, SOCKET_FILE, ShimConfig};
 
 fn main() -> anyhow::Result<()> {
-    let dir = PathBuf::from(std::env::args_os().nth(1).context("usage: boxyard-shim DIR")?);
+    let mut args: Vec<_> = std::env::args_os().skip(1).collect();
+    let clean_up = args.first().is_some_and(|arg| arg == "--clean-up");
+    let dir = PathBuf::from(args.pop().context("usage: boxyard-shim [--clean-up] DIR")?);
     // Paths in here are relative from now on, so that no length limit of sockets is met.
     std::env::set_current_dir(&dir).with_context(|| format!("cannot enter {}", dir.display()))?;
     let lock = std::fs::File::create(LOCK_FILE).context("cannot make the lock")?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("cannot lock")?;
     let text = std::fs::read(CONFIG_FILE).context("cannot read the config")?;
     let config: ShimConfig = serde_json::from_slice(&text).context("cannot parse the config")?;
+
+    if clean_up {
+        return launch::clean_up(&config);
+    }
 
     // Own session: no terminal and no signal of the spawner's group reaches this process.
     let _ = nix::unistd::setsid();

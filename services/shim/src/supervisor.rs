@@ -490,7 +490,7 @@ impl Supervisor {
         }
         self.phase = Phase::Ended { status };
         if of_container {
-            self.deleting = Some(launch::delete(&self.config)?);
+            self.deleting = Some(launch::delete(&self.config)?.id() as i32);
         }
         Ok(())
     }

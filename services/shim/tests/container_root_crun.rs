@@ -3,8 +3,10 @@
 mod support;
 
 use runtime::Error;
-use runtime::bundle::{BundleSpec, ExecSpec, ProcessSpec};
+use runtime::bundle::{BundleSpec, ExecSpec, Namespace, ProcessSpec, Resources};
+use runtime::cgroup::Cgroup;
 use runtime::shim::{self, Streams};
+use runtime::wire::{IDENTITY_FILE, Identity};
 use support::{Room, attach, read_frames};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -290,4 +292,42 @@ async fn spawn_to_exit_of_true_is_quick() {
     eprintln!("spawn to exit of true, ms: {times:?}");
     // The goal is 25; others use the machine too while tests run.
     assert!(times[0] < 100, "{times:?}");
+}
+
+#[tokio::test]
+async fn freeze_update_and_processes() {
+    let room = Room::new();
+    let spawn = room.spawn(&room.spec(&["sleep", "100"]));
+    let handle = spawn.spawn().await.expect("a shim");
+    let pid = handle.start().await.expect("it starts").pid;
+    let cgroup = Cgroup::new(&spawn.config.cgroup_path);
+    assert_eq!(cgroup.processes(), [pid]);
+    cgroup.freeze().expect("it freezes");
+    cgroup.thaw().expect("it thaws");
+    cgroup.update(&Resources { pids_limit: 7, cpu_shares: 512, ..Resources::default() }).expect("limits");
+    assert_eq!(cgroup.read("pids", "pids.max").expect("a limit").trim(), "7");
+    handle.signal(15).await.expect("it runs");
+    handle.signal(9).await.expect("it runs");
+    assert_eq!(handle.wait_exit().await.expect("it ends").code, 137);
+    handle.wait_gone().await;
+}
+
+#[tokio::test]
+async fn a_dead_shims_container_is_cleaned_up() {
+    let room = Room::new();
+    let spawn = room.spawn(&BundleSpec { network: Namespace::Host, ..room.spec(&["sleep", "100"]) });
+    let handle = spawn.spawn().await.expect("a shim");
+    let pid = handle.start().await.expect("it starts").pid;
+    let text = std::fs::read(room.path("shim").join(IDENTITY_FILE)).expect("an identity");
+    let shim: Identity = serde_json::from_slice(&text).expect("JSON");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim.pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
+    assert!(matches!(handle.wait_exit().await, Err(Error::Lost)));
+    shim::clean_up(&spawn.shim_binary, handle.dir()).await.expect("cleaned up");
+    assert_eq!(handle.wait_exit().await.expect("recorded").code, 137);
+    assert!(!Identity::of(pid).is_ok_and(|process| process.is_alive()));
+    // And the same container can start again.
+    let handle = spawn.spawn().await.expect("a shim");
+    handle.start().await.expect("it starts");
+    handle.signal(9).await.expect("it runs");
+    handle.wait_gone().await;
 }

@@ -1,0 +1,199 @@
+//! A running container's cgroup, by its files: freezing, limits, processes, counters. v1 (hybrid too) and v2.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::bundle::Resources;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// A process in the middle of a slow system call freezes late.
+const FREEZE: Duration = Duration::from_secs(10);
+
+/// The cgroup that a container was given as `cgroup_path`.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    path: String,
+    v2: bool,
+}
+
+impl Cgroup {
+    pub fn new(cgroup_path: &str) -> Self {
+        let v2 = Path::new(ROOT).join("cgroup.controllers").exists();
+        Self { path: cgroup_path.trim_matches('/').to_owned(), v2 }
+    }
+
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// The folder of a v1 controller, or the one folder of v2.
+    pub fn folder(&self, controller: &str) -> PathBuf {
+        let root = Path::new(ROOT);
+        if self.v2 { root.join(&self.path) } else { root.join(controller).join(&self.path) }
+    }
+
+    /// A file's text; `None` when there is none.
+    pub fn read(&self, controller: &str, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.folder(controller).join(file)).ok()
+    }
+
+    /// Pids of all processes, on this machine.
+    pub fn processes(&self) -> Vec<i32> {
+        let text = self.read("pids", "cgroup.procs").unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+    }
+
+    /// Stops every process, and returns when they stand. Blocks for at most 10 s.
+    pub fn freeze(&self) -> Result<(), Error> {
+        let (file, wanted, state, frozen) = match self.v2 {
+            true => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            false => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+        };
+        let deadline = Instant::now() + FREEZE;
+        loop {
+            self.write("freezer", file, wanted)?;
+            let now = self.read("freezer", state).unwrap_or_default();
+            if now.lines().any(|line| line.trim() == frozen) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                self.thaw()?;
+                return Err(Error::Invalid("the container's processes did not stop within 10 s".into()));
+            }
+            // The kernel tells of it in no other way on v1.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn thaw(&self) -> Result<(), Error> {
+        if self.v2 {
+            self.write("freezer", "cgroup.freeze", "0")
+        } else {
+            self.write("freezer", "freezer.state", "THAWED")
+        }
+    }
+
+    /// Sets the limits that `new` names and leaves the others.
+    pub fn update(&self, new: &Resources) -> Result<(), Error> {
+        let limits = if self.v2 { limits_v2(new) } else { limits_v1(new) };
+        for (controller, file, value) in limits {
+            match self.write(controller, file, &value) {
+                // A kernel without swap accounting.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound && file.contains("swap") => {}
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound && file.contains("memsw") => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
+        let path = self.folder(controller).join(file);
+        std::fs::write(&path, value).map_err(Error::io(format!("cannot write {value:?} to {}", path.display())))
+    }
+}
+
+type Limit = (&'static str, &'static str, String);
+
+fn limits_v1(new: &Resources) -> Vec<Limit> {
+    let mut all: Vec<Limit> = Vec::new();
+    let (period, quota) = quota(new);
+    for (controller, file, value) in [
+        ("memory", "memory.limit_in_bytes", new.memory_bytes),
+        ("memory", "memory.memsw.limit_in_bytes", new.memory_swap_bytes),
+        ("memory", "memory.soft_limit_in_bytes", new.memory_reservation_bytes),
+        ("cpu", "cpu.shares", new.cpu_shares),
+        ("cpu", "cpu.cfs_period_us", period),
+        ("cpu", "cpu.cfs_quota_us", quota),
+    ] {
+        if value != 0 {
+            all.push((controller, file, value.to_string()));
+        }
+    }
+    rest(new, &mut all);
+    all
+}
+
+fn limits_v2(new: &Resources) -> Vec<Limit> {
+    let mut all: Vec<Limit> = Vec::new();
+    let or_max = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+    if new.memory_bytes != 0 {
+        all.push(("memory", "memory.max", or_max(new.memory_bytes)));
+    }
+    if new.memory_reservation_bytes != 0 {
+        all.push(("memory", "memory.low", or_max(new.memory_reservation_bytes)));
+    }
+    if new.memory_swap_bytes != 0 {
+        // Docker counts memory and swap together, v2 swap alone.
+        let swap = if new.memory_swap_bytes < 0 { -1 } else { new.memory_swap_bytes - new.memory_bytes.max(0) };
+        all.push(("memory", "memory.swap.max", or_max(swap)));
+    }
+    if new.cpu_shares != 0 {
+        // 2..262144 shares onto 1..10000 (as the OCI runtimes do).
+        let weight = 1 + (new.cpu_shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+        all.push(("cpu", "cpu.weight", weight.to_string()));
+    }
+    let (period, quota) = quota(new);
+    if period != 0 || quota != 0 {
+        let quota = if quota <= 0 { "max".to_owned() } else { quota.to_string() };
+        let period = if period == 0 { 100_000 } else { period };
+        all.push(("cpu", "cpu.max", format!("{quota} {period}")));
+    }
+    rest(new, &mut all);
+    all
+}
+
+/// What both versions call the same.
+fn rest(new: &Resources, all: &mut Vec<Limit>) {
+    if !new.cpuset_cpus.is_empty() {
+        all.push(("cpuset", "cpuset.cpus", new.cpuset_cpus.clone()));
+    }
+    if !new.cpuset_mems.is_empty() {
+        all.push(("cpuset", "cpuset.mems", new.cpuset_mems.clone()));
+    }
+    if new.pids_limit != 0 {
+        all.push(("pids", "pids.max", if new.pids_limit < 0 { "max".into() } else { new.pids_limit.to_string() }));
+    }
+}
+
+fn quota(new: &Resources) -> (i64, i64) {
+    match new.nano_cpus {
+        0 => (new.cpu_period_us, new.cpu_quota_us),
+        cpus => (100_000, cpus / 10_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions() {
+        let new = Resources {
+            memory_bytes: 100,
+            memory_swap_bytes: 150,
+            nano_cpus: 500_000_000,
+            pids_limit: -1,
+            ..Resources::default()
+        };
+        let text = |limits: Vec<Limit>| {
+            limits.into_iter().map(|(_, file, value)| format!("{file}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text(limits_v1(&new)),
+            [
+                "memory.limit_in_bytes=100",
+                "memory.memsw.limit_in_bytes=150",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=50000",
+                "pids.max=max"
+            ]
+        );
+        assert_eq!(
+            text(limits_v2(&new)),
+            ["memory.max=100", "memory.swap.max=50", "cpu.max=50000 100000", "pids.max=max"]
+        );
+    }
+}
