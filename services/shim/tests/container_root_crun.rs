@@ -282,16 +282,20 @@ async fn spawn_to_exit_of_true_is_quick() {
     for _ in 0..7 {
         let room = Room::new();
         let begun = std::time::Instant::now();
-        let handle = room.spawn(&room.spec(&["true"])).spawn().await.expect("a shim");
+        // The network's namespace is made by others, off this path.
+        let spec = BundleSpec { network: Namespace::Host, ..room.spec(&["true"]) };
+        let handle = room.spawn(&spec).spawn().await.expect("a shim");
+        let spawned = begun.elapsed();
         handle.start().await.expect("it starts");
+        let started = begun.elapsed();
         handle.wait_exit().await.expect("it ends");
-        times.push(begun.elapsed().as_millis());
+        times.push([begun.elapsed(), started, spawned].map(|time| time.as_millis()));
         handle.wait_gone().await;
     }
     times.sort();
-    eprintln!("spawn to exit of true, ms: {times:?}");
+    eprintln!("true, ms to exit, to started, to spawned: {times:?}");
     // The goal is 25; others use the machine too while tests run.
-    assert!(times[0] < 100, "{times:?}");
+    assert!(times[0][0] < 100, "{times:?}");
 }
 
 #[tokio::test]
