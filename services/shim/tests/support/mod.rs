@@ -56,7 +56,7 @@ impl Room {
             shim_binary: Path::new(env!("CARGO_BIN_EXE_boxyard-shim")).into(),
             dir: self.path("shim"),
             config: ShimConfig {
-                runtime_binary: "/usr/bin/crun".into(),
+                runtime_binary: std::env::var_os("OCI_RUNTIME").unwrap_or_else(|| "/usr/bin/crun".into()).into(),
                 runtime_root: self.path("crun"),
                 id: self.id.clone(),
                 bundle: self.path("bundle"),
