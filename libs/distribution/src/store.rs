@@ -1,4 +1,5 @@
 use std::io;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,6 +16,10 @@ use crate::{Error, verify::verified};
 const INTERNAL: &str = "boxyard.internal";
 /// Pins the blob to the lease that it names.
 const LEASE: &str = "boxyard-lease";
+
+/// How long a store that does not answer, as while it is started anew, is asked again.
+const PATIENCE: Duration = Duration::from_secs(6);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A blob's bytes; the stream ends in an error when they were not those of the digest.
 pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
@@ -40,7 +45,7 @@ impl Store {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
-            .connect_timeout(std::time::Duration::from_secs(5))
+            .connect_timeout(Duration::from_secs(5))
             .build()
             .expect("a client without further settings");
         Self { client, url: url.into().trim_end_matches('/').to_owned(), token: token.into().trim().to_owned() }
@@ -49,7 +54,7 @@ impl Store {
     /// Size of the blob in bytes, none when the store does not have it. With `lease` the blob is kept while that lasts.
     pub async fn has(&self, digest: &Digest, lease: Option<&str>) -> Result<Option<u64>, Error> {
         let request = self.request(Method::HEAD, &blob_path(digest), lease);
-        let response = request.send().await.map_err(Error::Unreachable)?;
+        let response = send(request).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -90,7 +95,7 @@ impl Store {
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, size)
             .body(body);
-        accepted(request.send().await.map_err(Error::Unreachable)?).await.map(drop)
+        accepted(send(request).await?).await.map(drop)
     }
 
     /// Stores `bytes`, which the store may already have, and says their digest.
@@ -106,7 +111,7 @@ impl Store {
     /// A body that breaks off leaves nothing.
     pub async fn upload(&self, body: Body, lease: Option<&str>) -> Result<(Digest, u64), Error> {
         let request = self.request(Method::POST, "/internal/blobs", lease).body(body);
-        let response = accepted(request.send().await.map_err(Error::Unreachable)?).await?;
+        let response = accepted(send(request).await?).await?;
         let answer = response.bytes().await.map_err(Error::Unreachable)?;
         let Stored { digest, size } =
             serde_json::from_slice(&answer).map_err(|error| Error::BadAnswer(error.to_string()))?;
@@ -115,7 +120,7 @@ impl Store {
 
     async fn open(&self, digest: &Digest) -> Result<Response, Error> {
         let request = self.request(Method::GET, &blob_path(digest), None);
-        match accepted(request.send().await.map_err(Error::Unreachable)?).await {
+        match accepted(send(request).await?).await {
             Err(Error::Refused { kind: model::ErrorKind::NotFound, .. }) => Err(Error::Refused {
                 kind: model::ErrorKind::NotFound,
                 message: format!("blob {digest} is not in the layer store"),
@@ -135,6 +140,21 @@ impl Store {
 
 fn blob_path(digest: &Digest) -> String {
     format!("/v2/{INTERNAL}/blobs/{digest}")
+}
+
+/// Sends the request, and again while the store cannot be reached; all requests may be repeated, since blobs have the
+/// names of their content. A streamed body is gone once it was sent, so it gets one try.
+async fn send(request: RequestBuilder) -> Result<Response, Error> {
+    let begin = Instant::now();
+    while let Some(again) = request.try_clone() {
+        match again.send().await {
+            Err(error) if (error.is_connect() || error.is_request()) && begin.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome.map_err(Error::Unreachable),
+        }
+    }
+    request.send().await.map_err(Error::Unreachable)
 }
 
 /// The response itself when it is a success, else its error.

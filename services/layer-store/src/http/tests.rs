@@ -25,11 +25,15 @@ struct Served {
 }
 
 async fn serve(free_floor_bytes: u64) -> Served {
+    serve_on("127.0.0.1:0", free_floor_bytes).await
+}
+
+async fn serve_on(address: &str, free_floor_bytes: u64) -> Served {
     let data = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(data.path(), free_floor_bytes).expect("opens");
     let repositories = Repositories::open(data.path()).expect("opens");
     let app = App::new(blobs.clone(), repositories.clone(), TOKEN).expect("a token");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let listener = tokio::net::TcpListener::bind(address).await.expect("binds");
     let address = listener.local_addr().expect("is bound");
     tokio::spawn(async move { axum::serve(listener, router(Arc::new(app))).await });
     let url = format!("http://{address}");
@@ -290,4 +294,19 @@ async fn a_lease_pins_what_is_written_and_what_is_asked_for() {
     assert_eq!(served.blobs.mark(&all).digests().len(), 4);
     let error = store.upload("late".into(), Some(&lease)).await.expect_err("the lease is over");
     assert_eq!(error.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_client_waits_for_a_store_that_is_started_anew() {
+    let address = {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        socket.local_addr().expect("is bound").to_string()
+    };
+    let store = Store::new(format!("http://{address}"), TOKEN);
+    let early = tokio::spawn(async move { store.put_bytes(b"early", None).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!early.is_finished(), "it waits");
+    let served = serve_on(&address, 0).await;
+    let digest = early.await.expect("runs").expect("stores");
+    assert_eq!(served.store().get_bytes(&digest, 5).await.expect("reads"), b"early");
 }
