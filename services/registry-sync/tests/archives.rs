@@ -1,0 +1,296 @@
+//! A real registry-sync between a real NATS and a real layer store: load, save, load again.
+//!
+//! Needs `nats-server` on PATH and a built `boxyard-layer-store` beside the test's registry-sync; says so and passes
+//! over where one is missing.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, Target, calls};
+use bytes::Bytes;
+use model::{Digest, ErrorKind};
+use streams::Tickets;
+
+struct Engine {
+    bus: Bus,
+    tickets: Arc<Tickets>,
+    lease: String,
+    children: Vec<Child>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+fn start(binary: &Path, args: &[String]) -> Child {
+    Command::new(binary)
+        .args(args)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{}: {e}", binary.display()))
+}
+
+impl Engine {
+    async fn start() -> Option<Self> {
+        let sync = PathBuf::from(env!("CARGO_BIN_EXE_boxyard-registry-sync"));
+        let store = sync.with_file_name("boxyard-layer-store");
+        let nats =
+            std::env::split_paths(&std::env::var_os("PATH")?).map(|p| p.join("nats-server")).find(|p| p.exists());
+        let (Some(nats), true) = (nats, store.exists()) else {
+            eprintln!("skipped: nats-server or boxyard-layer-store is missing");
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(at("token"), "secret").expect("written");
+        let (nats_port, store_port) = (free_port(), free_port());
+        let url = format!("nats://127.0.0.1:{nats_port}");
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let common = format!("--nats-url {url} --token-file {}", at("token"));
+        let children = vec![
+            start(&nats, &words(&format!("-js -a 127.0.0.1 -p {nats_port} -sd {} -l {}", at("js"), at("nats.log")))),
+            start(
+                &store,
+                &words(&format!(
+                    "{common} --nats-user store --listen 127.0.0.1:{store_port} --data-dir {}",
+                    at("store")
+                )),
+            ),
+            start(&sync, &words(&format!("{common} --nats-user sync --store-url http://127.0.0.1:{store_port}"))),
+        ];
+        let config = bus::Config { url, user: "gateway".to_owned(), password_file: None, name: "test".to_owned() };
+        let bus = Bus::connect(&config).await.expect("connects");
+        let tickets = Tickets::listen(&format!("unix:{}", at("streams.sock"))).await.expect("listens");
+        let request = proto::LeaseCreate { owner: "test".to_owned(), ttl_seconds: 600 };
+        let mut lease = None;
+        for _ in 0..200 {
+            match bus.call::<calls::LeaseCreate>(&Target::Store, &request).await {
+                Ok(made) => {
+                    lease = Some(made.id);
+                    break;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        Some(Self { bus, tickets, lease: lease.expect("the store answers"), children, _folder: folder })
+    }
+
+    async fn load(&self, archive: Vec<u8>) -> Result<Vec<proto::LoadedImage>, bus::Error> {
+        loop {
+            let (ticket, pending) = self.tickets.issue();
+            let archive = archive.clone();
+            let sending = tokio::spawn(async move {
+                if let Ok(mut stream) = pending.accept().await
+                    && stream.writer.send(Bytes::from(archive)).await.is_ok()
+                {
+                    let _ = stream.writer.finish().await;
+                }
+            });
+            let ticket = Some(proto::Ticket { secret: ticket.secret, address: ticket.address });
+            let request = proto::Load { ticket, lease: self.lease.clone(), quiet: true };
+            match self.bus.call::<calls::SyncLoad>(&Target::Sync, &request).await {
+                // It is starting.
+                Err(error) if error.message().starts_with("no registry-sync") => sending.abort(),
+                other => return other.map(|reply| reply.images),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn save(&self, images: Vec<proto::SavedImage>) -> Vec<u8> {
+        let (ticket, pending) = self.tickets.issue();
+        let receiving = tokio::spawn(async move {
+            let mut stream = pending.accept().await.expect("dialled back");
+            let mut bytes = Vec::new();
+            while let Some(chunk) = stream.reader.next().await.expect("a clean end") {
+                bytes.extend_from_slice(&chunk);
+            }
+            bytes
+        });
+        let ticket = Some(proto::Ticket { secret: ticket.secret, address: ticket.address });
+        let request = proto::Save { ticket, images, lease: self.lease.clone() };
+        self.bus.call::<calls::SyncSave>(&Target::Sync, &request).await.expect("saves");
+        receiving.await.expect("no panic")
+    }
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, *content).expect("in memory");
+    }
+    builder.into_inner().expect("in memory")
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+fn config_of(diff_ids: &[&Digest]) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }))
+    .expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_go_in_and_out() {
+    let Some(engine) = Engine::start().await else { return };
+    let big: Vec<u8> = (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (small_layer, big_layer) = (tar_of(&[("etc/hello", b"hello")]), tar_of(&[("big", &big)]));
+    let (small_id, big_id) = (Digest::of(&small_layer), Digest::of(&big_layer));
+    let config = config_of(&[&small_id, &big_id]);
+    let manifest =
+        br#"[{"Config":"c.json","RepoTags":["docker.io/library/made:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+    // The manifest comes first in one and last in the other; one is packed, and so is a layer inside.
+    let first = tar_of(&[
+        ("manifest.json", manifest),
+        ("c.json", &config),
+        ("b/layer.tar", &big_layer),
+        ("a/layer.tar", &small_layer),
+    ]);
+    let last = gzip(&tar_of(&[
+        ("a/layer.tar", &gzip(&small_layer)),
+        ("b/layer.tar", &gzip(&big_layer)),
+        ("c.json", &config),
+        ("./manifest.json", manifest),
+    ]));
+    for archive in [first, last] {
+        let images = engine.load(archive).await.expect("loads");
+        let [image] = images.as_slice() else { panic!("one image: {images:?}") };
+        assert_eq!(
+            (image.id.as_str(), image.tags.as_slice()),
+            (Digest::of(&config).as_str(), &["made:1".to_owned()][..])
+        );
+        let sizes: Vec<_> = image.layers.iter().map(|layer| (layer.diff_id.as_str(), layer.content_bytes)).collect();
+        assert_eq!(sizes, [(small_id.as_str(), 5), (big_id.as_str(), 9_000_000)]);
+    }
+
+    // OCI layout, named as skopeo names it.
+    let (packed, manifest_bytes) = {
+        let packed = gzip(&small_layer);
+        let config = config_of(&[&small_id]);
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": oci::media_type::OCI_MANIFEST,
+            "config": {"mediaType": oci::media_type::OCI_CONFIG, "digest": Digest::of(&config), "size": config.len()},
+            "layers": [{"mediaType": oci::media_type::OCI_LAYER_GZIP, "digest": Digest::of(&packed), "size": packed.len()}],
+        });
+        ((packed, config), serde_json::to_vec(&manifest).expect("JSON"))
+    };
+    let index = serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": oci::media_type::OCI_MANIFEST, "digest": Digest::of(&manifest_bytes), "size": manifest_bytes.len(),
+        "annotations": {"org.opencontainers.image.ref.name": "layout:2"}}]}))
+    .expect("JSON");
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let oci = tar_of(&[
+        ("index.json", &index),
+        (&blob(&packed.0), &packed.0),
+        (&blob(&packed.1), &packed.1),
+        (&blob(&manifest_bytes), &manifest_bytes),
+    ]);
+    let images = engine.load(oci).await.expect("loads");
+    assert_eq!(
+        (images[0].tags.as_slice(), images[0].layers[0].diff_id.as_str()),
+        (&["layout:2".to_owned()][..], small_id.as_str())
+    );
+
+    let image = &images[0];
+    let saved = |tags: &[&str]| proto::SavedImage {
+        id: image.id.clone(),
+        config: image.config.clone(),
+        layers: image.layers.clone(),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+    };
+    let archive = engine.save(vec![saved(&["layout:2", "layout:3"])]).await;
+    assert!(archive == engine.save(vec![saved(&["layout:2", "layout:3"])]).await, "the same image, other bytes");
+    let again = engine.load(archive.clone()).await.expect("loads what it saved");
+    assert_eq!((again[0].id.as_str(), again[0].tags.len()), (image.id.as_str(), 2));
+    // Without its manifest.json the same archive is an OCI layout, whose index names the image twice.
+    let mut files = Vec::new();
+    for entry in tar::Archive::new(archive.as_slice()).entries().expect("a tar") {
+        let mut entry = entry.expect("an entry");
+        assert_eq!(entry.header().mtime().expect("a time"), 0);
+        let name = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).expect("read");
+        if name != "manifest.json" && !name.ends_with('/') {
+            files.push((name, content));
+        }
+    }
+    let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+    let layout = engine.load(tar_of(&files)).await.expect("loads as a layout");
+    assert_eq!(
+        (layout[0].id.as_str(), layout[0].tags.as_slice()),
+        (image.id.as_str(), &["layout:2".to_owned(), "layout:3".to_owned()][..])
+    );
+    let by_id = engine.load(engine.save(vec![saved(&[])]).await).await.expect("loads");
+    assert_eq!((by_id[0].id.as_str(), by_id[0].tags.len()), (image.id.as_str(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_archives_are_refused_in_words() {
+    let Some(engine) = Engine::start().await else { return };
+    let layer = tar_of(&[("a", b"a")]);
+    let config = config_of(&[&Digest::of(&layer)]);
+    let lie = config_of(&[&Digest::of(b"other")]);
+    let manifest: &[u8] = br#"[{"Config":"c","RepoTags":null,"Layers":["l"]}]"#;
+    let big = tar_of(&[("c", &config), ("l", &vec![7; 6_000_000]), ("manifest.json", manifest)]);
+    for (what, archive, words) in [
+        ("empty", tar_of(&[]), "invalid archive: does not contain a manifest.json"),
+        ("nothing", Vec::new(), "does not contain a manifest.json"),
+        ("noise", b"no tar at all, whatever one may think of it ".repeat(100), "reading the archive"),
+        ("no JSON", tar_of(&[("manifest.json", b"{not")]), "manifest.json"),
+        ("no layer", tar_of(&[("manifest.json", manifest), ("c", &config)]), "invalid archive: l is not in it"),
+        ("a lie", tar_of(&[("manifest.json", manifest), ("c", &lie), ("l", &layer)]), "invalid diffID for layer 0"),
+        (
+            "count",
+            tar_of(&[("manifest.json", manifest), ("c", &config_of(&[])), ("l", &layer)]),
+            "layers length mismatch: expected 0, got 1",
+        ),
+        (
+            "no tar",
+            tar_of(&[
+                ("manifest.json", manifest),
+                ("c", &config_of(&[&Digest::of(&vec![7; 6_000_000])])),
+                ("l", &vec![7; 6_000_000]),
+            ]),
+            "is not a tar archive",
+        ),
+        ("half", big[..3_000_000].to_vec(), "reading the archive"),
+        ("half a gzip", gzip(&big)[..2000].to_vec(), "reading the archive"),
+        ("outside", tar_of(&[("manifest.json", br#"[{"Config":"../../etc/passwd","Layers":[]}]"#)]), "is not in it"),
+        (
+            "bad tag",
+            tar_of(&[
+                ("manifest.json", br#"[{"Config":"c","RepoTags":["UP:1"],"Layers":["l"]}]"#),
+                ("c", &config),
+                ("l", &layer),
+            ]),
+            "invalid tag \"UP:1\"",
+        ),
+    ] {
+        let error = engine.load(archive).await.expect_err(what);
+        assert!(error.message().contains(words), "{what}: {error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{what}: {error}");
+    }
+}
