@@ -1,0 +1,116 @@
+//! Netlink: the bridge, and the pair of interfaces of one container.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt as _;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::Error;
+
+/// The container's end, as every container sees it.
+const INSIDE: &str = "eth0";
+
+pub struct Plan {
+    /// The host's end of the pair.
+    pub host: String,
+    pub bridge: String,
+    pub netns: PathBuf,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+    pub gateway: Ipv4Addr,
+    pub mac: [u8; 6],
+}
+
+impl Plan {
+    pub fn wire(&self) -> Result<(), Error> {
+        self.new_namespace()?;
+        let peer = format!("{}p", self.host);
+        run(async |net| {
+            let bridge = index(&net, &self.bridge).await?.ok_or_else(|| Error::net("the bridge is gone"))?;
+            if let Some(stale) = index(&net, &self.host).await? {
+                net.link().del(stale).execute().await.map_err(Error::net)?;
+            }
+            net.link().add(LinkVeth::new(&self.host, &peer).build()).execute().await.map_err(Error::net)?;
+            let netns = File::open(&self.netns).map_err(Error::io("opening", &self.netns))?;
+            let peer = LinkUnspec::new_with_name(&peer).setns_by_fd(netns.as_raw_fd()).build();
+            net.link().change(peer).execute().await.map_err(Error::net)?;
+            let host = LinkUnspec::new_with_name(&self.host).controller(bridge).up().build();
+            net.link().change(host).execute().await.map_err(Error::net)
+        })?;
+        self.inside(async |net| {
+            let lo = LinkUnspec::new_with_name("lo").up().build();
+            net.link().change(lo).execute().await.map_err(Error::net)?;
+            let eth = index(&net, &peer).await?.ok_or_else(|| Error::net("the pair is gone"))?;
+            let named = LinkUnspec::new_with_index(eth).name(INSIDE).address(self.mac.to_vec()).build();
+            net.link().change(named).execute().await.map_err(Error::net)?;
+            net.address().add(eth, IpAddr::V4(self.ip), self.prefix).execute().await.map_err(Error::net)?;
+            net.link().change(LinkUnspec::new_with_index(eth).up().build()).execute().await.map_err(Error::net)?;
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.gateway).build();
+            net.route().add(route).execute().await.map_err(Error::net)
+        })
+    }
+
+    /// A thread's new namespace outlives it by a bind mount.
+    fn new_namespace(&self) -> Result<(), Error> {
+        File::create(&self.netns).map_err(Error::io("making", &self.netns))?;
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(Error::net)?;
+            let own = Path::new("/proc/thread-self/ns/net");
+            mount(Some(own), &self.netns, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(Error::net)
+        })
+    }
+
+    fn inside(&self, work: impl AsyncFnOnce(Handle) -> Result<(), Error> + Send) -> Result<(), Error> {
+        in_thread(|| {
+            let netns = File::open(&self.netns).map_err(Error::io("opening", &self.netns))?;
+            nix::sched::setns(netns, CloneFlags::CLONE_NEWNET).map_err(Error::net)?;
+            run(work)
+        })
+    }
+}
+
+pub fn ensure_bridge(name: &str, gateway: Ipv4Addr, prefix: u8) -> Result<(), Error> {
+    run(async |net| {
+        if index(&net, name).await?.is_none() {
+            net.link().add(LinkBridge::new(name).build()).execute().await.map_err(Error::net)?;
+        }
+        let bridge = index(&net, name).await?.ok_or_else(|| Error::net("the bridge is gone"))?;
+        net.address().add(bridge, IpAddr::V4(gateway), prefix).replace().execute().await.map_err(Error::net)?;
+        net.link().change(LinkUnspec::new_with_index(bridge).up().build()).execute().await.map_err(Error::net)
+    })
+}
+
+pub fn remove(name: &str) -> Result<(), Error> {
+    run(async |net| match index(&net, name).await? {
+        Some(link) => net.link().del(link).execute().await.map_err(Error::net),
+        None => Ok(()),
+    })
+}
+
+async fn index(net: &Handle, name: &str) -> Result<Option<u32>, Error> {
+    match net.link().get().match_name(name).execute().try_next().await {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -(nix::errno::Errno::ENODEV as i32) => Ok(None),
+        Err(error) => Err(Error::net(error)),
+    }
+}
+
+/// Runs on a small runtime of this thread: the socket belongs to the thread's network namespace.
+fn run(work: impl AsyncFnOnce(Handle) -> Result<(), Error>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::net)?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::net)?;
+        tokio::spawn(connection);
+        work(handle).await
+    })
+}
+
+/// A thread of its own, since it changes its namespace.
+fn in_thread(work: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|_| Err(Error::net("a thread panicked")))
+}
