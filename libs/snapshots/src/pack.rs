@@ -13,6 +13,10 @@ use crate::root::Root;
 use crate::walk::{Node, walk};
 use crate::{Error, Snapshots, whiteout};
 
+/// What no longer fits into a header's octal fields.
+const MAX_HEADER_BYTES: u64 = 1 << 33;
+const MAX_HEADER_ID: u64 = 1 << 21;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiffStat {
     /// Sum of the sizes of the files in the tar, as Docker counts an image's size.
@@ -185,13 +189,13 @@ impl<W: Write> Packer<W> {
                 records.push(("linkpath".to_owned(), link.to_vec()));
             }
         }
-        if entry.size > 0o7777_7777_777 {
+        if entry.size >= MAX_HEADER_BYTES {
             records.push(("size".to_owned(), entry.size.to_string().into_bytes()));
         }
         header.set_size(entry.size);
         for (key, value) in [("uid", header.uid()), ("gid", header.gid())] {
             let value = value.map_err(Error::Write)?;
-            if value > 0o777_7777 {
+            if value >= MAX_HEADER_ID {
                 records.push((key.to_owned(), value.to_string().into_bytes()));
             }
         }
