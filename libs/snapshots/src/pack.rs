@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,11 +7,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 
 use model::DiffId;
+use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
 
 use crate::changes::Below;
 use crate::root::Root;
-use crate::walk::{Node, walk};
+use crate::walk::{pinned, walk, walk_in};
 use crate::{Error, Snapshots, whiteout};
 
 /// What no longer fits into a header's octal fields.
@@ -37,13 +39,13 @@ impl Snapshots {
         let mut empty = true;
         walk(upper, &mut |node| {
             empty = false;
-            let full = upper.join(&node.path);
+            let full = &node.full;
             if whiteout::is_whiteout(&node.metadata) {
                 return packer.empty_file(&beside(&node.path, whiteout::PREFIX), &node.metadata);
             }
-            packer.node(&node.path, &full, &node.metadata)?;
+            packer.node(&node.path, full, &node.metadata)?;
             if node.metadata.is_dir()
-                && whiteout::is_opaque(&full).map_err(Error::io("reading attributes of", &full))?
+                && whiteout::is_opaque(full).map_err(Error::io("reading attributes of", &node.path))?
                 && below.has(&node.path)?
             {
                 packer.empty_file(&node.path.join(whiteout::OPAQUE_ENTRY), &node.metadata)?;
@@ -61,7 +63,7 @@ impl Snapshots {
 /// `Internal` when the tree cannot be read or `out` cannot be written.
 pub fn export(tree: &Path, out: impl Write) -> Result<(), Error> {
     let mut packer = Packer::new(out);
-    walk(tree, &mut |node| packer.node(&node.path, &tree.join(&node.path), &node.metadata))?;
+    walk(tree, &mut |node| packer.node(&node.path, &node.full, &node.metadata))?;
     packer.finish().map(drop)
 }
 
@@ -78,14 +80,15 @@ pub fn pack(root: &Path, path: &Path, name: &Path, out: impl Write) -> Result<()
         _ => (Path::new(""), None),
     };
     let parent = inside.dir(parent).map_err(|_| Error::NoPath(path.to_owned()))?;
-    // The descriptor pins the folder that was resolved; renames by the container cannot lead elsewhere.
-    let pinned = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent)));
-    let full = last.map_or(pinned.join("."), |last| pinned.join(last));
+    let full = pinned(&parent).join(last.unwrap_or(OsStr::new(".")));
     let metadata = fs::symlink_metadata(&full).map_err(|_| Error::NoPath(path.to_owned()))?;
     let mut packer = Packer::new(out);
     packer.node(name, &full, &metadata)?;
     if metadata.is_dir() {
-        walk(&full, &mut |Node { path, metadata }| packer.node(&name.join(&path), &full.join(&path), &metadata))?;
+        let folder = inside
+            .open_at(relative, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW)
+            .map_err(Error::sys("opening", path))?;
+        walk_in(&Root::of(folder), &mut |node| packer.node(&name.join(&node.path), &node.full, &node.metadata))?;
     }
     packer.finish().map(drop)
 }

@@ -19,7 +19,12 @@ pub struct Root {
 impl Root {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io("opening", path))?;
-        Ok(Self { fd: file.into() })
+        Ok(Self::of(file.into()))
+    }
+
+    /// A folder that is open already.
+    pub fn of(folder: OwnedFd) -> Self {
+        Self { fd: folder }
     }
 
     /// Opens a folder inside; an empty path is the root itself.

@@ -341,3 +341,33 @@ fn devices_and_unknown_attributes() {
     assert!(null.file_type().is_char_device());
     assert_eq!((null.mode() & 0o777, null.rdev()), (0o666, nix::sys::stat::makedev(1, 3)));
 }
+
+#[test]
+fn a_tree_is_packed_from_inside() {
+    let (folder, _snapshots) = open();
+    let (root, outside) = (folder.path().join("root"), folder.path().join("secret"));
+    fs::write(&outside, "secret").expect("made");
+    fs::create_dir_all(root.join("a/b")).expect("made");
+    fs::write(root.join("a/b/c"), "inside").expect("made");
+    symlink("/a", root.join("link")).expect("made");
+    symlink(&outside, root.join("trap")).expect("made");
+    symlink(folder.path(), root.join("up")).expect("made");
+    let names = |path: &str| {
+        let mut bytes = Vec::new();
+        snapshots::pack(&root, Path::new(path), Path::new("top"), &mut bytes)?;
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entries = archive.entries().expect("a tar").map(|entry| {
+            let entry = entry.expect("an entry");
+            (entry.path().expect("a path").display().to_string(), entry.header().entry_type())
+        });
+        Ok::<_, snapshots::Error>(entries.collect::<Vec<_>>())
+    };
+    let (dir, file, link) = (tar::EntryType::Directory, tar::EntryType::Regular, tar::EntryType::Symlink);
+    let list = |items: &[(&str, tar::EntryType)]| items.iter().map(|(n, k)| ((*n).to_owned(), *k)).collect::<Vec<_>>();
+    assert_eq!(names("/link/b").expect("packs"), list(&[("top/", dir), ("top/c", file)]));
+    assert_eq!(names("/a/b/c").expect("packs"), list(&[("top", file)]));
+    assert_eq!(names("/trap").expect("packs"), list(&[("top", link)]));
+    assert_eq!(names("/").expect("packs").len(), 7);
+    assert_eq!(names("/up/secret").expect_err("outside").kind(), ErrorKind::NotFound);
+    assert_eq!(names("/nothing").expect_err("missing").kind(), ErrorKind::NotFound);
+}
