@@ -1,0 +1,262 @@
+//! Instructions that change the configuration only.
+
+use std::path::Path;
+
+use dockerfile::{Command, Healthcheck, Kind, Test};
+
+use super::stage::Stage;
+use super::steps::container_id;
+use super::tree::Tree;
+use super::{Builder, Progress};
+use crate::failure::Failure;
+use crate::image;
+use crate::layers::blocking;
+use crate::rooted::{Root, clean};
+use crate::{ports, wording};
+
+impl Builder {
+    pub(super) async fn metadata_step(
+        &self,
+        progress: &mut Progress,
+        stage: &mut Stage,
+        kind: Kind,
+    ) -> Result<(), Failure> {
+        if let (Kind::Healthcheck(_), Some(previous)) = (&kind, previous_check(stage)) {
+            self.log.stream(&format!("Note: overriding previous HEALTHCHECK: {previous}\n")).await?;
+        }
+        if let Kind::Arg(declarations) = &kind {
+            declarations.iter().cloned().for_each(|declaration| progress.arguments.declare(declaration));
+        }
+        let comment = apply(stage, kind).map_err(Failure::User)?;
+        self.comment_step(stage, comment).await
+    }
+
+    /// WORKDIR: the folder is made when it is missing, so it may be a layer.
+    pub(super) async fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Failure> {
+        if path.is_empty() {
+            return Err(Failure::user("cannot normalize nothing"));
+        }
+        let folder = Path::new("/").join(clean(&Path::new(&stage.config.working_dir).join(path)));
+        stage.config.working_dir = folder.display().to_string();
+        let mut command = image::shell(&stage.config);
+        command.push(format!("#(nop) WORKDIR {}", stage.config.working_dir));
+        if self.look_up(stage, &command).await? {
+            return Ok(());
+        }
+        let container = container_id();
+        self.print_running(&container).await?;
+        let tree = Tree::mount(self, stage).await?;
+        let root = tree.root();
+        blocking(move || {
+            Root::open(&root).and_then(|root| root.make_dirs(&clean(&folder))).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(code) if code == nix::errno::Errno::ENOTDIR as i32 => {
+                        Failure::user(format!("Cannot mkdir: {} is not a directory", folder.display()))
+                    }
+                    _ => Failure::user(format!("Cannot mkdir: {}: {error}", folder.display())),
+                }
+            })
+        })
+        .await?;
+        let layer = tree.into_layer(self, stage).await?;
+        self.record(stage, &command, layer).await?;
+        self.print_removed(&container).await
+    }
+}
+
+fn previous_check(stage: &Stage) -> Option<String> {
+    let test = &stage.config.healthcheck.as_ref()?.test;
+    test.first().filter(|kind| *kind != "NONE").map(|_| wording::plain_list(test))
+}
+
+/// Changes the configuration; gives the instruction's line in the history.
+fn apply(stage: &mut Stage, kind: Kind) -> Result<String, String> {
+    let config = &mut stage.config;
+    Ok(match kind {
+        Kind::Maintainer(name) => {
+            let comment = format!("MAINTAINER {name}");
+            stage.author = Some(name);
+            comment
+        }
+        Kind::Env(pairs) => {
+            pairs.iter().for_each(|(name, value)| image::set_variable(config, name, value));
+            format!("ENV{}", wording::pairs(&pairs))
+        }
+        Kind::Label(pairs) => {
+            config.labels.extend(pairs.iter().cloned());
+            format!("LABEL{}", wording::pairs(&pairs))
+        }
+        Kind::Arg(declarations) => {
+            let words: Vec<String> = declarations
+                .into_iter()
+                .map(|declaration| match declaration.default {
+                    Some(default) => format!("{}={default}", declaration.name),
+                    None => declaration.name,
+                })
+                .collect();
+            format!("ARG {}", words.join(" "))
+        }
+        Kind::Cmd(command) => {
+            let words = resolve(command, image::shell(config));
+            let comment = format!("CMD {}", wording::quoted_list(&words));
+            config.cmd = Some(words);
+            stage.cmd_set = true;
+            comment
+        }
+        Kind::Entrypoint(command) => {
+            let words = resolve(command, image::shell(config));
+            let comment = format!("ENTRYPOINT {}", wording::quoted_list(&words));
+            // An empty one takes the parent's away.
+            config.entrypoint = Some(words).filter(|words| !words.is_empty());
+            if !stage.cmd_set {
+                config.cmd = None;
+            }
+            comment
+        }
+        Kind::Expose(words) => {
+            let mut ports = Vec::new();
+            for word in &words {
+                ports.extend(ports::parse(word)?);
+            }
+            config.exposed_ports.extend(names(ports));
+            format!("EXPOSE {}", words.join(" "))
+        }
+        Kind::Volume(paths) => {
+            if paths.iter().any(String::is_empty) {
+                return Err("VOLUME specified can not be an empty string".to_owned());
+            }
+            let comment = format!("VOLUME {}", wording::plain_list(&paths));
+            config.volumes.extend(names(paths));
+            comment
+        }
+        Kind::User(user) => {
+            let comment = format!("USER {user}");
+            config.user = user;
+            comment
+        }
+        Kind::Onbuild(trigger) => {
+            let comment = format!("ONBUILD {trigger}");
+            config.on_build.push(trigger);
+            comment
+        }
+        Kind::Stopsignal(signal) => {
+            check_signal(&signal)?;
+            let comment = format!("STOPSIGNAL {signal}");
+            config.stop_signal = signal;
+            comment
+        }
+        Kind::Healthcheck(check) => {
+            let health = health(check);
+            let comment = format!("HEALTHCHECK {}", wording::health(&health));
+            config.healthcheck = Some(health);
+            comment
+        }
+        Kind::Shell(words) => {
+            let comment = format!("SHELL {}", wording::plain_list(&words));
+            config.shell = Some(words);
+            comment
+        }
+        other => return Err(format!("{} is not a configuration instruction", other.name())),
+    })
+}
+
+/// The words of a command; shell form goes through the shell.
+pub(super) fn resolve(command: Command, shell: Vec<String>) -> Vec<String> {
+    match command {
+        Command::Exec(words) => words,
+        Command::Shell(line) => shell.into_iter().chain(line).collect(),
+    }
+}
+
+fn names(list: Vec<String>) -> impl Iterator<Item = (String, oci::Empty)> {
+    list.into_iter().map(|name| (name, oci::Empty {}))
+}
+
+fn health(check: Healthcheck) -> oci::Healthcheck {
+    let words = |kind: &str, words: Vec<String>| std::iter::once(kind.to_owned()).chain(words).collect();
+    oci::Healthcheck {
+        test: match check.test {
+            Test::None => words("NONE", Vec::new()),
+            Test::Command(Command::Exec(list)) => words("CMD", list),
+            Test::Command(Command::Shell(line)) => words("CMD-SHELL", line.into_iter().collect()),
+        },
+        interval: check.interval_ns,
+        timeout: check.timeout_ns,
+        start_period: check.start_period_ns,
+        start_interval: check.start_interval_ns,
+        retries: check.retries,
+    }
+}
+
+fn check_signal(signal: &str) -> Result<(), String> {
+    let invalid = || format!("Invalid signal: {signal}");
+    if let Ok(number) = signal.parse::<i32>() {
+        return if number > 0 { Ok(()) } else { Err(invalid()) };
+    }
+    let name = signal.to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = name.strip_prefix("RTMIN").or_else(|| name.strip_prefix("RTMAX")).is_some_and(|rest| {
+        rest.is_empty() || rest[1..].parse::<u8>().is_ok_and(|offset| offset <= 15) && rest.starts_with(['+', '-'])
+    });
+    let known = real_time || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok();
+    if known { Ok(()) } else { Err(invalid()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dockerfile::parse_instruction;
+
+    fn after(instructions: &[&str]) -> (Stage, Vec<String>) {
+        let mut stage = Stage::default();
+        let comments = instructions
+            .iter()
+            .map(|text| apply(&mut stage, parse_instruction(text).expect(text).kind).expect(text))
+            .collect();
+        (stage, comments)
+    }
+
+    /// Lines that dockerd 20.10 wrote for the same instructions.
+    #[test]
+    fn comments_are_dockers() {
+        for (instruction, expected) in [
+            ("MAINTAINER a b  c", "MAINTAINER a b  c"),
+            ("ENV a b   c", "ENV a=b   c"),
+            ("LABEL z=1 a=2", "LABEL z=1 a=2"),
+            ("ARG a=1 b", "ARG a=1 b"),
+            ("CMD a", "CMD [\"/bin/sh\" \"-c\" \"a\"]"),
+            ("CMD", "CMD [\"/bin/sh\" \"-c\"]"),
+            ("CMD []", "CMD []"),
+            ("ENTRYPOINT [\"q\"]", "ENTRYPOINT [\"q\"]"),
+            ("EXPOSE 80 90/udp 100-102", "EXPOSE 100-102 80 90/udp"),
+            ("VOLUME /a /b", "VOLUME [/a /b]"),
+            ("USER app", "USER app"),
+            ("ONBUILD COPY   a    b", "ONBUILD COPY   a    b"),
+            ("STOPSIGNAL TERM", "STOPSIGNAL TERM"),
+            ("SHELL [\"/bin/sh\", \"-x\", \"-c\"]", "SHELL [/bin/sh -x -c]"),
+            ("HEALTHCHECK NONE", "HEALTHCHECK &{[\"NONE\"] \"0s\" \"0s\" \"0s\" '\\x00'}"),
+        ] {
+            assert_eq!(after(&[instruction]).1, [expected]);
+        }
+    }
+
+    #[test]
+    fn entrypoint_drops_an_inherited_command() {
+        let (mut stage, _) = after(&["CMD a"]);
+        stage.cmd_set = false;
+        apply(&mut stage, parse_instruction("ENTRYPOINT x").expect("legal").kind).expect("applied");
+        assert_eq!(stage.config.cmd, None);
+        assert!(after(&["CMD a", "ENTRYPOINT x"]).0.config.cmd.is_some());
+        assert_eq!(after(&["ENTRYPOINT [\"x\"]", "ENTRYPOINT []"]).0.config.entrypoint, None);
+    }
+
+    #[test]
+    fn signals() {
+        for fine in ["TERM", "SIGTERM", "sigint", "9", "9999", "SIGRTMIN+3", "RTMAX-1"] {
+            assert_eq!(check_signal(fine), Ok(()), "{fine}");
+        }
+        for wrong in ["SIGX", "", "a b", "-1", "RTMIN+99"] {
+            assert_eq!(check_signal(wrong), Err(format!("Invalid signal: {wrong}")));
+        }
+    }
+}

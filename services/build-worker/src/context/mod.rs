@@ -1,0 +1,191 @@
+//! The build context: fetched, unpacked into a folder of its own, and its Dockerfile read.
+
+pub mod git;
+pub mod remote;
+
+use std::path::{Path, PathBuf};
+
+use distribution::Store;
+use dockerfile::Ignore;
+use snapshots::UnpackOptions;
+
+use crate::archive::decompress;
+use crate::failure::{Doing as _, Failure};
+use crate::layers::blocking;
+use crate::rooted::{self, Place, Root, clean, is_dir};
+
+const DOCKERFILE: &str = "Dockerfile";
+const IGNORE_FILE: &str = ".dockerignore";
+const TEXT_LIMIT_BYTES: u64 = 4 << 20;
+
+/// An unpacked context.
+pub struct Context {
+    pub folder: PathBuf,
+    /// Text of the Dockerfile.
+    pub dockerfile: String,
+}
+
+impl Context {
+    /// Brings the context of a build into `folder`, which is made.
+    pub async fn fetch(store: &Store, options: &proto::BuildOptions, folder: PathBuf) -> Result<Self, Failure> {
+        std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
+        let remote = options.remote.as_str();
+        let folder = if remote.is_empty() {
+            unpack_blob(store, options.context.as_ref(), &folder).await?;
+            folder
+        } else if git::is_git(remote) {
+            git::check_out(remote, &folder).await?
+        } else if remote.starts_with("http://") || remote.starts_with("https://") {
+            unpack_remote(remote, &folder).await?;
+            folder
+        } else {
+            return Err(Failure::user(format!("remoteURL ({remote}) could not be recognized as URL")));
+        };
+        // Clients leave ignored files out themselves; only of a repository it is done here.
+        let whole = git::is_git(remote);
+        let name = options.dockerfile.clone();
+        blocking(move || read(folder, &name, whole)).await
+    }
+}
+
+async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &Path) -> Result<(), Failure> {
+    let blob = blob.ok_or_else(|| Failure::internal("a build without a context"))?;
+    let digest = blob.digest.parse().map_err(Failure::internal)?;
+    let reader = store.get_to_reader(&digest).await.map_err(Failure::internal)?;
+    let folder = folder.to_owned();
+    blocking(move || unpack(reader, &folder)).await
+}
+
+/// Everything belongs to root in a context, whoever packed it.
+fn unpack(tar: impl std::io::Read, folder: &Path) -> Result<(), Failure> {
+    let broken = |error: String| Failure::user(format!("Error processing tar file: {error}"));
+    let mut tar = decompress(tar).map_err(|error| broken(error.to_string()))?;
+    let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
+    snapshots::unpack(folder, Path::new(""), &mut tar, &options).map_err(|error| match error.kind() {
+        model::ErrorKind::InvalidArgument | model::ErrorKind::Corrupt => broken(error.to_string()),
+        _ => Failure::internal(error),
+    })?;
+    // The blob's digest is checked at its end.
+    std::io::copy(&mut tar, &mut std::io::sink()).map_err(|error| broken(error.to_string())).map(drop)
+}
+
+/// A URL gives a Dockerfile or an archive.
+async fn unpack_remote(url: &str, folder: &Path) -> Result<(), Failure> {
+    let failed = |why: String| Failure::user(format!("error downloading remote context {url}: {why}"));
+    let download = folder.with_extension("download");
+    let fetched = remote::download_as(url, download.clone(), "content").await.map_err(failed)?;
+    let (folder, file) = (folder.to_owned(), fetched.folder.join(fetched.name));
+    blocking(move || {
+        let opening = || format!("opening {}", file.display());
+        let mut content = std::fs::File::open(&file).doing(opening)?;
+        if crate::archive::is_archive(&mut content).doing(opening)? {
+            return unpack(content, &folder);
+        }
+        std::fs::rename(&file, folder.join(DOCKERFILE)).doing(opening)
+    })
+    .await
+}
+
+fn read(folder: PathBuf, name: &str, whole: bool) -> Result<Context, Failure> {
+    let root = Root::open(&folder).doing(|| "opening the context".to_owned())?;
+    let name = if name.is_empty() { DOCKERFILE } else { name };
+    let mut path = clean(Path::new(name));
+    if root.stat(&path).is_err() && name == DOCKERFILE {
+        // As Docker: the lower-case name will do.
+        path = PathBuf::from(DOCKERFILE.to_lowercase());
+    }
+    let content = rooted::read_limited(&root, &path, TEXT_LIMIT_BYTES).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Failure::user(format!("Cannot locate specified Dockerfile: {name}"))
+        }
+        _ => Failure::user(format!("failed to read dockerfile: {name}: {error}")),
+    })?;
+    if content.is_empty() {
+        return Err(Failure::user(format!("the Dockerfile ({name}) cannot be empty")));
+    }
+    if let Ok(rules) = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES) {
+        let ignore = Ignore::parse(&String::from_utf8_lossy(&rules));
+        leave_out(&root, &ignore, &path, whole).doing(|| format!("applying {IGNORE_FILE}"))?;
+    }
+    Ok(Context { folder, dockerfile: String::from_utf8_lossy(&content).into_owned() })
+}
+
+/// Removes what is ignored. The two files that a client must send come last, since they were needed until now.
+fn leave_out(root: &Root, ignore: &Ignore, dockerfile: &Path, whole: bool) -> std::io::Result<()> {
+    if whole {
+        let top = Place { dir: root.dir(Path::new(""))?.into(), name: ".".into() };
+        remove_ignored(&top, Path::new(""), ignore)?;
+    }
+    for path in [dockerfile, Path::new(IGNORE_FILE)] {
+        if path.to_str().is_some_and(|text| ignore.excludes(text, false))
+            && let Ok(place) = root.place(path)
+        {
+            place.remove()?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_ignored(folder: &Place, path: &Path, ignore: &Ignore) -> std::io::Result<()> {
+    for child in folder.children()? {
+        let path = path.join(&child.name);
+        let Some(stat) = child.stat()? else { continue };
+        let excluded = path.to_str().is_some_and(|text| ignore.excludes(text, is_dir(&stat)));
+        if excluded {
+            child.remove()?;
+        } else if is_dir(&stat) {
+            remove_ignored(&child, &path, ignore)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().expect("temp folder");
+        for (name, content) in files {
+            let path = temp.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, content).expect("file");
+        }
+        temp
+    }
+
+    fn error(files: &[(&str, &str)], name: &str) -> String {
+        let temp = folder(files);
+        read(temp.path().to_owned(), name, false).err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn dockerfiles() {
+        let temp = folder(&[("dockerfile", "FROM a"), ("sub/D", "FROM b")]);
+        let text = |name| read(temp.path().to_owned(), name, false).expect("read").dockerfile;
+        assert_eq!(text(""), "FROM a");
+        assert_eq!(text("sub/D"), "FROM b");
+        assert_eq!(text("../../sub/D"), "FROM b", "a path stays inside");
+        assert_eq!(error(&[], "nope"), "Cannot locate specified Dockerfile: nope");
+        assert_eq!(error(&[("Dockerfile", "")], ""), "the Dockerfile (Dockerfile) cannot be empty");
+    }
+
+    #[test]
+    fn ignored_files() {
+        let files = [
+            ("Dockerfile", "FROM a"),
+            (".dockerignore", "Dockerfile\n*.log\nd\n!d/keep\n"),
+            ("a.log", ""),
+            ("d/x", ""),
+            ("d/keep", ""),
+        ];
+        let sent = folder(&files);
+        read(sent.path().to_owned(), "", false).expect("read");
+        assert!(!sent.path().join("Dockerfile").exists(), "it was only sent because it is needed");
+        assert!(sent.path().join("a.log").exists(), "the client did not leave it out");
+        let cloned = folder(&files);
+        read(cloned.path().to_owned(), "", true).expect("read");
+        assert!(!cloned.path().join("a.log").exists() && !cloned.path().join("d/x").exists());
+        assert!(cloned.path().join("d/keep").exists());
+    }
+}

@@ -1,0 +1,58 @@
+use std::io;
+
+/// Why a build ended without an image.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The author's mistake, or something that only they can mend; in Docker's words.
+    #[error("{0}")]
+    User(String),
+    /// A RUN instruction's command failed.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Command { command: String, code: i32 },
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// Another worker has the build now, or nobody; nothing more may be written for it.
+    #[error("the lease of the build was lost")]
+    Lost,
+    #[error("{doing}: {source}")]
+    Io { doing: String, source: io::Error },
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::User(message.into())
+    }
+
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Internal(error.to_string())
+    }
+
+    /// The code that goes with the error line: a failed command's own.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Command { code, .. } => *code,
+            _ => 0,
+        }
+    }
+}
+
+/// Adds what was being done to an error of the operating system.
+pub trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|source| Failure::Io { doing: what(), source })
+    }
+}
+
+impl From<dockerfile::Error> for Failure {
+    fn from(error: dockerfile::Error) -> Self {
+        Self::User(error.to_string())
+    }
+}

@@ -1,0 +1,262 @@
+//! A build's layers: fetched before a step needs them, stored before the build may succeed.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use distribution::Store;
+use futures::StreamExt as _;
+use model::{DiffId, Digest};
+use snapshots::Snapshots;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::archive::decompress;
+use crate::failure::Failure;
+
+/// At most so many layers, and so many bytes of them, may be on this machine only.
+const LOCAL_LAYERS: usize = 4;
+const LOCAL_MIB: u32 = 1024;
+/// Layers that are fetched at once.
+const FETCHES: usize = 3;
+const BUFFER_BYTES: usize = 256 * 1024;
+pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Where a build's layers come from and go to, under the build's lease.
+pub struct Layers {
+    pub snapshots: Snapshots,
+    pub store: Store,
+    pub lease: String,
+    /// Who holds the unpacked layers on this machine.
+    pub owner: String,
+    held: Mutex<Vec<DiffId>>,
+    /// Blobs that the lease is known to keep.
+    pinned: Mutex<HashSet<Digest>>,
+    uploads: Mutex<JoinSet<Result<(), Failure>>>,
+    slots: Arc<Semaphore>,
+    mebibytes: Arc<Semaphore>,
+}
+
+/// A layer that was just made.
+pub struct NewLayer {
+    pub diff_id: DiffId,
+    pub content_bytes: u64,
+    pub tar_bytes: u64,
+}
+
+impl Layers {
+    pub fn new(snapshots: Snapshots, store: Store, lease: String, owner: String) -> Self {
+        Self {
+            snapshots,
+            store,
+            lease,
+            owner,
+            held: Mutex::default(),
+            pinned: Mutex::default(),
+            uploads: Mutex::default(),
+            slots: Arc::new(Semaphore::new(LOCAL_LAYERS)),
+            mebibytes: Arc::new(Semaphore::new(LOCAL_MIB as usize)),
+        }
+    }
+
+    /// Whether the store keeps all these blobs for this build. Each is asked for once.
+    pub async fn pin(&self, layers: &[proto::Layer]) -> Result<bool, Failure> {
+        for layer in layers {
+            let digest = blob_digest(layer)?;
+            if self.pinned.lock().await.contains(&digest) {
+                continue;
+            }
+            if self.store.has(&digest, Some(&self.lease)).await.map_err(Failure::internal)?.is_none() {
+                return Ok(false);
+            }
+            self.pinned.lock().await.insert(digest);
+        }
+        Ok(true)
+    }
+
+    /// Makes sure that the layers are unpacked here, and stay until [`Layers::release`].
+    pub async fn fetch(&self, layers: &[proto::Layer]) -> Result<(), Failure> {
+        self.hold(&diff_ids(layers)?).await?;
+        let mut fetches =
+            futures::stream::iter(layers.to_vec()).map(|layer| self.fetch_one(layer)).buffer_unordered(FETCHES);
+        while let Some(done) = fetches.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_one(&self, layer: proto::Layer) -> Result<(), Failure> {
+        let diff_id = diff_id(&layer)?;
+        let snapshots = self.snapshots.clone();
+        if snapshots.has_layer(&diff_id) {
+            return Ok(());
+        }
+        let blob = blob_digest(&layer)?;
+        let reader = self.store.get_to_reader(&blob).await.map_err(Failure::internal)?;
+        blocking(move || {
+            let tar = decompress(reader).map_err(Failure::internal)?;
+            snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::internal)
+        })
+        .await
+    }
+
+    async fn hold(&self, layers: &[DiffId]) -> Result<(), Failure> {
+        let mut held = self.held.lock().await;
+        let new: Vec<DiffId> = layers.iter().filter(|layer| !held.contains(layer)).cloned().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        held.extend(new);
+        self.snapshots.hold(&held, &self.owner).map_err(Failure::internal)
+    }
+
+    /// Makes a step's finished upper folder a layer; `None` when it changed nothing. Its upload goes on in the
+    /// background; when too much is on this machine only, this waits.
+    pub async fn adopt(&self, upper: std::path::PathBuf, below: Vec<DiffId>) -> Result<Option<proto::Layer>, Failure> {
+        let snapshots = self.snapshots.clone();
+        let lowers = below.clone();
+        let (upper, new) = blocking(move || {
+            let mut hash = TarHash::default();
+            let diff = snapshots.diff(&upper, &lowers, &mut hash).map_err(Failure::internal)?;
+            if diff.empty {
+                return Ok((upper, None));
+            }
+            let (digest, tar_bytes) = hash.finish();
+            let new = NewLayer { diff_id: DiffId::new(digest), content_bytes: diff.content_bytes, tar_bytes };
+            Ok((upper, Some(new)))
+        })
+        .await?;
+        let Some(new) = new else {
+            return Ok(None);
+        };
+        self.hold(std::slice::from_ref(&new.diff_id)).await?;
+        let (snapshots, diff_id) = (self.snapshots.clone(), new.diff_id.clone());
+        blocking(move || snapshots.adopt(&upper, &diff_id).map(drop).map_err(Failure::internal)).await?;
+        let layer = proto::Layer {
+            diff_id: new.diff_id.to_string(),
+            blob: Some(proto::Descriptor {
+                media_type: LAYER_TYPE.to_owned(),
+                digest: new.diff_id.to_string(),
+                size: new.tar_bytes,
+            }),
+            content_bytes: new.content_bytes,
+        };
+        self.upload(new, below).await?;
+        Ok(Some(layer))
+    }
+
+    async fn upload(&self, new: NewLayer, below: Vec<DiffId>) -> Result<(), Failure> {
+        let closed = |_| Failure::Cancelled;
+        let slot = self.slots.clone().acquire_owned().await.map_err(closed)?;
+        let mebibytes = u32::try_from(new.tar_bytes >> 20).unwrap_or(LOCAL_MIB).clamp(1, LOCAL_MIB);
+        let room = self.mebibytes.clone().acquire_many_owned(mebibytes).await.map_err(closed)?;
+        let (store, snapshots, lease) = (self.store.clone(), self.snapshots.clone(), self.lease.clone());
+        self.uploads.lock().await.spawn(async move {
+            let _kept = (slot, room);
+            let digest = new.diff_id.as_digest().clone();
+            if store.has(&digest, Some(&lease)).await.map_err(Failure::internal)? == Some(new.tar_bytes) {
+                return Ok(());
+            }
+            let body = tar_body(snapshots, new.diff_id, below);
+            store.put(&digest, new.tar_bytes, body, Some(&lease)).await.map_err(Failure::internal)
+        });
+        Ok(())
+    }
+
+    /// Waits until every layer is stored.
+    pub async fn stored(&self) -> Result<(), Failure> {
+        let mut uploads = self.uploads.lock().await;
+        while let Some(done) = uploads.join_next().await {
+            done.map_err(Failure::internal)??;
+        }
+        Ok(())
+    }
+
+    /// Ends the uploads and forgets what this build held.
+    pub async fn release(&self) {
+        self.uploads.lock().await.shutdown().await;
+        if let Err(error) = self.snapshots.release(&self.owner) {
+            tracing::warn!(%error, owner = %self.owner, "layers stay held");
+        }
+    }
+}
+
+/// The layer's tar again, out of its folder, as a request's body.
+fn tar_body(snapshots: Snapshots, diff_id: DiffId, below: Vec<DiffId>) -> reqwest::Body {
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    tokio::task::spawn_blocking(move || {
+        let out = ChannelWriter { sender: sender.clone() };
+        let written = snapshots
+            .folder(&diff_id)
+            .and_then(|folder| snapshots.diff(&folder, &below, std::io::BufWriter::with_capacity(BUFFER_BYTES, out)));
+        if let Err(error) = written {
+            // A receiver that is gone has its own error.
+            let _ = sender.blocking_send(Err(std::io::Error::other(error.to_string())));
+        }
+    });
+    reqwest::Body::wrap_stream(ReceiverStream::new(receiver))
+}
+
+struct ChannelWriter {
+    sender: mpsc::Sender<std::io::Result<Bytes>>,
+}
+
+impl Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let sent = self.sender.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Hashes and counts, and keeps nothing.
+#[derive(Default)]
+struct TarHash {
+    hash: sha2::Sha256,
+    bytes: u64,
+}
+
+impl TarHash {
+    fn finish(self) -> (Digest, u64) {
+        use sha2::Digest as _;
+        (Digest::from_sha256(&self.hash.finalize().into()), self.bytes)
+    }
+}
+
+impl Write for TarHash {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        use sha2::Digest as _;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub fn diff_id(layer: &proto::Layer) -> Result<DiffId, Failure> {
+    layer.diff_id.parse().map_err(Failure::internal)
+}
+
+pub fn diff_ids(layers: &[proto::Layer]) -> Result<Vec<DiffId>, Failure> {
+    layers.iter().map(diff_id).collect()
+}
+
+fn blob_digest(layer: &proto::Layer) -> Result<Digest, Failure> {
+    let blob = layer.blob.as_ref().ok_or_else(|| Failure::internal("a layer without a blob"))?;
+    blob.digest.parse().map_err(Failure::internal)
+}
+
+/// Runs what blocks on a thread for it.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+}

@@ -1,0 +1,123 @@
+//! The output of a build, as numbered chunks on its subject.
+
+use bus::Bus;
+use proto::build_log::What;
+use tokio::sync::Mutex;
+
+/// A chunk carries at most this much text.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// What one build may write in all; after it, output is left out.
+const BUILD_BYTES: usize = 64 << 20;
+/// What a quiet build keeps for the case that it fails.
+const QUIET_BYTES: usize = 1 << 20;
+
+/// Writes a build's output. Chunks are numbered without gaps within an attempt.
+pub struct Log {
+    bus: Bus,
+    build_id: String,
+    attempt: u32,
+    state: Mutex<State>,
+}
+
+struct State {
+    number: u64,
+    bytes: usize,
+    /// `--quiet`: text is kept here, and only shown when the build fails.
+    kept: Option<String>,
+}
+
+impl Log {
+    pub fn new(bus: Bus, build_id: &str, attempt: u32, quiet: bool) -> Self {
+        let state = State { number: 0, bytes: 0, kept: quiet.then(String::new) };
+        Self { bus, build_id: build_id.to_owned(), attempt, state: Mutex::new(state) }
+    }
+
+    /// Text as the client prints it.
+    pub async fn stream(&self, text: &str) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        if let Some(kept) = &mut state.kept {
+            if kept.len() + text.len() <= QUIET_BYTES {
+                kept.push_str(text);
+            }
+            return Ok(());
+        }
+        self.text(&mut state, text).await
+    }
+
+    /// The one line that a quiet build prints.
+    pub async fn answer(&self, text: &str) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        state.kept = None;
+        self.text(&mut state, text).await
+    }
+
+    /// Id of an image, for programs.
+    pub async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        if state.kept.is_some() {
+            return Ok(());
+        }
+        self.chunk(&mut state, What::AuxId(image_id.to_owned()), 0).await
+    }
+
+    /// The last chunk of a failed build.
+    pub async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        if let Some(kept) = state.kept.take() {
+            self.text(&mut state, &kept).await?;
+        }
+        self.chunk(&mut state, What::Error(message.to_owned()), code).await
+    }
+
+    /// The last chunk of a successful build.
+    pub async fn end(&self) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        self.chunk(&mut state, What::End(true), 0).await
+    }
+
+    async fn text(&self, state: &mut State, text: &str) -> Result<(), bus::Error> {
+        if state.bytes > BUILD_BYTES {
+            return Ok(());
+        }
+        state.bytes += text.len();
+        let clipped = state.bytes > BUILD_BYTES;
+        let text = if clipped { "\n[output clipped, the log of a build ends at 64 MiB]\n" } else { text };
+        for part in parts(text) {
+            self.chunk(state, What::Stream(part.to_owned()), 0).await?;
+        }
+        Ok(())
+    }
+
+    async fn chunk(&self, state: &mut State, what: What, error_code: i32) -> Result<(), bus::Error> {
+        let chunk = proto::BuildLog { attempt: self.attempt, number: state.number, what: Some(what), error_code };
+        state.number += 1;
+        self.bus.publish_build_log(&self.build_id, &chunk).await
+    }
+}
+
+/// Pieces of at most a chunk each, cut between characters.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (part, after) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
+        rest = after;
+        Some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_small_and_whole() {
+        let text = "é".repeat(CHUNK_BYTES);
+        let all: Vec<&str> = parts(&text).collect();
+        assert!(all.len() >= 2 && all.iter().all(|part| part.len() <= CHUNK_BYTES));
+        assert_eq!(all.concat(), text);
+        assert_eq!(parts("").count(), 0);
+    }
+}

@@ -1,0 +1,159 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, Router, Target, calls};
+use distribution::Store;
+use snapshots::Snapshots;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::machine::{self, Machine};
+use crate::network::Networks;
+use crate::session::Session;
+
+/// How long the gateway may hold a question for a build.
+const WAIT_SECONDS: u32 = 30;
+/// After a failed question.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What every build of this worker shares.
+#[derive(Clone)]
+pub struct Worker {
+    pub bus: Bus,
+    pub store: Store,
+    pub snapshots: Snapshots,
+    pub machine: Machine,
+    pub id: String,
+    running: Arc<Mutex<HashMap<String, CancellationToken>>>,
+}
+
+/// Takes builds until `stop`; builds in progress then end without a result, and another worker gets them.
+pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let worker = Worker::start(&config).await?;
+    let slots = usize::try_from(config.slots.max(1))?;
+    let info = proto::WorkerInfo {
+        id: config.id.clone(),
+        name: config.id.clone(),
+        version: service::VERSION.to_owned(),
+        node_id: config.instance.clone(),
+        slots: config.slots,
+        platform: platform(),
+        labels: HashMap::new(),
+    };
+    let alive = proto::Alive {
+        kind: "build-worker".to_owned(),
+        id: config.id.clone(),
+        version: service::VERSION.to_owned(),
+        pid: std::process::id(),
+        started_at_ms: jiff::Timestamp::now().as_millisecond(),
+        host: nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        info: prost::Message::encode_to_vec(&info),
+    };
+    let (bus, ending) = (worker.bus.clone(), stop.clone());
+    tokio::spawn(async move { bus.keep_alive(alive, ending).await });
+    let (bus, router, ending) = (worker.bus.clone(), worker.router(), stop.clone());
+    let target = Target::Worker(config.id.clone());
+    tokio::spawn(async move {
+        if let Err(error) = bus.serve(target, router, ending).await {
+            tracing::error!(%error, "calls are no longer answered");
+        }
+    });
+    service::announce_ready();
+    worker.take_builds(info, slots, &stop).await;
+    Ok(())
+}
+
+impl Worker {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        let bus = Bus::connect(&bus::Config {
+            url: config.bus.nats_url.clone(),
+            user: config.bus.nats_user.clone(),
+            password_file: config.bus.nats_password_file.clone(),
+            name: format!("build-worker-{}", config.id),
+        })
+        .await?;
+        let token = std::fs::read_to_string(&config.token_file)
+            .with_context(|| format!("reading the store's token {}", config.token_file.display()))?;
+        let snapshots = Snapshots::open(config.machine_dir.join("snapshots"))?;
+        let builds = config.data_dir.join("b");
+        machine::sweep(&builds, &snapshots).await?;
+        let machine = Machine {
+            instance: config.instance.clone(),
+            runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
+            shim_binary: config.shim_binary(),
+            runtime_root: config.data_dir.join("oci"),
+            builds: builds.canonicalize()?,
+            networks: Networks::default(),
+        };
+        let store = Store::new(config.store_url.clone(), token);
+        Ok(Self { bus, store, snapshots, machine, id: config.id.clone(), running: Arc::default() })
+    }
+
+    fn router(&self) -> Router {
+        let running = self.running.clone();
+        Router::new().on::<calls::BuildCancel, _, _>(move |request| {
+            let found = running.lock().expect("no holder panics").get(&request.build_id).cloned();
+            if let Some(cancel) = found {
+                cancel.cancel();
+            }
+            async { Ok(proto::Empty {}) }
+        })
+    }
+
+    async fn take_builds(&self, mut info: proto::WorkerInfo, slots: usize, stop: &CancellationToken) {
+        let free = Arc::new(Semaphore::new(slots));
+        let builds = TaskTracker::new();
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = free.clone().acquire_owned() => slot.expect("never closed"),
+            };
+            info.slots = u32::try_from(free.available_permits() + 1).unwrap_or(1);
+            let ask = proto::BuildNext { worker: Some(info.clone()), wait_seconds: WAIT_SECONDS };
+            let lease = tokio::select! {
+                () = stop.cancelled() => break,
+                lease = self.bus.call::<calls::BuildNext>(&Target::Gateway, &ask) => lease,
+            };
+            match lease {
+                Ok(lease) if lease.build_id.is_empty() => {}
+                Ok(lease) => {
+                    let (worker, stop) = (self.clone(), stop.clone());
+                    builds.spawn(async move {
+                        worker.build(lease, stop).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no build could be asked for");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        builds.close();
+        builds.wait().await;
+    }
+
+    async fn build(&self, lease: proto::BuildLease, stop: CancellationToken) {
+        let cancel = CancellationToken::new();
+        let id = lease.build_id.clone();
+        self.running.lock().expect("no holder panics").insert(id.clone(), cancel.clone());
+        tracing::info!(build_id = %id, attempt = lease.attempt, "build began");
+        let session = Session { worker: self.clone(), lease, cancel, stop };
+        let outcome = session.run().await;
+        self.running.lock().expect("no holder panics").remove(&id);
+        tracing::info!(build_id = %id, outcome, "build ended");
+    }
+}
+
+fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
