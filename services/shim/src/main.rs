@@ -26,6 +26,9 @@ use nix::sys::stat::{Mode, umask};
 use runtime::wire::{CONFIG_FILE, IDENTITY_FILE, Identity, LOCK_FILE, SOCKET_FILE, ShimConfig};
 
 fn main() -> anyhow::Result<()> {
+    // SAFETY: nothing of this process is open yet but 0 to 2; a descriptor that the spawner let through would be held
+    // as long as the container lives.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     let mut args: Vec<_> = std::env::args_os().skip(1).collect();
     let clean_up = args.first().is_some_and(|arg| arg == "--clean-up");
     let dir = PathBuf::from(args.pop().context("usage: boxyard-shim [--clean-up] DIR")?);
