@@ -1,0 +1,118 @@
+use crate::{Database, Error, now_ms};
+
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Build {
+    pub id: String,
+    /// Encoded options.
+    pub options: Vec<u8>,
+    /// "waiting", "running", "done", "failed" or "cancelled".
+    pub state: String,
+    pub attempt: i64,
+    pub worker_id: String,
+    pub lease_until_ms: i64,
+    pub image_id: String,
+    pub error: String,
+    pub error_code: i64,
+}
+
+/// A build that a worker was given.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Leased {
+    pub id: String,
+    pub options: Vec<u8>,
+    pub attempt: i64,
+}
+
+/// After so many workers died with it, a build fails.
+const MAX_ATTEMPTS: i64 = 3;
+
+impl Database {
+    pub async fn queue_build(&self, id: &str, options: &[u8]) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error, error_code)
+             VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0)",
+        )
+        .bind(id)
+        .bind(options)
+        .bind(now_ms())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives the oldest build that waits, or whose worker fell silent, to a worker.
+    pub async fn lease_build(&self, worker_id: &str, ttl_ms: i64) -> Result<Option<Leased>, Error> {
+        Ok(sqlx::query_as(
+            "UPDATE builds SET state = 'running', attempt = attempt + 1, worker_id = $1, lease_until_ms = $2 + $3
+             WHERE id = (SELECT id FROM builds WHERE attempt < $4
+                         AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $2))
+                         ORDER BY created_ms LIMIT 1)
+             RETURNING id, options, attempt",
+        )
+        .bind(worker_id)
+        .bind(now_ms())
+        .bind(ttl_ms)
+        .bind(MAX_ATTEMPTS)
+        .fetch_optional(&self.writer)
+        .await?)
+    }
+
+    /// False when the lease is lost or the build is no longer wanted.
+    pub async fn renew_build(&self, id: &str, attempt: i64, ttl_ms: i64) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'",
+        )
+        .bind(id)
+        .bind(attempt)
+        .bind(now_ms() + ttl_ms)
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Ends a running build; false when this attempt does not hold it any more.
+    pub async fn finish_build(
+        &self,
+        id: &str,
+        attempt: i64,
+        image_id: &str,
+        error: &str,
+        error_code: i64,
+    ) -> Result<bool, Error> {
+        let state = if image_id.is_empty() { "failed" } else { "done" };
+        let done = sqlx::query(
+            "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6
+             WHERE id = $1 AND attempt = $2 AND state = 'running'",
+        )
+        .bind(id)
+        .bind(attempt)
+        .bind(state)
+        .bind(image_id)
+        .bind(error)
+        .bind(error_code)
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Nobody wants the build any more; says which worker runs it.
+    pub async fn cancel_build(&self, id: &str) -> Result<Option<String>, Error> {
+        let row: Option<(String,)> = sqlx::query_as(
+            "UPDATE builds SET state = 'cancelled' WHERE id = $1 AND state IN ('waiting', 'running') RETURNING worker_id",
+        )
+        .bind(id)
+        .fetch_optional(&self.writer)
+        .await?;
+        Ok(row.map(|row| row.0).filter(|worker| !worker.is_empty()))
+    }
+
+    pub async fn build(&self, id: &str) -> Result<Option<Build>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code
+             FROM builds WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.readers)
+        .await?)
+    }
+}

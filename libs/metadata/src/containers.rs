@@ -1,0 +1,167 @@
+use crate::{Database, Error};
+
+/// A container's record. `spec` and `status` are the bus's encoded messages, `request` is the client's JSON.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub node_id: String,
+    pub image_id: String,
+    pub spec: Vec<u8>,
+    pub request: String,
+    pub status: Vec<u8>,
+    pub created_ms: i64,
+    pub epoch: i64,
+    pub seq: i64,
+}
+
+/// One numbered change of a container.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub container_id: String,
+    pub epoch: u64,
+    pub seq: u64,
+    /// Encoded status.
+    pub status: Vec<u8>,
+    /// The container is gone.
+    pub removed: bool,
+}
+
+impl Database {
+    /// # Errors
+    /// `Taken` when another container has the name.
+    pub async fn insert_container(&self, container: &Container) -> Result<(), Error> {
+        let done = sqlx::query(
+            "INSERT INTO containers (id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(&container.id)
+        .bind(&container.name)
+        .bind(&container.node_id)
+        .bind(&container.image_id)
+        .bind(&container.spec)
+        .bind(&container.request)
+        .bind(&container.status)
+        .bind(container.created_ms)
+        .bind(container.epoch)
+        .bind(container.seq)
+        .execute(&self.writer)
+        .await;
+        match done {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                Err(Error::Taken(container.name.clone()))
+            }
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Every container, newest first.
+    pub async fn containers(&self) -> Result<Vec<Container>, Error> {
+        let query = "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+                     FROM containers ORDER BY created_ms DESC, id";
+        Ok(sqlx::query_as(query).fetch_all(&self.readers).await?)
+    }
+
+    /// By full id, by name, then by the beginning of an id: at most two, so that the caller sees an ambiguous one.
+    pub async fn find_containers(&self, wanted: &str) -> Result<Vec<Container>, Error> {
+        let exact: Option<Container> = sqlx::query_as(
+            "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+             FROM containers WHERE id = $1 OR name = $1",
+        )
+        .bind(wanted)
+        .fetch_optional(&self.readers)
+        .await?;
+        if let Some(found) = exact {
+            return Ok(vec![found]);
+        }
+        Ok(sqlx::query_as(
+            "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+             FROM containers WHERE substr(id, 1, $1) = $2 LIMIT 2",
+        )
+        .bind(wanted.len() as i64)
+        .bind(wanted)
+        .fetch_all(&self.readers)
+        .await?)
+    }
+
+    pub async fn containers_of_image(&self, image_id: &str) -> Result<Vec<Container>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+             FROM containers WHERE image_id = $1",
+        )
+        .bind(image_id)
+        .fetch_all(&self.readers)
+        .await?)
+    }
+
+    pub async fn container_ids_of_node(&self, node_id: &str) -> Result<Vec<String>, Error> {
+        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM containers WHERE node_id = $1")
+            .bind(node_id)
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
+    }
+
+    /// Applies changes that are newer than their rows, and the position of the stream that they came from.
+    /// Says of each whether it was applied.
+    pub async fn apply(&self, changes: &[Change], position: Option<(&str, u64)>) -> Result<Vec<bool>, Error> {
+        let mut tx = self.writer.begin().await?;
+        let mut applied = Vec::with_capacity(changes.len());
+        for change in changes {
+            let (epoch, seq) = (change.epoch.cast_signed(), change.seq.cast_signed());
+            let done = if change.removed {
+                sqlx::query("DELETE FROM containers WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))")
+                    .bind(&change.container_id)
+                    .bind(epoch)
+                    .bind(seq)
+                    .execute(&mut *tx)
+                    .await?
+            } else {
+                sqlx::query(
+                    "UPDATE containers SET status = $4, epoch = $2, seq = $3
+                     WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))",
+                )
+                .bind(&change.container_id)
+                .bind(epoch)
+                .bind(seq)
+                .bind(&change.status)
+                .execute(&mut *tx)
+                .await?
+            };
+            applied.push(done.rows_affected() > 0);
+        }
+        if let Some((stream, number)) = position {
+            sqlx::query(
+                "INSERT INTO position (stream, number) VALUES ($1, $2)
+                 ON CONFLICT (stream) DO UPDATE SET number = excluded.number",
+            )
+            .bind(stream)
+            .bind(number.cast_signed())
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(applied)
+    }
+
+    /// # Errors
+    /// `Taken` when another container has the name.
+    pub async fn rename_container(&self, id: &str, name: &str, spec: &[u8]) -> Result<(), Error> {
+        let done = sqlx::query("UPDATE containers SET name = $2, spec = $3 WHERE id = $1")
+            .bind(id)
+            .bind(name)
+            .bind(spec)
+            .execute(&self.writer)
+            .await;
+        match done {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(Error::Taken(name.to_owned())),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// A record that no node holds.
+    pub async fn forget_container(&self, id: &str) -> Result<bool, Error> {
+        let done = sqlx::query("DELETE FROM containers WHERE id = $1").bind(id).execute(&self.writer).await?;
+        Ok(done.rows_affected() > 0)
+    }
+}

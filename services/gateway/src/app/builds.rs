@@ -1,0 +1,193 @@
+use std::time::Duration;
+
+use bus::{Target, calls};
+use model::ImageRef;
+use prost::Message as _;
+
+use super::images::{config_of, message_of};
+use super::{App, Failure, Outcome};
+
+const LEASE_SECONDS: u32 = 15;
+const LEASE_MS: i64 = 15_000;
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// A build whose worker fell silent is looked for so often.
+const LOOK: Duration = Duration::from_secs(5);
+
+impl App {
+    pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions) -> Outcome<()> {
+        self.db.queue_build(id, &options.encode_to_vec()).await?;
+        self.queued.notify_waiters();
+        Ok(())
+    }
+
+    /// Held open until there is a build or the worker's patience is over.
+    pub async fn next_build(&self, request: proto::BuildNext) -> Outcome<proto::BuildLease> {
+        let worker = request.worker.unwrap_or_default();
+        let patience = Duration::from_secs(u64::from(request.wait_seconds)).min(MAX_WAIT);
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let queued = self.queued.notified();
+            tokio::pin!(queued);
+            queued.as_mut().enable();
+            if let Some(leased) = self.db.lease_build(&worker.id, LEASE_MS).await? {
+                let options = proto::BuildOptions::decode(leased.options.as_slice())
+                    .map_err(|e| Failure::invalid(format!("options of build {}: {e}", leased.id)))?;
+                return Ok(proto::BuildLease {
+                    build_id: leased.id,
+                    attempt: u32::try_from(leased.attempt).unwrap_or(u32::MAX),
+                    options: Some(options),
+                    ttl_seconds: LEASE_SECONDS,
+                });
+            }
+            let look = (tokio::time::Instant::now() + LOOK).min(until);
+            tokio::select! {
+                () = queued => {}
+                () = tokio::time::sleep_until(look) => {
+                    if look == until {
+                        return Ok(proto::BuildLease::default());
+                    }
+                }
+            }
+        }
+    }
+
+    pub async fn renew_build(&self, request: proto::BuildRenew) -> Outcome<proto::BuildRenewReply> {
+        let held = self.db.renew_build(&request.build_id, i64::from(request.attempt), LEASE_MS).await?;
+        Ok(proto::BuildRenewReply { cancelled: !held })
+    }
+
+    pub async fn resolve_image(&self, request: proto::ImageResolve) -> Outcome<proto::Image> {
+        match self.find_image(&request.reference).await {
+            Ok(image) => Ok(message_of(image)),
+            Err(failure) if failure.kind == model::ErrorKind::NotFound => {
+                Err(Failure::not_found(format!("{}; pulling from a registry is not built yet", failure.message)))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A miss is an image without an id.
+    pub async fn lookup_step(&self, request: proto::StepLookup) -> Outcome<proto::Image> {
+        let Some(id) = self.db.step(&request.key).await? else { return Ok(proto::Image::default()) };
+        let Some(image) = self.db.image(&id).await? else { return Ok(proto::Image::default()) };
+        // The blobs are asked for under the lease, so that they stay while the build goes on.
+        let lease = Some(request.lease.as_str()).filter(|lease| !lease.is_empty());
+        for layer in &image.layers {
+            let Ok(digest) = layer.digest.parse() else { return Ok(proto::Image::default()) };
+            if self.store.has(&digest, lease).await?.is_none() {
+                return Ok(proto::Image::default());
+            }
+        }
+        Ok(message_of(image))
+    }
+
+    pub async fn step_result(&self, request: proto::StepResult) -> Outcome<proto::Empty> {
+        self.held(&request.build_id, request.attempt).await?;
+        let image = request.image.ok_or_else(|| Failure::invalid("a step without a result"))?;
+        let id = image.id.clone();
+        self.record(image).await?;
+        if !request.key.is_empty() {
+            self.db.record_step(&request.key, &id).await?;
+        }
+        Ok(proto::Empty {})
+    }
+
+    async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
+        let build = self.db.build(build_id).await?;
+        let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));
+        held.ok_or_else(|| Failure::conflict(format!("build {build_id} is no longer this worker's")))
+    }
+
+    pub async fn finish_build(&self, request: proto::BuildFinish) -> Outcome<proto::BuildFinishReply> {
+        let build = self.held(&request.build_id, request.attempt).await?;
+        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let mut tagged = Vec::new();
+        if !request.image_id.is_empty() {
+            let image = self.find_image(&request.image_id).await?;
+            for tag in &options.tags {
+                tagged.push(tag.parse::<ImageRef>()?.or_latest().familiar());
+            }
+            self.db.record_image(&metadata::Image { tags: tagged.clone(), ..image }).await?;
+        }
+        let code = i64::from(request.error_code);
+        let attempt = i64::from(request.attempt);
+        self.db.finish_build(&request.build_id, attempt, &request.image_id, &request.error, code).await?;
+        Ok(proto::BuildFinishReply { tagged })
+    }
+
+    /// A step's container that stays behind becomes an exited container's record.
+    pub async fn step_container(&self, request: proto::StepContainer) -> Outcome<proto::Empty> {
+        let spec = proto::ContainerSpec::decode(request.spec.as_slice())
+            .map_err(|e| Failure::invalid(format!("a step's container: {e}")))?;
+        let mut status = proto::ContainerStatus {
+            id: spec.id.clone(),
+            exit_code: request.exit_code,
+            started_at_ns: request.started_at_ns,
+            finished_at_ns: request.finished_at_ns,
+            ..Default::default()
+        };
+        status.set_state(proto::ContainerState::Exited);
+        let config = engine_api::fill(
+            engine_api::config_defaults(),
+            &serde_json::json!({"Hostname": spec.hostname, "Cmd": spec.args, "Env": spec.env, "Image": spec.image_id,
+                "WorkingDir": spec.working_dir, "User": spec.user}),
+        );
+        let request_json = serde_json::json!({"Config": config, "HostConfig": engine_api::host_config_defaults()});
+        self.db
+            .insert_container(&metadata::Container {
+                id: spec.id.clone(),
+                name: if spec.name.is_empty() { super::names::random_name(3) } else { spec.name.clone() },
+                node_id: request.node_id,
+                image_id: spec.image_id.clone(),
+                spec: spec.encode_to_vec(),
+                request: request_json.to_string(),
+                status: status.encode_to_vec(),
+                created_ms: metadata::now_ms(),
+                epoch: 0,
+                seq: 0,
+            })
+            .await?;
+        Ok(proto::Empty {})
+    }
+
+    /// The client went away.
+    pub async fn cancel_build(&self, id: &str) {
+        match self.db.cancel_build(id).await {
+            Ok(Some(worker)) => {
+                let request = proto::BuildCancel { build_id: id.to_owned() };
+                // A worker that does not answer learns it when it renews its lease.
+                let _ = self.bus.call::<calls::BuildCancel>(&Target::Worker(worker), &request).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, build_id = id, "a build could not be cancelled"),
+        }
+    }
+
+    /// Which of these blobs are still named?
+    pub async fn in_use(&self, request: proto::BlobsInUse) -> Outcome<proto::BlobsInUseReply> {
+        let used = self.blobs_in_use().await?;
+        let digests = request.digests.into_iter().filter(|digest| used.contains(digest)).collect();
+        Ok(proto::BlobsInUseReply { digests })
+    }
+
+    /// The classic builder's parents, nearest first.
+    pub async fn ancestors(&self, image: &metadata::Image) -> Outcome<Vec<metadata::Image>> {
+        let mut ancestors = Vec::new();
+        let mut next = image.parent_id.clone();
+        while !next.is_empty() && ancestors.len() < 1000 {
+            let Some(parent) = self.db.image(&next).await? else { break };
+            next.clone_from(&parent.parent_id);
+            ancestors.push(parent);
+        }
+        Ok(ancestors)
+    }
+}
+
+/// Whether an image's label is there, and has the value if one is given.
+pub fn has_label(image: &metadata::Image, wanted: &str) -> bool {
+    let config = config_of(image);
+    let (name, value) = wanted.split_once('=').map_or((wanted, None), |(name, value)| (name, Some(value)));
+    let label = config.pointer("/config/Labels").and_then(|labels| labels.get(name)).and_then(|label| label.as_str());
+    label.is_some_and(|label| value.is_none_or(|value| value == label))
+}
+

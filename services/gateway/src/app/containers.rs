@@ -1,0 +1,357 @@
+use bus::calls;
+use engine_api::CreateRequest;
+use model::ErrorKind;
+use prost::Message as _;
+use proto::ContainerState;
+use serde_json::{Value, json};
+
+use super::{App, Failure, Outcome, events::attributes_of, names, random_id, spec, view};
+
+pub use metadata::Container;
+
+pub struct Created {
+    pub id: String,
+    pub warnings: Vec<String>,
+}
+
+impl App {
+    /// A container by id, name, or the beginning of an id.
+    pub async fn find_container(&self, wanted: &str) -> Outcome<Container> {
+        let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+        let mut found = self.db.find_containers(wanted).await?;
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => Err(Failure::not_found(format!("No such container: {wanted}"))),
+            _ => Err(Failure::invalid(format!("multiple IDs found with provided prefix: {wanted}"))),
+        }
+    }
+
+    pub async fn create_container(&self, name: Option<String>, raw: &Value) -> Outcome<Created> {
+        let request = CreateRequest::deserialize_from(raw)?;
+        let name = name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
+        if let Some(name) = name.as_deref().filter(|name| !names::is_name(name)) {
+            return Err(Failure::invalid(format!(
+                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )));
+        }
+        let wanted = request.image.clone().unwrap_or_default();
+        if wanted.is_empty() {
+            return Err(Failure::invalid("no command specified"));
+        }
+        let image = self.find_image(&wanted).await?;
+        let id = random_id();
+        let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
+        let merged = spec::merge(&id, &shown_name, &image, request, raw)?;
+        let (mut spec, request) = (merged.spec, merged.request);
+        if let Some(other) = spec.network_mode.strip_prefix("container:") {
+            spec.network_mode = format!("container:{}", self.find_container(other).await?.id);
+        }
+        let mut container = Container {
+            id: id.clone(),
+            name: shown_name,
+            node_id: self.choose_node().await?,
+            image_id: image.id,
+            spec: spec.encode_to_vec(),
+            request: request.to_string(),
+            status: proto::ContainerStatus { id: id.clone(), ..Default::default() }.encode_to_vec(),
+            created_ms: metadata::now_ms(),
+            epoch: 0,
+            seq: 0,
+        };
+        let mut attempt = 0;
+        while let Err(error) = self.db.insert_container(&container).await {
+            if error.kind() != ErrorKind::Conflict {
+                return Err(error.into());
+            }
+            if let Some(name) = &name {
+                return Err(self.name_taken(name).await);
+            }
+            attempt += 1;
+            spec.name = names::random_name(attempt);
+            container.name.clone_from(&spec.name);
+            container.spec = spec.encode_to_vec();
+        }
+        match self.change::<calls::ContainerCreate>(&container.node_id, &spec).await {
+            Ok(reply) => {
+                if !reply.events.iter().any(|event| event.action == "create") {
+                    self.tell("container", "create", &id, attributes_of(&container));
+                }
+                Ok(Created { id, warnings: reply.warnings })
+            }
+            Err(failure) => {
+                self.db.forget_container(&id).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn name_taken(&self, name: &str) -> Failure {
+        let holder = self.db.find_containers(name).await.ok().and_then(|found| found.into_iter().next());
+        let id = holder.map(|holder| holder.id).unwrap_or_default();
+        Failure::conflict(format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+        ))
+    }
+
+    pub async fn start_container(&self, wanted: &str) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        match view::status_of(&container).state() {
+            ContainerState::Running | ContainerState::Restarting => return Err(not_modified()),
+            ContainerState::Paused => {
+                return Err(Failure::conflict("cannot start a paused container, try unpause instead"));
+            }
+            _ => {}
+        }
+        let request = proto::ContainerStart { id: container.id };
+        self.change::<calls::ContainerStart>(&container.node_id, &request).await.map(drop)
+    }
+
+    pub async fn stop_container(&self, wanted: &str, signal: String, timeout_seconds: Option<i32>) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        let state = view::status_of(&container).state();
+        if !is_up(state) && state != ContainerState::Restarting {
+            return Err(not_modified());
+        }
+        let request = proto::ContainerStop { id: container.id, signal, timeout_seconds };
+        self.change::<calls::ContainerStop>(&container.node_id, &request).await.map(drop)
+    }
+
+    pub async fn restart_container(&self, wanted: &str, signal: String, timeout_seconds: Option<i32>) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        let request = proto::ContainerStop { id: container.id, signal, timeout_seconds };
+        self.change::<calls::ContainerRestart>(&container.node_id, &request).await.map(drop)
+    }
+
+    pub async fn kill_container(&self, wanted: &str, signal: String) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        if !is_up(view::status_of(&container).state()) {
+            return Err(Failure::conflict(format!(
+                "cannot kill container: {wanted}: container {} is not running",
+                container.id
+            )));
+        }
+        let request = proto::ContainerKill { id: container.id.clone(), signal: signal.clone() };
+        let reply = self.change::<calls::ContainerKill>(&container.node_id, &request).await?;
+        if !reply.events.iter().any(|event| event.action == "kill") {
+            let mut attributes = attributes_of(&container);
+            attributes.insert("signal".into(), signal.into());
+            self.tell("container", "kill", &container.id, attributes);
+        }
+        Ok(())
+    }
+
+    pub async fn pause_container(&self, wanted: &str) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        match view::status_of(&container).state() {
+            ContainerState::Running => {}
+            ContainerState::Paused => return Err(Failure::conflict(format!("Container {wanted} is already paused"))),
+            _ => return Err(Failure::conflict(format!("Container {} is not running", container.id))),
+        }
+        let request = proto::ContainerRef { id: container.id };
+        self.change::<calls::ContainerPause>(&container.node_id, &request).await.map(drop)
+    }
+
+    pub async fn unpause_container(&self, wanted: &str) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        if view::status_of(&container).state() != ContainerState::Paused {
+            return Err(Failure::conflict(format!("Container {wanted} is not paused")));
+        }
+        let request = proto::ContainerRef { id: container.id };
+        self.change::<calls::ContainerUnpause>(&container.node_id, &request).await.map(drop)
+    }
+
+    pub async fn rename_container(&self, wanted: &str, name: &str) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if name.is_empty() {
+            return Err(Failure::invalid("Neither old nor new names may be empty"));
+        }
+        if !names::is_name(name) {
+            return Err(Failure::invalid(format!(
+                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )));
+        }
+        if container.name == name {
+            return Err(Failure::invalid(format!("Renaming a container with the same name as its current name")));
+        }
+        let before = view::spec_of(&container);
+        let after = proto::ContainerSpec { name: name.to_owned(), ..before.clone() };
+        match self.db.rename_container(&container.id, name, &after.encode_to_vec()).await {
+            Err(metadata::Error::Taken(_)) => return Err(self.name_taken(name).await),
+            other => other?,
+        }
+        let request = proto::ContainerRename { id: container.id.clone(), name: name.to_owned() };
+        if let Err(failure) = self.change::<calls::ContainerRename>(&container.node_id, &request).await {
+            self.db.rename_container(&container.id, &container.name, &before.encode_to_vec()).await?;
+            return Err(failure);
+        }
+        let mut attributes = attributes_of(&container);
+        attributes.insert("oldName".into(), format!("/{}", container.name).into());
+        attributes.insert("name".into(), name.into());
+        self.tell("container", "rename", &container.id, attributes);
+        Ok(())
+    }
+
+    pub async fn remove_container(&self, wanted: &str, force: bool, remove_volumes: bool) -> Outcome<()> {
+        let container = self.find_container(wanted).await?;
+        let state = view::status_of(&container).state();
+        if !force && (is_up(state) || state == ContainerState::Restarting) {
+            let advice = match state {
+                ContainerState::Paused => "container is paused and must be unpaused first",
+                _ => "container is running: stop the container before removing or force remove",
+            };
+            return Err(Failure::conflict(format!("cannot remove container \"/{}\": {advice}", container.name)));
+        }
+        let request = proto::ContainerRemove { id: container.id.clone(), force, remove_volumes };
+        let told = match self.change::<calls::ContainerRemove>(&container.node_id, &request).await {
+            Ok(reply) => reply.events.iter().any(|event| event.action == "destroy"),
+            // The node does not know it: only the record is left.
+            Err(failure) if failure.kind == ErrorKind::NotFound => false,
+            Err(failure) => return Err(failure),
+        };
+        self.db.forget_container(&container.id).await?;
+        let _ = self.changed.send(container.id.clone());
+        if !told {
+            self.tell("container", "destroy", &container.id, attributes_of(&container));
+        }
+        super::lock(&self.execs).retain(|_, exec| exec.container_id != container.id);
+        Ok(())
+    }
+
+    /// Bytes of the writable layer and of the whole root file system.
+    pub async fn sizes(&self, containers: &[Container]) -> Outcome<std::collections::HashMap<String, (i64, i64)>> {
+        let mut sizes = std::collections::HashMap::new();
+        let nodes: std::collections::BTreeSet<&str> = containers.iter().map(|c| c.node_id.as_str()).collect();
+        for node_id in nodes {
+            let ids = containers.iter().filter(|c| c.node_id == node_id).map(|c| c.id.clone()).collect();
+            let reply = self.node_call::<calls::ContainerSizes>(node_id, &proto::SizeRequest { ids }).await?;
+            for size in reply.sizes {
+                let Some(container) = containers.iter().find(|c| c.id == size.id) else { continue };
+                let image: u64 = view::spec_of(container).layers.iter().map(|layer| layer.content_bytes).sum();
+                sizes.insert(size.id, (size.rw_bytes, size.rw_bytes + image.cast_signed()));
+            }
+        }
+        Ok(sizes)
+    }
+
+    pub async fn inspect_container(&self, wanted: &str, size: bool) -> Outcome<Value> {
+        let container = self.find_container(wanted).await?;
+        let sizes = if size { self.sizes(std::slice::from_ref(&container)).await? } else { Default::default() };
+        let execs = super::lock(&self.execs);
+        let running = execs.iter().filter(|(_, exec)| exec.container_id == container.id && exec.is_running());
+        let ids = running.map(|(id, _)| id.clone()).collect();
+        Ok(view::inspect(&container, ids, sizes.get(&container.id).copied()))
+    }
+
+    /// Ends when the container is as `condition` says; the code that it exited with.
+    pub async fn wait_container(self: std::sync::Arc<Self>, container: Container, condition: Condition, mut changed: tokio::sync::broadcast::Receiver<String>) -> i64 {
+        let id = container.id.clone();
+        let first = view::status_of(&container);
+        let mut last_code = i64::from(first.exit_code);
+        if condition == Condition::NotRunning && !is_up(first.state()) && first.state() != ContainerState::Restarting {
+            return last_code;
+        }
+        loop {
+            match changed.recv().await {
+                Ok(other) if other != id => continue,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return last_code,
+                // After a gap the record tells.
+                Ok(_) | Err(_) => {}
+            }
+            let found = self.db.find_containers(&id).await.ok().and_then(|found| found.into_iter().next());
+            let Some(now) = found.as_ref().map(view::status_of) else { return last_code };
+            let ended = !is_up(now.state()) && now.finished_at_ns != first.finished_at_ns;
+            if now.finished_at_ns != 0 {
+                last_code = i64::from(now.exit_code);
+            }
+            if ended && condition != Condition::Removed && now.state() != ContainerState::Created {
+                return last_code;
+            }
+        }
+    }
+
+    /// POST /commit.
+    pub async fn commit(&self, wanted: &str, commit: Commit) -> Outcome<String> {
+        let container = self.find_container(wanted).await?;
+        let parent = self.find_image(&container.image_id).await?;
+        let lease = self.lease("commit").await?;
+        let request = proto::ContainerCommit { id: container.id.clone(), pause: commit.pause, lease: lease.clone() };
+        let reply = self.node_call::<calls::ContainerCommit>(&container.node_id, &request).await?;
+        let made: Value = serde_json::from_str(&container.request).unwrap_or_default();
+        let mut config = super::images::config_of(&parent);
+        let now = engine_api::time(super::now_ns());
+        let mut layers: Vec<proto::Layer> = parent.layers.iter().cloned().map(super::images::layer_message).collect();
+        let mut entry = json!({"created": now, "created_by": view::spec_of(&container).args.join(" "), "comment": commit.comment});
+        if !commit.author.is_empty() {
+            entry["author"] = commit.author.clone().into();
+            config["author"] = commit.author.into();
+        }
+        match reply.layer.filter(|_| !reply.empty) {
+            Some(layer) => {
+                if let Some(list) = config.pointer_mut("/rootfs/diff_ids").and_then(Value::as_array_mut) {
+                    list.push(layer.diff_id.clone().into());
+                }
+                layers.push(layer);
+            }
+            None => entry["empty_layer"] = true.into(),
+        }
+        let mut history = config["history"].as_array().cloned().unwrap_or_default();
+        history.push(entry);
+        config["history"] = history.into();
+        config["created"] = now.into();
+        config["container"] = container.id.clone().into();
+        let mut run = made["Config"].clone();
+        if let Some(run) = run.as_object_mut() {
+            run.retain(|key, value| !value.is_null() && key != "Hostname");
+            run.insert("Hostname".into(), made["Config"]["Hostname"].clone());
+        }
+        if !commit.config.is_null() {
+            run = engine_api::fill(run, &commit.config);
+        }
+        config["config"] = run;
+        let config = view::with_changes(config, &commit.changes)?;
+        let id = self.store_image(&config, layers, parent.id, commit.name, &lease).await;
+        self.end_lease(lease).await;
+        let id = id?;
+        let mut attributes = attributes_of(&container);
+        attributes.insert("imageID".into(), id.clone().into());
+        self.tell("container", "commit", &container.id, attributes);
+        Ok(id)
+    }
+}
+
+pub struct Commit {
+    pub name: Option<model::ImageRef>,
+    pub comment: String,
+    pub author: String,
+    pub pause: bool,
+    pub changes: Vec<String>,
+    /// A config in the body: laid over the container's.
+    pub config: Value,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+pub fn is_up(state: ContainerState) -> bool {
+    matches!(state, ContainerState::Running | ContainerState::Paused)
+}
+
+pub fn not_modified() -> Failure {
+    Failure::new(ErrorKind::NotModified, "")
+}
+
+trait FromJson: Sized {
+    fn deserialize_from(raw: &Value) -> Outcome<Self>;
+}
+
+impl<T: serde::de::DeserializeOwned> FromJson for T {
+    fn deserialize_from(raw: &Value) -> Outcome<Self> {
+        serde_json::from_value(raw.clone()).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
+    }
+}
+

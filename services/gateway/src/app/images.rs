@@ -1,0 +1,241 @@
+use bus::{Target, calls};
+use model::{Digest, ImageRef, is_hex_id};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::{App, Failure, Outcome};
+
+const LEASE_SECONDS: u32 = 3600;
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+pub use metadata::Image;
+
+impl App {
+    /// An image by id, beginning of an id, or name; `No such image` in Docker's words.
+    pub async fn find_image(&self, wanted: &str) -> Outcome<Image> {
+        match self.image_id(wanted).await? {
+            Some(id) => self.db.image(&id).await?.ok_or_else(|| no_such_image(wanted)),
+            None => Err(no_such_image(wanted)),
+        }
+    }
+
+    async fn image_id(&self, wanted: &str) -> Outcome<Option<String>> {
+        let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+        if is_hex_id(hex) {
+            return Ok(Some(format!("sha256:{hex}")));
+        }
+        if !wanted.starts_with("sha256:") {
+            let reference: ImageRef = wanted.parse()?;
+            if let Some(id) = self.db.tag(&reference.or_latest().familiar()).await? {
+                return Ok(Some(id));
+            }
+        }
+        if !hex.is_empty() && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            let found = self.db.image_ids_by_prefix(hex).await?;
+            if let [one] = found.as_slice() {
+                return Ok(Some(one.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    pub async fn lease(&self, owner: &str) -> Outcome<String> {
+        let request = proto::LeaseCreate { owner: owner.to_owned(), ttl_seconds: LEASE_SECONDS };
+        Ok(self.bus.call::<calls::LeaseCreate>(&Target::Store, &request).await?.id)
+    }
+
+    pub async fn end_lease(&self, id: String) {
+        // It ends by itself when its time is over.
+        if let Err(error) = self.bus.call::<calls::LeaseEnd>(&Target::Store, &proto::Lease { id }).await {
+            tracing::warn!(%error, "a lease could not be ended");
+        }
+    }
+
+    /// Loads an archive that `body` brings over a ticket; says for each image how Docker names it.
+    pub async fn load_images(&self, load: proto::Load, progress: mpsc::Sender<proto::Progress>) -> Outcome<Vec<String>> {
+        let reply = self.bus.call_with_progress::<calls::SyncLoad>(&Target::Sync, &load, progress).await?;
+        let mut lines = Vec::new();
+        for image in reply.images {
+            let digest: Digest = image.id.parse().map_err(|_| Failure::invalid("an image without an id"))?;
+            let config = self.store.get_bytes(&digest, MAX_CONFIG_BYTES).await?;
+            self.record(proto::Image {
+                id: image.id.clone(),
+                config,
+                layers: image.layers,
+                parent_id: image.parent_id,
+                tags: image.tags.clone(),
+            })
+            .await?;
+            self.tell("image", "load", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
+            if image.tags.is_empty() {
+                lines.push(format!("Loaded image ID: {}\n", image.id));
+            }
+            lines.extend(image.tags.iter().map(|tag| format!("Loaded image: {tag}\n")));
+        }
+        Ok(lines)
+    }
+
+    /// Records an image and lets the nodes begin to unpack it.
+    pub async fn record(&self, image: proto::Image) -> Outcome<()> {
+        let layers = image.layers.clone();
+        let parent_id = match self.db.image(&image.parent_id).await? {
+            Some(_) => image.parent_id,
+            None => String::new(),
+        };
+        self.db
+            .record_image(&Image {
+                id: image.id,
+                config: image.config,
+                layers: image.layers.into_iter().map(layer_row).collect(),
+                parent_id,
+                recorded_ms: 0,
+                tags: image.tags,
+            })
+            .await?;
+        for node in self.nodes() {
+            let (bus, request) = (self.bus.clone(), proto::Prefetch { layers: layers.clone() });
+            tokio::spawn(async move {
+                // Only a head start: a run unpacks what is missing.
+                let _ = bus.call::<calls::Prefetch>(&Target::Node(node.id), &request).await;
+            });
+        }
+        Ok(())
+    }
+
+    pub async fn tag_image(&self, image: &str, repo: &str, tag: &str) -> Outcome<()> {
+        let image = self.find_image(image).await?;
+        let mut name: ImageRef = repo.parse()?;
+        if name.digest().is_some() {
+            return Err(Failure::invalid("refusing to create a tag with a digest reference"));
+        }
+        if !tag.is_empty() {
+            name = name.with_tag(tag)?;
+        }
+        let name = name.or_latest().familiar();
+        let id = image.id.clone();
+        self.db.record_image(&Image { tags: vec![name.clone()], ..image }).await?;
+        self.tell("image", "tag", &id, Map::from_iter([("name".to_owned(), name.into())]));
+        Ok(())
+    }
+
+    /// The images of GET /images/get: by id without tags, by a repository with all of its tags.
+    pub async fn images_to_save(&self, names: &[String]) -> Outcome<Vec<proto::SavedImage>> {
+        let mut saved: Vec<proto::SavedImage> = Vec::new();
+        for name in names {
+            let by_tag = name.parse::<ImageRef>().ok();
+            let mut chosen: Vec<(Image, Vec<String>)> = Vec::new();
+            match by_tag.filter(|_| !name.starts_with("sha256:")) {
+                Some(reference) if !reference.has_tag_or_digest() => {
+                    for image in self.db.images().await? {
+                        let repository = reference.familiar_name();
+                        let tags: Vec<String> = image.tags.iter().filter(|tag| repository_of(tag) == repository).cloned().collect();
+                        if !tags.is_empty() {
+                            chosen.push((image, tags));
+                        }
+                    }
+                    if chosen.is_empty() {
+                        chosen.push((self.find_image(name).await?, Vec::new()));
+                    }
+                }
+                Some(reference) => {
+                    let image = self.find_image(name).await?;
+                    chosen.push((image, vec![reference.or_latest().familiar()]));
+                }
+                None => chosen.push((self.find_image(name).await?, Vec::new())),
+            }
+            for (image, tags) in chosen {
+                match saved.iter_mut().find(|other| other.id == image.id) {
+                    Some(other) => other.tags.extend(tags),
+                    None => saved.push(proto::SavedImage {
+                        config: Some(proto::Descriptor {
+                            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+                            digest: image.id.clone(),
+                            size: image.config.len() as u64,
+                        }),
+                        id: image.id,
+                        layers: image.layers.into_iter().map(layer_message).collect(),
+                        tags,
+                    }),
+                }
+            }
+        }
+        Ok(saved)
+    }
+
+    /// A root file system as an image of one layer.
+    pub async fn import_image(&self, import: proto::Import, name: Option<ImageRef>, message: &str, changes: &[String]) -> Outcome<String> {
+        let lease = import.lease.clone();
+        let reply = self.bus.call::<calls::SyncImport>(&Target::Sync, &import).await?;
+        let layer = reply.layer.ok_or_else(|| Failure::invalid("the import made no layer"))?;
+        let now = engine_api::time(super::now_ns());
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "created": now, "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+            "history": [{"created": now, "comment": message}]
+        });
+        let config = super::view::with_changes(config, changes)?;
+        self.store_image(&config, vec![layer], String::new(), name, &lease).await
+    }
+
+    /// Stores a new config and records the image that it makes.
+    pub async fn store_image(&self, config: &Value, layers: Vec<proto::Layer>, parent_id: String, name: Option<ImageRef>, lease: &str) -> Outcome<String> {
+        let config = serde_json::to_vec(config).map_err(|e| Failure::invalid(e.to_string()))?;
+        let id = self.store.put_bytes(&config, Some(lease)).await?.to_string();
+        let tags: Vec<String> = name.into_iter().map(|name| name.or_latest().familiar()).collect();
+        self.record(proto::Image { id: id.clone(), config, layers, parent_id, tags }).await?;
+        Ok(id)
+    }
+}
+
+pub fn no_such_image(wanted: &str) -> Failure {
+    let name = match wanted.parse::<ImageRef>() {
+        Ok(reference) if !wanted.starts_with("sha256:") => reference.or_latest().familiar(),
+        _ => wanted.to_owned(),
+    };
+    Failure::not_found(format!("No such image: {name}"))
+}
+
+/// `localhost:5000/x` of `localhost:5000/x:v1`.
+pub fn repository_of(tag: &str) -> &str {
+    match tag.rsplit_once(':') {
+        Some((repository, rest)) if !rest.contains('/') => repository,
+        _ => tag,
+    }
+}
+
+fn layer_row(layer: proto::Layer) -> metadata::Layer {
+    let blob = layer.blob.unwrap_or_default();
+    metadata::Layer {
+        diff_id: layer.diff_id,
+        media_type: blob.media_type,
+        digest: blob.digest,
+        size: blob.size,
+        content_bytes: layer.content_bytes,
+    }
+}
+
+pub fn layer_message(layer: metadata::Layer) -> proto::Layer {
+    proto::Layer {
+        diff_id: layer.diff_id,
+        blob: Some(proto::Descriptor { media_type: layer.media_type, digest: layer.digest, size: layer.size }),
+        content_bytes: layer.content_bytes,
+    }
+}
+
+pub fn message_of(image: Image) -> proto::Image {
+    proto::Image {
+        id: image.id,
+        config: image.config,
+        layers: image.layers.into_iter().map(layer_message).collect(),
+        parent_id: image.parent_id,
+        tags: image.tags,
+    }
+}
+
+pub fn size_of(image: &Image) -> u64 {
+    image.layers.iter().map(|layer| layer.content_bytes).sum()
+}
+
+pub fn config_of(image: &Image) -> Value {
+    serde_json::from_slice(&image.config).unwrap_or_default()
+}

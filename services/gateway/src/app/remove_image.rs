@@ -1,0 +1,143 @@
+use bus::{Target, calls};
+use model::short_id;
+use serde_json::{Map, Value, json};
+
+use super::images::{Image, repository_of};
+use super::{App, Failure, Outcome};
+
+impl App {
+    /// DELETE /images/{name} by Docker's rules: a name is untagged, and the image goes with its last name.
+    pub async fn remove_image(&self, wanted: &str, force: bool, prune: bool) -> Outcome<Vec<Value>> {
+        let image = self.find_image(wanted).await?;
+        let name = wanted.parse::<model::ImageRef>().ok().map(|name| name.or_latest().familiar());
+        let by_name = name.filter(|name| image.tags.contains(name));
+        let mut done = Vec::new();
+        if let Some(name) = by_name {
+            if image.tags.len() > 1 {
+                self.untag(&image, &name, &mut done).await?;
+                return Ok(done);
+            }
+            if !force {
+                if let Some(container) = self.db.containers_of_image(&image.id).await?.first() {
+                    return Err(Failure::conflict(format!(
+                        "conflict: unable to remove repository reference \"{wanted}\" (must force) - container {} is using its referenced image {}",
+                        short_id(&container.id),
+                        short_id(&image.id)
+                    )));
+                }
+            }
+            let held = self.is_held(&image).await?;
+            self.untag(&image, &name, &mut done).await?;
+            if held {
+                return Ok(done);
+            }
+        } else {
+            let repositories: std::collections::BTreeSet<_> = image.tags.iter().map(|tag| repository_of(tag)).collect();
+            if repositories.len() > 1 && !force {
+                return Err(conflict(&image, "must be forced", "image is referenced in multiple repositories"));
+            }
+            self.check_unused(&image, force).await?;
+            for tag in &image.tags {
+                self.untag(&image, tag, &mut done).await?;
+            }
+        }
+        self.delete_chain(&image, prune, &mut done).await?;
+        Ok(done)
+    }
+
+    async fn is_held(&self, image: &Image) -> Outcome<bool> {
+        let children = !self.db.children(&image.id).await?.is_empty();
+        Ok(children || !self.db.containers_of_image(&image.id).await?.is_empty())
+    }
+
+    async fn check_unused(&self, image: &Image, force: bool) -> Outcome<()> {
+        if !self.db.children(&image.id).await?.is_empty() {
+            return Err(conflict(image, "cannot be forced", "image has dependent child images"));
+        }
+        for container in self.db.containers_of_image(&image.id).await? {
+            let id = short_id(&container.id);
+            if super::view::status_of(&container).state() == proto::ContainerState::Running {
+                return Err(conflict(image, "cannot be forced", &format!("image is being used by running container {id}")));
+            }
+            if !force {
+                return Err(conflict(image, "must be forced", &format!("image is being used by stopped container {id}")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
+        self.db.untag(tag).await?;
+        self.tell("image", "untag", &image.id, Map::from_iter([("name".to_owned(), tag.into())]));
+        done.push(json!({"Untagged": tag}));
+        Ok(())
+    }
+
+    /// Deletes the record, then its untagged parents that nobody else needs, and lets the layers go.
+    pub async fn delete_chain(&self, image: &Image, prune: bool, done: &mut Vec<Value>) -> Outcome<u64> {
+        let mut gone = vec![image.clone()];
+        self.forget(image, done).await?;
+        let mut parent_id = image.parent_id.clone();
+        while prune && !parent_id.is_empty() {
+            let Some(parent) = self.db.image(&parent_id).await? else { break };
+            if !parent.tags.is_empty() || self.is_held(&parent).await? {
+                break;
+            }
+            self.forget(&parent, done).await?;
+            parent_id.clone_from(&parent.parent_id);
+            gone.push(parent);
+        }
+        self.release(&gone).await
+    }
+
+    async fn forget(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<()> {
+        self.db.forget_image(&image.id).await?;
+        self.tell("image", "delete", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
+        done.push(json!({"Deleted": image.id}));
+        Ok(())
+    }
+
+    /// Lets the store unlink what no record names any more; says how many bytes of content that were.
+    async fn release(&self, gone: &[Image]) -> Outcome<u64> {
+        let used = self.blobs_in_use().await?;
+        let mut digests: Vec<String> = gone.iter().map(|image| image.id.clone()).collect();
+        let (mut diff_ids, mut bytes) = (Vec::new(), 0);
+        for layer in gone.iter().flat_map(|image| &image.layers) {
+            if !used.contains(&layer.digest) && !digests.contains(&layer.digest) {
+                digests.push(layer.digest.clone());
+                diff_ids.push(layer.diff_id.clone());
+                bytes += layer.content_bytes;
+            }
+        }
+        for node in self.nodes() {
+            let request = proto::ForgetLayers { diff_ids: diff_ids.clone() };
+            if let Err(error) = self.node_call::<calls::ForgetLayers>(&node.id, &request).await {
+                tracing::warn!(%error, node_id = node.id, "a node keeps unpacked layers");
+            }
+        }
+        let request = proto::BlobsRelease { digests };
+        if let Err(error) = self.bus.call::<calls::BlobsRelease>(&Target::Store, &request).await {
+            tracing::warn!(%error, "the layer store keeps blobs that no image names");
+        }
+        Ok(bytes)
+    }
+
+    /// Digests that images name.
+    pub async fn blobs_in_use(&self) -> Outcome<std::collections::HashSet<String>> {
+        let mut used = std::collections::HashSet::new();
+        for image in self.db.images().await? {
+            used.extend(image.layers.into_iter().map(|layer| layer.digest));
+            used.insert(image.id);
+        }
+        for container in self.db.containers().await? {
+            use prost::Message as _;
+            let spec = proto::ContainerSpec::decode(container.spec.as_slice()).unwrap_or_default();
+            used.extend(spec.layers.into_iter().filter_map(|layer| layer.blob).map(|blob| blob.digest));
+        }
+        Ok(used)
+    }
+}
+
+fn conflict(image: &Image, force: &str, why: &str) -> Failure {
+    Failure::conflict(format!("conflict: unable to delete {} ({force}) - {why}", short_id(&image.id)))
+}

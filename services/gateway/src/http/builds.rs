@@ -1,0 +1,133 @@
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use futures::StreamExt as _;
+use proto::build_log::What;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::answer::{Answer, ok};
+use super::images::error_line;
+use super::query::Query;
+use crate::app::{App, Failure, Outcome, random_id};
+
+pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
+    if query.maybe("version") == Some("2") {
+        return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into());
+    }
+    let mut options = options(&query)?;
+    if options.remote.is_empty() {
+        let lease = app.lease("build").await?;
+        let sent = distribution::Body::wrap_stream(body.into_data_stream());
+        let (digest, size) = app.store.upload(sent, Some(&lease)).await?;
+        let media_type = "application/x-tar".to_owned();
+        options.context = Some(proto::Descriptor { media_type, digest: digest.to_string(), size });
+    }
+    let id = random_id()[..32].to_owned();
+    let mut log = app.bus.build_log(&id).await?;
+    app.queue_build(&id, &options).await?;
+    let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
+    tokio::spawn(async move {
+        let mut attempt = 0;
+        loop {
+            let chunk = tokio::select! {
+                chunk = log.next() => chunk,
+                () = lines.closed() => return app.cancel_build(&id).await,
+            };
+            let chunk = match chunk {
+                Some(Ok(chunk)) => chunk,
+                Some(Err(error)) => {
+                    let _ = lines.send(error_line(&error.to_string(), None)).await;
+                    return app.cancel_build(&id).await;
+                }
+                None => return,
+            };
+            // What a worker says that has lost the build no longer counts.
+            if chunk.attempt < attempt {
+                continue;
+            }
+            attempt = chunk.attempt;
+            let (line, last) = match chunk.what {
+                Some(What::Stream(text)) => (json!({"stream": text}), false),
+                Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
+                Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
+                Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),
+                Some(What::End(_)) => return,
+                None => continue,
+            };
+            if lines.send(line).await.is_err() {
+                return app.cancel_build(&id).await;
+            }
+            if last {
+                return;
+            }
+        }
+    });
+    Ok(super::lines(ReceiverStream::new(receiver)))
+}
+
+fn options(query: &Query) -> Outcome<proto::BuildOptions> {
+    let mut tags = Vec::new();
+    for tag in query.all("t").iter().filter(|tag| !tag.is_empty()) {
+        let name: model::ImageRef = tag.parse()?;
+        tags.push(name.or_latest().familiar());
+    }
+    let map = |key: &str| -> Outcome<serde_json::Map<String, Value>> {
+        match query.maybe(key).filter(|text| !text.is_empty()) {
+            None => Ok(Default::default()),
+            Some(text) => match serde_json::from_str(text) {
+                Ok(Value::Object(map)) => Ok(map),
+                Ok(Value::Null) => Ok(Default::default()),
+                _ => Err(Failure::invalid(format!("error reading {key}: invalid JSON"))),
+            },
+        }
+    };
+    let args = map("buildargs")?;
+    let text = |map: serde_json::Map<String, Value>| {
+        map.into_iter().filter_map(|(k, v)| Some((k, v.as_str()?.to_owned()))).collect::<std::collections::HashMap<_, _>>()
+    };
+    let list = |key: &str| -> Vec<String> {
+        query.maybe(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    };
+    let resources = proto::Resources {
+        memory_bytes: query.number("memory")?.unwrap_or(0),
+        memory_swap_bytes: query.number("memswap")?.unwrap_or(0),
+        cpu_shares: query.number("cpushares")?.unwrap_or(0),
+        cpu_period_us: query.number("cpuperiod")?.unwrap_or(0),
+        cpu_quota_us: query.number("cpuquota")?.unwrap_or(0),
+        cpuset_cpus: query.text("cpusetcpus"),
+        cpuset_mems: query.text("cpusetmems"),
+        cgroup_parent: query.text("cgroupparent"),
+        ..Default::default()
+    };
+    Ok(proto::BuildOptions {
+        dockerfile: query.text("dockerfile"),
+        tags,
+        unset_build_args: args.iter().filter(|(_, v)| v.is_null()).map(|(k, _)| k.clone()).collect(),
+        build_args: text(args),
+        labels: text(map("labels")?),
+        target: query.text("target"),
+        network_mode: query.text("networkmode"),
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        remove: query.flag_or("rm", true),
+        force_remove: query.flag("forcerm"),
+        quiet: query.flag("q"),
+        squash: query.flag("squash"),
+        resources: Some(resources),
+        extra_hosts: query.all("extrahosts"),
+        platform: query.text("platform"),
+        remote: query.text("remote"),
+        context: None,
+        cache_from: list("cachefrom"),
+        shm_bytes: query.number("shmsize")?.unwrap_or(0),
+        security_opt: list("securityopt"),
+        isolation: query.text("isolation"),
+    })
+}
+
+pub async fn prune() -> Answer {
+    // The classic builder's cache is its intermediate images, which an image prune takes.
+    ok(&json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
+}

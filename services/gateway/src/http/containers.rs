@@ -1,0 +1,356 @@
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use bus::calls;
+use http::{HeaderValue, StatusCode};
+use proto::ContainerState;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, empty, json_with, ok};
+use super::hijack;
+use super::query::{Query, json_body};
+use crate::app::containers::{Commit, Condition, is_up};
+use crate::app::{App, Failure, Outcome, now_ns, view};
+
+pub async fn create(State(app): State<Arc<App>>, query: Query, body: Bytes) -> Answer {
+    let raw = json_body(&body)?;
+    if !raw.is_object() {
+        return Err(Failure::invalid("config cannot be empty in order to create a container").into());
+    }
+    let created = app.create_container(query.maybe("name").map(str::to_owned), &raw).await?;
+    Ok(json_with(StatusCode::CREATED, &json!({"Id": created.id, "Warnings": created.warnings})))
+}
+
+pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
+    let filters = query.filters()?;
+    let limit: Option<usize> = query.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+    let all = query.flag("all") || limit.is_some() || filters.contains_key("status") || filters.contains_key("exited");
+    let images = app.db.images().await?;
+    let now = now_ns();
+    let mut kept = Vec::new();
+    for container in app.db.containers().await? {
+        let (spec, status) = (view::spec_of(&container), view::status_of(&container));
+        let state = status.state();
+        let any = |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
+        let label = |wanted: &String| match wanted.split_once('=') {
+            Some((name, value)) => spec.labels.get(name).is_some_and(|have| have == value),
+            None => spec.labels.contains_key(wanted),
+        };
+        let image = images.iter().find(|image| image.id == container.image_id);
+        let shown = (all || is_up(state) || state == ContainerState::Restarting)
+            && any("id", &|v| container.id.starts_with(v.as_str()))
+            && any("name", &|v| container.name.contains(v.trim_start_matches(['^', '/']).trim_end_matches('$')))
+            && any("status", &|v| view::state_word(state) == v)
+            && any("exited", &|v| state == ContainerState::Exited && v.parse() == Ok(status.exit_code))
+            && filters.get("label").is_none_or(|labels| labels.iter().all(label))
+            && any("ancestor", &|v| {
+                spec.image_name == *v
+                    || container.image_id.trim_start_matches("sha256:").starts_with(v.trim_start_matches("sha256:"))
+                    || image.is_some_and(|image| image.tags.iter().any(|tag| view::matches_reference(tag, v)))
+            })
+            && any("network", &|v| spec.network_mode == *v);
+        if shown {
+            kept.push(container);
+        }
+    }
+    if let Some(limit) = limit {
+        kept.truncate(limit);
+    }
+    let sizes = if query.flag("size") { app.sizes(&kept).await? } else { Default::default() };
+    let rows = kept.iter().map(|c| view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied(), now));
+    ok(&rows.collect())
+}
+
+pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    ok(&app.inspect_container(&id, query.flag("size")).await?)
+}
+
+pub async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    app.start_container(&id).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    app.stop_container(&id, query.text("signal"), query.number("t")?).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn restart(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    app.restart_container(&id, query.text("signal"), query.number("t")?).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn kill(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let signal = query.maybe("signal").filter(|signal| !signal.is_empty()).unwrap_or("SIGKILL");
+    app.kill_container(&id, signal.to_owned()).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    app.pause_container(&id).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn unpause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    app.unpause_container(&id).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn rename(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    app.rename_container(&id, &query.text("name")).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    if query.flag("link") {
+        return Err(Failure::not_built("links are not built").into());
+    }
+    app.remove_container(&id, query.flag("force"), query.flag("v")).await?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub async fn resize(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let container = app.find_container(&id).await?;
+    let size = proto::TerminalSize {
+        id: container.id,
+        exec_id: String::new(),
+        height: query.number("h")?.unwrap_or(0),
+        width: query.number("w")?.unwrap_or(0),
+    };
+    app.node_call::<calls::Resize>(&container.node_id, &size).await?;
+    empty(StatusCode::OK)
+}
+
+/// The headers go out at once: the client starts the container when it has them.
+pub async fn wait(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let condition = match query.maybe("condition").unwrap_or("") {
+        "" | "not-running" => Condition::NotRunning,
+        "next-exit" => Condition::NextExit,
+        "removed" => Condition::Removed,
+        other => return Err(Failure::invalid(format!("invalid condition: \"{other}\"")).into()),
+    };
+    let changed = app.changed.subscribe();
+    let container = app.find_container(&id).await?;
+    let waited = app.wait_container(container, condition, changed);
+    let body = futures::stream::once(async move {
+        Ok::<_, std::convert::Infallible>(format!("{}\n", json!({"StatusCode": waited.await})))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    response.headers_mut().insert("Content-Type", HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+pub async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query, mut request: Request) -> Answer {
+    let container = app.find_container(&id).await?;
+    if view::status_of(&container).state() == ContainerState::Paused {
+        return Err(Failure::conflict(format!("container {id} is paused, unpause the container before attach")).into());
+    }
+    let upgrade = hijack::upgrade_of(&mut request);
+    let (ticket, pending) = hijack::ticket(&app);
+    let attach = proto::ContainerAttach {
+        id: container.id.clone(),
+        ticket: Some(ticket),
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        detach_keys: query.text("detachKeys"),
+    };
+    let call = app.node_call::<calls::ContainerAttach>(&container.node_id, &attach);
+    let accept = async { pending.accept().await.map_err(Failure::from) };
+    let (_, duplex) = tokio::try_join!(call, accept)?;
+    Ok(hijack::join(upgrade, duplex, content_type(&container)))
+}
+
+fn content_type(container: &metadata::Container) -> &'static str {
+    if view::spec_of(container).tty { hijack::RAW } else { hijack::MULTIPLEXED }
+}
+
+pub async fn logs(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let container = app.find_container(&id).await?;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(Failure::invalid("Bad parameters: you must choose at least one stream").into());
+    }
+    let (ticket, pending) = hijack::ticket(&app);
+    let logs = proto::ContainerLogs {
+        id: container.id.clone(),
+        ticket: Some(ticket),
+        follow: query.flag("follow"),
+        stdout,
+        stderr,
+        since_ns: nanoseconds(&query, "since")?,
+        until_ns: nanoseconds(&query, "until")?,
+        tail: query.maybe("tail").and_then(|tail| tail.parse().ok()).filter(|&n: &i64| n >= 0).unwrap_or(-1),
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+    };
+    stream(&app, &container, content_type(&container), pending, async |app, node| {
+        app.node_call::<calls::ContainerLogs>(node, &logs).await.map(drop)
+    })
+    .await
+}
+
+/// Unix seconds with a fraction, kept exact.
+fn nanoseconds(query: &Query, key: &str) -> Outcome<i64> {
+    let text = query.text(key);
+    if text.is_empty() || text == "0" {
+        return Ok(0);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let wrong = || Failure::invalid(format!("invalid value for \"{key}\": {text}"));
+    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
+    let fraction: i64 = format!("{fraction:0<9}").get(..9).and_then(|f| f.parse().ok()).ok_or_else(wrong)?;
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(fraction))
+}
+
+/// Streams what the node sends; the call itself may go on as long as the stream does.
+async fn stream(
+    app: &Arc<App>,
+    container: &metadata::Container,
+    content_type: &'static str,
+    pending: streams::Pending,
+    call: impl AsyncFnOnce(&App, &str) -> Outcome<()>,
+) -> Answer {
+    let called = call(app, &container.node_id);
+    let accepted = pending.accept();
+    tokio::pin!(called, accepted);
+    let duplex = tokio::select! {
+        done = &mut called => {
+            done?;
+            accepted.await?
+        }
+        duplex = &mut accepted => duplex?,
+    };
+    Ok(hijack::output(duplex.reader, content_type))
+}
+
+pub async fn export(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    let container = app.find_container(&id).await?;
+    let (ticket, pending) = hijack::ticket(&app);
+    let request = proto::ContainerExport { id: container.id.clone(), ticket: Some(ticket) };
+    let node = container.node_id.clone();
+    let call = tokio::spawn({
+        let app = app.clone();
+        async move { app.node_call::<calls::ContainerExport>(&node, &request).await }
+    });
+    match pending.accept().await {
+        Ok(duplex) => Ok(hijack::output(duplex.reader, "application/octet-stream")),
+        Err(error) => match call.await {
+            Ok(Err(failure)) => Err(failure.into()),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+fn stat_header(stat: &proto::PathStat) -> HeaderValue {
+    let json = json!({"name": stat.name, "size": stat.size, "mode": stat.mode, "mtime": engine_api::time(stat.mtime_ns), "linkTarget": stat.link_target});
+    let text = base64::engine::general_purpose::STANDARD.encode(json.to_string());
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn archive_path(query: &Query) -> Outcome<String> {
+    match query.text("path") {
+        path if path.is_empty() => Err(Failure::invalid("bad parameter: path cannot be empty")),
+        path => Ok(path),
+    }
+}
+
+pub async fn archive_stat(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let path = archive_path(&query)?;
+    let container = app.find_container(&id).await?;
+    let request = proto::ArchiveStat { id: container.id, path };
+    let stat = app.node_call::<calls::ArchiveStat>(&container.node_id, &request).await?;
+    let mut response = StatusCode::OK.into_response();
+    response.headers_mut().insert("X-Docker-Container-Path-Stat", stat_header(&stat));
+    Ok(response)
+}
+
+pub async fn archive_get(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let path = archive_path(&query)?;
+    let container = app.find_container(&id).await?;
+    let (ticket, pending) = hijack::ticket(&app);
+    let request = proto::ArchiveGet { id: container.id, path, ticket: Some(ticket) };
+    let call = app.node_call::<calls::ArchiveGet>(&container.node_id, &request);
+    let accept = async { pending.accept().await.map_err(Failure::from) };
+    let (stat, duplex) = tokio::try_join!(call, accept)?;
+    let mut response = hijack::output(duplex.reader, "application/x-tar");
+    response.headers_mut().insert("X-Docker-Container-Path-Stat", stat_header(&stat));
+    Ok(response)
+}
+
+pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query, body: Body) -> Answer {
+    let path = archive_path(&query)?;
+    let container = app.find_container(&id).await?;
+    let (ticket, pending) = hijack::ticket(&app);
+    let request = proto::ArchivePut {
+        id: container.id,
+        path,
+        ticket: Some(ticket),
+        no_overwrite_dir_non_dir: query.flag("noOverwriteDirNonDir"),
+        copy_uid_gid: query.flag("copyUIDGID"),
+    };
+    let sending = tokio::spawn(hijack::send_body(pending, body.into_data_stream()));
+    let done = app.node_call::<calls::ArchivePut>(&container.node_id, &request).await;
+    sending.abort();
+    done?;
+    empty(StatusCode::OK)
+}
+
+pub async fn top(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let container = app.find_container(&id).await?;
+    if !is_up(view::status_of(&container).state()) {
+        return Err(Failure::conflict(format!("container {} is not running", container.id)).into());
+    }
+    let request = proto::TopRequest { id: container.id, ps_args: query.text("ps_args") };
+    let top = app.node_call::<calls::ContainerTop>(&container.node_id, &request).await?;
+    let rows: Vec<Vec<String>> = top.processes.into_iter().map(|row| row.fields).collect();
+    ok(&json!({"Titles": top.titles, "Processes": rows}))
+}
+
+pub async fn changes(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    let container = app.find_container(&id).await?;
+    let mut all: Vec<Value> = Vec::new();
+    let mut after_path = String::new();
+    loop {
+        let request = proto::ChangesRequest { id: container.id.clone(), after_path };
+        let page = app.node_call::<calls::ContainerChanges>(&container.node_id, &request).await?;
+        after_path = page.changes.last().map(|change| change.path.clone()).unwrap_or_default();
+        all.extend(page.changes.into_iter().map(|change| json!({"Path": change.path, "Kind": change.kind})));
+        if !page.more || after_path.is_empty() {
+            break;
+        }
+    }
+    ok(&if all.is_empty() { Value::Null } else { all.into() })
+}
+
+pub async fn commit(State(app): State<Arc<App>>, query: Query, body: Bytes) -> Answer {
+    let name = match query.text("repo") {
+        repo if repo.is_empty() => None,
+        repo => {
+            let name: model::ImageRef = repo.parse()?;
+            Some(match query.text("tag") {
+                tag if tag.is_empty() => name,
+                tag => name.with_tag(&tag)?,
+            })
+        }
+    };
+    let commit = Commit {
+        name,
+        comment: query.text("comment"),
+        author: query.text("author"),
+        pause: query.flag_or("pause", true),
+        changes: query.all("changes"),
+        config: json_body(&body)?,
+    };
+    let id = app.commit(&query.text("container"), commit).await?;
+    Ok(json_with(StatusCode::CREATED, &json!({"Id": id})))
+}
+
+pub async fn prune(State(app): State<Arc<App>>) -> Answer {
+    ok(&app.prune_containers().await?)
+}

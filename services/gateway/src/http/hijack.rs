@@ -1,0 +1,93 @@
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures::{Stream, StreamExt as _};
+use http::{HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use streams::{Duplex, Pending, Reader, Writer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::app::{App, Outcome};
+
+pub const RAW: &str = "application/vnd.docker.raw-stream";
+pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+pub fn ticket(app: &App) -> (proto::Ticket, Pending) {
+    let (ticket, pending) = app.tickets.issue();
+    (proto::Ticket { secret: ticket.secret, address: ticket.address }, pending)
+}
+
+/// The connection under a request, if its client wants to take it over.
+pub fn upgrade_of(request: &mut Request) -> Option<OnUpgrade> {
+    let wanted = request.headers().contains_key(header::UPGRADE);
+    wanted.then(|| hyper::upgrade::on(request))
+}
+
+/// Answers 101 and joins the client's connection with the stream; without an upgrade the output is the body.
+pub fn join(upgrade: Option<OnUpgrade>, stream: Duplex, content_type: &'static str) -> Response {
+    let Some(upgrade) = upgrade else { return output(stream.reader, content_type) };
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(upgraded));
+            let Duplex { mut reader, writer } = stream;
+            let input = tokio::spawn(async move { pump(&mut from_client, writer).await });
+            while let Ok(Some(bytes)) = reader.next().await {
+                if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
+                    break;
+                }
+            }
+            let _ = to_client.shutdown().await;
+            input.abort();
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    response
+}
+
+async fn pump(from_client: &mut (impl tokio::io::AsyncRead + Unpin), mut writer: Writer) {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match from_client.read(&mut buffer).await {
+            Ok(0) => {
+                let _ = writer.finish().await;
+                return;
+            }
+            Ok(n) => {
+                if writer.send(bytes::Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// A stream's output as a response; one that breaks off breaks the response off too.
+pub fn output(reader: Reader, content_type: &'static str) -> Response {
+    let mut response = Response::new(Body::from_stream(reader.into_stream()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Sends a request's body over the stream that the other side dials back.
+pub async fn send_body(pending: Pending, body: impl Stream<Item = Result<bytes::Bytes, axum::Error>> + Send + Unpin) -> Outcome<()> {
+    // The reader is kept, so that the connection stays whole until the body is through.
+    let Duplex { reader: _reader, mut writer } = pending.accept().await?;
+    let mut body = body;
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            Ok(bytes) => writer.send(bytes).await?,
+            Err(error) => {
+                writer.fail(&format!("the client broke off: {error}")).await?;
+                return Ok(());
+            }
+        }
+    }
+    Ok(writer.finish().await?)
+}

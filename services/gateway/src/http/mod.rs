@@ -1,0 +1,150 @@
+//! The Docker Engine API over unix sockets and TCP: parses, calls `app`, and writes the answer in Docker's shapes.
+
+mod answer;
+mod builds;
+mod containers;
+mod exec;
+mod hijack;
+mod images;
+mod query;
+mod system;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, head, post};
+use http::{HeaderValue, StatusCode};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+
+/// Serves the API on `unix:///path` or `tcp://ip:port`.
+pub async fn listen(host: &str, app: Arc<App>) -> anyhow::Result<JoinHandle<()>> {
+    let router = routes(app);
+    let service = tower::service_fn(move |request: Request| {
+        let router = router.clone();
+        async move {
+            let response = match without_version(request) {
+                Ok(request) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+                Err(response) => *response,
+            };
+            Ok::<_, Infallible>(with_headers(response))
+        }
+    });
+    let make = axum::ServiceExt::<Request>::into_make_service(service);
+    if let Some(path) = host.strip_prefix("unix://") {
+        use std::os::unix::fs::PermissionsExt as _;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        return Ok(tokio::spawn(async move {
+            let _ = axum::serve(listener, make).await;
+        }));
+    }
+    let address = host.strip_prefix("tcp://").ok_or_else(|| anyhow::anyhow!("write unix:///PATH or tcp://IP:PORT"))?;
+    let listener = TcpListener::bind(address).await?;
+    Ok(tokio::spawn(async move {
+        let _ = axum::serve(listener, make).await;
+    }))
+}
+
+/// Takes `/v1.NN` off the path; a version that is not spoken is refused in Docker's words.
+fn without_version(mut request: Request) -> Result<Request, Box<Response>> {
+    let path_and_query = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    let Some(rest) = path_and_query.strip_prefix("/v") else { return Ok(request) };
+    let (version, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some(minor) = version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()) else { return Ok(request) };
+    let refusal = match minor {
+        0..24 => format!(
+            "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
+            engine_api::MIN_API_VERSION
+        ),
+        52.. => format!(
+            "client version {version} is too new. Maximum supported API version is {}",
+            engine_api::API_VERSION
+        ),
+        _ => {
+            if let Ok(uri) = if rest.is_empty() { "/" } else { rest }.parse() {
+                *request.uri_mut() = uri;
+            }
+            return Ok(request);
+        }
+    };
+    Err(Box::new(answer::Refusal(crate::app::Failure::invalid(refusal)).into_response()))
+}
+
+fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(engine_api::API_VERSION));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert("Server", HeaderValue::from_static(concat!("Boxyard/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    response
+}
+
+fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping).head(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/auth", post(system::auth))
+        .route("/events", get(system::events))
+        .route("/system/df", get(system::disk_usage))
+        .route("/networks", get(system::networks))
+        .route("/volumes", get(system::volumes))
+        .route("/images/json", get(images::list))
+        .route("/images/load", post(images::load))
+        .route("/images/get", get(images::save_many))
+        .route("/images/create", post(images::create))
+        .route("/images/prune", post(images::prune))
+        .route("/images/{*rest}", any(images::named))
+        .route("/build", post(builds::build))
+        .route("/build/prune", post(builds::prune))
+        .route("/commit", post(containers::commit))
+        .route("/containers/json", get(containers::list))
+        .route("/containers/create", post(containers::create))
+        .route("/containers/prune", post(containers::prune))
+        .route("/containers/{id}", axum::routing::delete(containers::remove))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/wait", post(containers::wait))
+        .route("/containers/{id}/attach", post(containers::attach))
+        .route("/containers/{id}/logs", get(containers::logs))
+        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/changes", get(containers::changes))
+        .route("/containers/{id}/export", get(containers::export))
+        .route("/containers/{id}/archive", head(containers::archive_stat).get(containers::archive_get).put(containers::archive_put))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/json", get(exec::inspect))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .fallback(system::unknown)
+        .method_not_allowed_fallback(system::unknown)
+        .with_state(app)
+}
+
+/// A body of one JSON line after the other.
+fn lines(stream: impl futures::Stream<Item = serde_json::Value> + Send + 'static) -> Response {
+    use futures::StreamExt as _;
+    let bytes = stream.map(|line| Ok::<_, Infallible>(format!("{line}\r\n")));
+    let mut response = Response::new(Body::from_stream(bytes));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert("Content-Type", HeaderValue::from_static("application/json"));
+    response
+}

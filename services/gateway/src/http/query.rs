@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::app::{Failure, Outcome};
+
+/// The query as it was sent: a key may come several times.
+pub struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        Ok(Self(pairs.map_or_else(|_| Vec::new(), |pairs| pairs.0)))
+    }
+}
+
+impl Query {
+    pub fn text(&self, key: &str) -> String {
+        self.maybe(key).unwrap_or_default().to_owned()
+    }
+
+    pub fn maybe(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    pub fn all(&self, key: &str) -> Vec<String> {
+        self.0.iter().filter(|(k, _)| k == key).map(|(_, v)| v.clone()).collect()
+    }
+
+    /// Docker's booleans: empty, 0, no, false and none are false.
+    pub fn flag(&self, key: &str) -> bool {
+        self.flag_or(key, false)
+    }
+
+    pub fn flag_or(&self, key: &str, absent: bool) -> bool {
+        let value = self.maybe(key).map(|value| value.trim().to_ascii_lowercase());
+        value.map_or(absent, |value| !matches!(value.as_str(), "" | "0" | "no" | "false" | "none"))
+    }
+
+    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Outcome<Option<T>> {
+        match self.maybe(key).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                Failure::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
+            }),
+        }
+    }
+
+    /// `filters`, either `{"key": {"value": true}}` or the old `{"key": ["value"]}`.
+    pub fn filters(&self) -> Outcome<BTreeMap<String, Vec<String>>> {
+        let text = self.maybe("filters").filter(|text| !text.is_empty()).unwrap_or("{}");
+        let wrong = || Failure::invalid("invalid filter");
+        let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+        let mut filters = BTreeMap::new();
+        for (key, values) in value.as_object().ok_or_else(wrong)? {
+            let values = match values {
+                Value::Object(map) => map.keys().cloned().collect(),
+                Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+                _ => return Err(wrong()),
+            };
+            filters.insert(key.clone(), values);
+        }
+        Ok(filters)
+    }
+}
+
+/// A JSON body; empty is null.
+pub fn json_body(bytes: &[u8]) -> Outcome<Value> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(bytes).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
+}

@@ -1,0 +1,97 @@
+//! The gateway: HTTP with the Docker Engine API in front, the bus behind. The only process that opens the database.
+//! It never touches layers and never runs containers.
+//!
+//! `http` parses a request and calls `app`, which decides and asks the other services; `calls` answers the bus.
+
+mod app;
+mod calls;
+mod http;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+#[command(name = "boxyard-gateway", version)]
+struct Config {
+    #[command(flatten)]
+    bus: service::BusArgs,
+    /// Folder of the database.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Where the API is served: `unix:///path` or `tcp://ip:port`; repeated for several.
+    #[arg(long, required = true)]
+    host: Vec<String>,
+    /// Where byte streams are dialled back to: `unix:/path` or `tcp:ip:port`.
+    #[arg(long)]
+    streams: String,
+    /// Address of the layer store, `http://ip:port`.
+    #[arg(long)]
+    store_url: String,
+    /// File with the layer store's token.
+    #[arg(long)]
+    token_file: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    service::init("gateway", &config.bus.log);
+    service::runtime()?.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let token = std::fs::read_to_string(&config.token_file)
+        .with_context(|| format!("reading {}", config.token_file.display()))?;
+    let db = metadata::Database::open(&config.data_dir).await?;
+    let bus = bus::Bus::connect(&bus::Config {
+        url: config.bus.nats_url.clone(),
+        user: config.bus.nats_user.clone(),
+        password_file: config.bus.nats_password_file.clone(),
+        name: "gateway".to_owned(),
+    })
+    .await?;
+    while let Err(error) = bus.ensure_streams().await {
+        tracing::warn!(%error, "waiting for the bus");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let tickets = streams::Tickets::listen(&config.streams).await?;
+    let store = distribution::Store::new(config.store_url.clone(), token.trim());
+    let app = app::App::new(db, bus.clone(), tickets, store);
+    let cancel = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::router(app.clone()));
+        async move { bus.serve(bus::Target::Gateway, router, cancel).await }
+    });
+    tokio::spawn(app::follow_events(app.clone(), cancel.clone()));
+    let alive = proto::Alive {
+        kind: "gateway".to_owned(),
+        id: "gateway".to_owned(),
+        version: service::VERSION.to_owned(),
+        pid: std::process::id(),
+        started_at_ms: metadata::now_ms(),
+        host: String::new(),
+        info: Vec::new(),
+    };
+    tokio::spawn({
+        let cancel = cancel.clone();
+        async move { bus.keep_alive(alive, cancel).await }
+    });
+    let mut listeners = Vec::new();
+    for host in &config.host {
+        listeners.push(http::listen(host, app.clone()).await.with_context(|| format!("listening on {host}"))?);
+    }
+    service::announce_ready();
+    service::shutdown_signal().await;
+    cancel.cancel();
+    for listener in listeners {
+        listener.abort();
+    }
+    for path in config.host.iter().filter_map(|host| host.strip_prefix("unix://")) {
+        // The next start replaces a socket that stays.
+        let _ = std::fs::remove_file(path);
+    }
+    let _ = serving.await;
+    Ok(())
+}
