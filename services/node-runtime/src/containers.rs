@@ -1,0 +1,100 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bus::Error;
+use prost::Message;
+use proto::{ContainerSpec, ContainerState, ContainerStatus, NodeEvent};
+use runtime::shim::Handle;
+
+use crate::node::{Node, lock};
+
+/// A container. Its folder holds spec.pb, status.pb, the overlay's upper, work and rootfs, the shim's files and the log.
+pub struct Container {
+    pub dir: PathBuf,
+    pub spec: Mutex<ContainerSpec>,
+    status: Mutex<ContainerStatus>,
+    /// One change at a time.
+    pub busy: tokio::sync::Mutex<()>,
+    pub shim: Mutex<Option<Arc<Handle>>>,
+    /// A person stopped it: no restart.
+    pub stopped: std::sync::atomic::AtomicBool,
+}
+
+impl Container {
+    pub fn new(dir: PathBuf, spec: ContainerSpec, status: ContainerStatus) -> Self {
+        Self {
+            dir,
+            spec: Mutex::new(spec),
+            status: Mutex::new(status),
+            busy: tokio::sync::Mutex::default(),
+            shim: Mutex::default(),
+            stopped: false.into(),
+        }
+    }
+
+    pub fn load(dir: &Path) -> std::io::Result<Self> {
+        let spec = ContainerSpec::decode(std::fs::read(dir.join("spec.pb"))?.as_slice())?;
+        let status = ContainerStatus::decode(std::fs::read(dir.join("status.pb"))?.as_slice())?;
+        Ok(Self::new(dir.to_owned(), spec, status))
+    }
+
+    pub fn spec(&self) -> ContainerSpec {
+        lock(&self.spec).clone()
+    }
+
+    pub fn status(&self) -> ContainerStatus {
+        lock(&self.status).clone()
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.status().state(), ContainerState::Running | ContainerState::Paused)
+    }
+
+    pub fn shim(&self) -> Option<Arc<Handle>> {
+        lock(&self.shim).clone()
+    }
+
+    /// Changes the status, on disk too.
+    pub fn change(&self, change: impl FnOnce(&mut ContainerStatus)) -> Result<(), Error> {
+        let mut status = lock(&self.status);
+        change(&mut status);
+        write(&self.dir.join("status.pb"), &status.encode_to_vec())
+    }
+}
+
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, bytes)
+        .and_then(|()| std::fs::rename(&draft, path))
+        .map_err(|e| Error::internal(format!("writing {}: {e}", path.display())))
+}
+
+impl Node {
+    pub async fn create(&self, spec: ContainerSpec) -> Result<Vec<NodeEvent>, Error> {
+        let id: model::ContainerId = spec.id.parse().map_err(|e| Error::invalid(format!("container id: {e}")))?;
+        let dir = self.machine_dir.join("containers").join(id.to_string());
+        if lock(&self.containers).contains_key(&spec.id) {
+            return Err(Error::new(model::ErrorKind::AlreadyExists, format!("container {id} exists")));
+        }
+        for folder in ["upper", "work", "rootfs", "shim", "bundle", "execs"] {
+            std::fs::create_dir_all(dir.join(folder))
+                .map_err(|e| Error::internal(format!("making {}: {e}", dir.display())))?;
+        }
+        let path = |name: &str| dir.join(name).display().to_string();
+        let status = ContainerStatus {
+            id: spec.id.clone(),
+            log_path: path("container.log"),
+            hosts_path: path("hosts"),
+            hostname_path: path("hostname"),
+            resolv_conf_path: path("resolv.conf"),
+            ..ContainerStatus::default()
+        };
+        write(&dir.join("spec.pb"), &spec.encode_to_vec())?;
+        write(&dir.join("status.pb"), &status.encode_to_vec())?;
+        let layers = crate::start::diff_ids(&spec)?;
+        self.snapshots.hold(&layers, &spec.id).map_err(|e| Error::new(e.kind(), e.to_string()))?;
+        let container = Arc::new(Container::new(dir, spec, status));
+        lock(&self.containers).insert(id.to_string(), container.clone());
+        Ok(vec![self.tell(&container, "create", &[])])
+    }
+}

@@ -1,0 +1,77 @@
+//! boxyard-node: keeps the containers of one machine. It must not know images' names, users or the Engine API.
+//!
+//! - [`node`] holds what is shared; [`containers`] is a container and its folder, the only truth about it;
+//! - [`start`] brings one up and takes it down again; [`attach`], [`logs`], [`exec`] connect clients;
+//! - [`handlers`] ties calls to these; [`rescan`] finds containers again after a restart.
+
+mod attach;
+mod config;
+mod containers;
+mod exec;
+mod handlers;
+mod logs;
+mod node;
+mod rescan;
+mod start;
+mod stop;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use prost_info::encoded;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::node::Node;
+
+/// Exists: the node stops its containers when it ends.
+const STOP_FILE: &str = "stop-containers";
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    service::init("node", &config.bus.log);
+    service::runtime().context("starting the runtime")?.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let bus = bus::Bus::connect(&bus::Config {
+        url: config.bus.nats_url.clone(),
+        user: config.bus.nats_user.clone(),
+        password_file: config.bus.nats_password_file.clone(),
+        name: format!("node {}", config.id),
+    })
+    .await
+    .context("connecting to the bus")?;
+    let node = Node::open(&config, bus.clone()).await?;
+    rescan::rescan(&node).await;
+    let cancel = CancellationToken::new();
+    let (serving, stop, id) = (bus.clone(), cancel.clone(), config.id.clone());
+    let router = handlers::router(&node);
+    let calls = tokio::spawn(async move { serving.serve(bus::Target::Node(id), router, stop).await });
+    let alive = proto::Alive {
+        kind: "node".to_owned(),
+        id: config.id.clone(),
+        version: service::VERSION.to_owned(),
+        pid: std::process::id(),
+        started_at_ms: runtime::wire::now_ns() / 1_000_000,
+        host: node.info().name,
+        info: encoded(&node.info()),
+    };
+    let stop = cancel.clone();
+    let beating = tokio::spawn(async move { bus.keep_alive(alive, stop).await });
+    tokio::spawn(rescan::hello(node.clone()));
+    service::announce_ready();
+    service::shutdown_signal().await;
+    if config.machine_dir.join(STOP_FILE).exists() {
+        stop::stop_all(&node).await;
+    }
+    cancel.cancel();
+    calls.await.context("the task that answers the bus")??;
+    beating.await.context("the task of the sign of life")
+}
+
+mod prost_info {
+    pub fn encoded(info: &proto::NodeInfo) -> Vec<u8> {
+        use prost::Message as _;
+        info.encode_to_vec()
+    }
+}

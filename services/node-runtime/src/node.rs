@@ -1,0 +1,139 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use bus::{Bus, Error};
+use proto::{NodeEvent, NodeInfo};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::containers::Container;
+
+/// What the handlers share.
+pub struct Node {
+    pub id: String,
+    pub instance: String,
+    pub machine_dir: PathBuf,
+    pub runtime_binary: PathBuf,
+    pub shim_binary: PathBuf,
+    pub snapshots: Arc<snapshots::Snapshots>,
+    pub store: distribution::Store,
+    pub network: network::Network,
+    pub bus: Bus,
+    pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    pub execs: Mutex<HashMap<String, Arc<crate::exec::Exec>>>,
+    epoch: u64,
+    seq: AtomicU64,
+    outbox: mpsc::UnboundedSender<NodeEvent>,
+}
+
+impl Node {
+    pub async fn open(config: &Config, bus: Bus) -> anyhow::Result<Arc<Self>> {
+        std::fs::create_dir_all(config.machine_dir.join("containers")).context("making the machine folder")?;
+        let machine_dir = config.machine_dir.canonicalize().context("opening the machine folder")?;
+        let token = std::fs::read_to_string(&config.token_file).context("reading the token file")?;
+        let network = network::Network::open(&config.instance, &machine_dir.join("network"))
+            .await
+            .context("making the network")?;
+        let (outbox, events) = mpsc::unbounded_channel();
+        let node = Arc::new(Self {
+            id: config.id.clone(),
+            instance: config.instance.clone(),
+            runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
+            shim_binary: config.shim_binary(),
+            snapshots: Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?),
+            store: distribution::Store::new(config.store_url.trim_end_matches('/'), token.trim()),
+            network,
+            bus: bus.clone(),
+            containers: Mutex::default(),
+            execs: Mutex::default(),
+            epoch: runtime::wire::now_ns() as u64,
+            seq: AtomicU64::new(0),
+            outbox,
+            machine_dir,
+        });
+        tokio::spawn(publish(bus, events));
+        Ok(node)
+    }
+
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        lock(&self.containers).get(id).cloned().ok_or_else(|| Error::not_found(format!("No such container: {id}")))
+    }
+
+    pub fn number(&self) -> (u64, u64) {
+        (self.epoch, self.seq.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// Numbers an event, and sends it on its way.
+    pub fn tell(&self, container: &Container, action: &str, attributes: &[(&str, String)]) -> NodeEvent {
+        self.send(container.status(), action, attributes)
+    }
+
+    /// The last event of a container.
+    pub fn tell_removed(&self, container: &Container) -> NodeEvent {
+        let status = proto::ContainerStatus { removed: true, ..container.status() };
+        self.send(status, "destroy", &[])
+    }
+
+    fn send(&self, status: proto::ContainerStatus, action: &str, attributes: &[(&str, String)]) -> NodeEvent {
+        let (epoch, seq) = self.number();
+        let event = NodeEvent {
+            node_id: self.id.clone(),
+            epoch,
+            seq,
+            time_ns: runtime::wire::now_ns(),
+            action: action.to_owned(),
+            attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            container: Some(status),
+            exec: None,
+        };
+        let _ = self.outbox.send(event.clone());
+        event
+    }
+
+    pub fn info(&self) -> NodeInfo {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let memory = read("/proc/meminfo");
+        let kib = memory.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let os = read("/etc/os-release");
+        let field = |name: &str| {
+            os.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim_matches('"').to_owned()
+        };
+        let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        NodeInfo {
+            id: self.id.clone(),
+            name: read("/proc/sys/kernel/hostname"),
+            version: service::VERSION.to_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            memory_bytes: kib * 1024,
+            kernel_version: read("/proc/sys/kernel/osrelease"),
+            operating_system: field("PRETTY_NAME="),
+            os_version: field("VERSION_ID="),
+            architecture: std::env::consts::ARCH.to_owned(),
+            runtime: self.runtime_binary.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            cgroup_version: if v2 { "2" } else { "1" }.to_owned(),
+            data_dir: self.machine_dir.display().to_string(),
+            bridge_subnet: self.network.subnet(),
+            bridge_gateway: self.network.gateway().to_string(),
+            bridge_name: self.network.bridge(),
+            epoch: self.epoch,
+            ..NodeInfo::default()
+        }
+    }
+}
+
+/// In order; an event is sent again until the stream has it.
+async fn publish(bus: Bus, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
+    while let Some(event) = events.recv().await {
+        while let Err(error) = bus.publish_event(&event).await {
+            tracing::warn!(%error, "an event could not be published yet");
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    }
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

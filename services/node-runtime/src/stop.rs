@@ -1,0 +1,148 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bus::Error;
+use nix::sys::signal::Signal;
+use proto::{ContainerRemove, ContainerState, ContainerStop, NodeEvent};
+use runtime::wire::Identity;
+
+use crate::containers::Container;
+use crate::node::{Node, lock};
+use crate::start::{runtime_error, snapshot};
+
+fn signal_number(text: &str, default: Signal) -> Result<i32, Error> {
+    if text.is_empty() {
+        return Ok(default as i32);
+    }
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<Signal>().map(|s| s as i32).map_err(|_| Error::invalid(format!("Invalid signal: {text}")))
+}
+
+async fn gone(container: &Container, limit: Option<Duration>) -> bool {
+    let begin = Instant::now();
+    while container.is_running() {
+        if limit.is_some_and(|limit| begin.elapsed() >= limit) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}
+
+impl Node {
+    pub async fn kill(&self, id: &str, signal: &str) -> Result<Vec<NodeEvent>, Error> {
+        let container = self.container(id)?;
+        let signal = signal_number(signal, Signal::SIGKILL)?;
+        let shim = container.shim().filter(|_| container.is_running());
+        let shim = shim.ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
+        if signal == Signal::SIGKILL as i32 {
+            container.stopped.store(true, Ordering::SeqCst);
+        }
+        shim.signal(signal).await.map_err(runtime_error)?;
+        Ok(vec![self.tell(&container, "kill", &[("signal", signal.to_string())])])
+    }
+
+    pub async fn stop(&self, request: &ContainerStop) -> Result<Vec<NodeEvent>, Error> {
+        let container = self.container(&request.id)?;
+        container.stopped.store(true, Ordering::SeqCst);
+        let Some(shim) = container.shim().filter(|_| container.is_running()) else {
+            return Err(Error::new(model::ErrorKind::NotModified, "container is already stopped"));
+        };
+        let spec = container.spec();
+        let text = if request.signal.is_empty() { &spec.stop_signal } else { &request.signal };
+        let signal = signal_number(text, Signal::SIGTERM)?;
+        let default = if spec.stop_timeout_seconds == 0 { 10 } else { spec.stop_timeout_seconds as i32 };
+        let seconds = request.timeout_seconds.unwrap_or(default);
+        let _ = shim.signal(signal).await;
+        let mut events = vec![self.tell(&container, "kill", &[("signal", signal.to_string())])];
+        let limit = u64::try_from(seconds).ok().map(Duration::from_secs);
+        if !gone(&container, limit).await {
+            let _ = shim.signal(Signal::SIGKILL as i32).await;
+            events.push(self.tell(&container, "kill", &[("signal", "9".to_owned())]));
+            gone(&container, None).await;
+        }
+        events.push(self.tell(&container, "stop", &[]));
+        Ok(events)
+    }
+
+    pub async fn restart(self: &Arc<Self>, request: &ContainerStop) -> Result<Vec<NodeEvent>, Error> {
+        let mut events = match self.stop(request).await {
+            Err(error) if error.kind() != model::ErrorKind::NotModified => return Err(error),
+            stopped => stopped.unwrap_or_default(),
+        };
+        events.extend(self.start(&request.id).await?);
+        events.push(self.tell(&*self.container(&request.id)?, "restart", &[]));
+        Ok(events)
+    }
+
+    pub async fn remove(&self, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
+        let container = self.container(&request.id)?;
+        container.stopped.store(true, Ordering::SeqCst);
+        if container.is_running() {
+            if !request.force {
+                return Err(Error::conflict(format!(
+                    "cannot remove container {:?}: container is running: stop the container before removing or force \
+                     remove",
+                    container.spec().name
+                )));
+            }
+            self.kill(&request.id, "KILL").await?;
+            gone(&container, None).await;
+        }
+        let _busy = container.busy.lock().await;
+        // A shim that a client joined and that never started.
+        let idle = lock(&container.shim).take();
+        if let Some(idle) = idle {
+            retire(&idle).await;
+        }
+        self.take_down(&container).await;
+        self.snapshots.release(&request.id).map_err(snapshot)?;
+        let trash = container.dir.clone();
+        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(trash))
+            .await
+            .map_err(|e| Error::internal(e.to_string()))?
+            .map_err(|e| Error::internal(format!("removing a container's folder: {e}")))?;
+        lock(&self.containers).remove(&request.id);
+        Ok(vec![self.tell_removed(&container)])
+    }
+
+    pub async fn pause(&self, id: &str, freeze: bool) -> Result<Vec<NodeEvent>, Error> {
+        let container = self.container(id)?;
+        let wanted = if freeze { ContainerState::Running } else { ContainerState::Paused };
+        if container.status().state() != wanted {
+            let is = if freeze { "not running" } else { "not paused" };
+            return Err(Error::conflict(format!("Container {id} is {is}")));
+        }
+        let group = runtime::cgroup::Cgroup::new(&self.cgroup(id));
+        if freeze { group.freeze() } else { group.thaw() }.map_err(runtime_error)?;
+        let state = if freeze { ContainerState::Paused } else { ContainerState::Running };
+        container.change(|status| status.set_state(state))?;
+        Ok(vec![self.tell(&container, if freeze { "pause" } else { "unpause" }, &[])])
+    }
+}
+
+pub async fn stop_all(node: &Arc<Node>) {
+    let ids: Vec<String> = lock(&node.containers).keys().cloned().collect();
+    let stops = ids.into_iter().map(|id| {
+        let node = node.clone();
+        async move {
+            let _ = node.stop(&ContainerStop { id, signal: String::new(), timeout_seconds: Some(10) }).await;
+        }
+    });
+    futures::future::join_all(stops).await;
+}
+
+/// Ends a shim whose container never started; it is known by pid, start time and boot id.
+async fn retire(shim: &runtime::shim::Handle) {
+    let file = shim.dir().join(runtime::wire::IDENTITY_FILE);
+    let identity = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
+    if let Some(identity) = identity.filter(Identity::is_alive) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(identity.pid), Signal::SIGKILL);
+        shim.wait_gone().await;
+    }
+}
