@@ -1,7 +1,6 @@
 //! A real registry-sync between a real NATS and a real layer store: load, save, load again.
 //!
-//! Needs `nats-server` on PATH and a built `boxyard-layer-store` beside the test's registry-sync; says so and passes
-//! over where one is missing.
+//! Needs `nats-server` on PATH and a built `boxyard-layer-store` beside the test's registry-sync; `make test` sees to both.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -45,15 +44,10 @@ fn start(binary: &Path, args: &[String]) -> Child {
 }
 
 impl Engine {
-    async fn start() -> Option<Self> {
+    async fn start() -> Self {
         let sync = PathBuf::from(env!("CARGO_BIN_EXE_boxyard-registry-sync"));
         let store = sync.with_file_name("boxyard-layer-store");
-        let nats =
-            std::env::split_paths(&std::env::var_os("PATH")?).map(|p| p.join("nats-server")).find(|p| p.exists());
-        let (Some(nats), true) = (nats, store.exists()) else {
-            eprintln!("skipped: nats-server or boxyard-layer-store is missing");
-            return None;
-        };
+        let nats = PathBuf::from("nats-server");
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name).display().to_string();
         std::fs::write(at("token"), "secret").expect("written");
@@ -86,7 +80,7 @@ impl Engine {
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-        Some(Self { bus, tickets, lease: lease.expect("the store answers"), children, _folder: folder })
+        Self { bus, tickets, lease: lease.expect("the store answers"), children, _folder: folder }
     }
 
     async fn load(&self, archive: Vec<u8>) -> Result<Vec<proto::LoadedImage>, bus::Error> {
@@ -155,7 +149,7 @@ fn config_of(diff_ids: &[&Digest]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_go_in_and_out() {
-    let Some(engine) = Engine::start().await else { return };
+    let engine = Engine::start().await;
     let big: Vec<u8> = (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (small_layer, big_layer) = (tar_of(&[("etc/hello", b"hello")]), tar_of(&[("big", &big)]));
     let (small_id, big_id) = (Digest::of(&small_layer), Digest::of(&big_layer));
@@ -249,7 +243,7 @@ async fn archives_go_in_and_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_archives_are_refused_in_words() {
-    let Some(engine) = Engine::start().await else { return };
+    let engine = Engine::start().await;
     let layer = tar_of(&[("a", b"a")]);
     let config = config_of(&[&Digest::of(&layer)]);
     let lie = config_of(&[&Digest::of(b"other")]);
