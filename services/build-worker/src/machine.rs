@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use snapshots::Snapshots;
 
 use crate::failure::{Doing as _, Failure};
+use crate::network::Networks;
 
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -17,7 +18,7 @@ pub struct Machine {
     pub runtime_root: PathBuf,
     /// One folder for each build in progress.
     pub builds: PathBuf,
-    pub networks: crate::network::Networks,
+    pub networks: Networks,
 }
 
 static STEPS: AtomicU64 = AtomicU64::new(0);
@@ -40,7 +41,7 @@ pub fn owner(build_id: &str) -> String {
 }
 
 /// Removes what a killed worker left: its steps' processes are dead, since each shim watches its worker.
-pub async fn sweep(builds: &Path, snapshots: &Snapshots) -> Result<(), Failure> {
+pub async fn sweep(builds: &Path, snapshots: &Snapshots, networks: &Networks) -> Result<(), Failure> {
     let reading = || format!("reading {}", builds.display());
     std::fs::create_dir_all(builds).doing(reading)?;
     for build in std::fs::read_dir(builds).doing(reading)? {
@@ -51,6 +52,7 @@ pub async fn sweep(builds: &Path, snapshots: &Snapshots) -> Result<(), Failure> 
                 shim.wait_gone().await;
             }
         }
+        networks.sweep(&path).await?;
         for mount in mounts_under(&path).into_iter().rev() {
             snapshots::unmount(&mount).map_err(Failure::internal)?;
         }

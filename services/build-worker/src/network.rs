@@ -1,19 +1,31 @@
 //! The network of a step's container.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use network::{Endpoint, Network};
 use runtime::bundle::{Mount, Namespace};
+use tokio::sync::OnceCell;
 
 use crate::builder::bind;
 use crate::failure::{Doing as _, Failure};
 
-/// The networks that steps may join.
-#[derive(Clone, Debug, Default)]
-pub struct Networks {}
+/// Names of the containers that a build has in the bridge network, for a sweep after a kill.
+const NOTES: &str = "endpoints";
+
+/// The networks that steps may join. The bridge is set up by the first that needs it.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    instance: String,
+    state_dir: PathBuf,
+    bridge: Arc<OnceCell<Network>>,
+}
 
 /// One step's place in a network, until [`Networks::leave`].
 #[derive(Debug)]
 pub struct StepNetwork {
+    container_id: String,
     kind: Kind,
 }
 
@@ -21,52 +33,101 @@ pub struct StepNetwork {
 enum Kind {
     Host,
     None,
+    Bridge { endpoint: Endpoint, note: PathBuf },
 }
 
 impl Networks {
-    /// `host`, `none`, or the default: the bridge.
-    pub async fn join(&self, mode: &str, _container_id: &str) -> Result<StepNetwork, Failure> {
+    /// `state_dir` is shared with the other processes of the machine.
+    pub fn new(instance: &str, state_dir: PathBuf) -> Self {
+        Self { instance: instance.to_owned(), state_dir, bridge: Arc::default() }
+    }
+
+    /// `host`, `none`, or the default: the bridge. What is joined is noted in the build's folder.
+    pub async fn join(&self, mode: &str, container_id: &str, build: &Path) -> Result<StepNetwork, Failure> {
         let kind = match mode {
             "host" => Kind::Host,
             "none" => Kind::None,
-            "" | "default" | "bridge" => Kind::Host,
+            "" | "default" | "bridge" => {
+                let notes = build.join(NOTES);
+                let note = notes.join(container_id);
+                std::fs::create_dir_all(&notes)
+                    .and_then(|()| std::fs::write(&note, ""))
+                    .doing(|| format!("writing {}", note.display()))?;
+                let endpoint = self.bridge().await?.attach(container_id).await.map_err(Failure::internal)?;
+                Kind::Bridge { endpoint, note }
+            }
             other => return Err(Failure::user(format!("network mode {other:?} is not supported in builds"))),
         };
-        Ok(StepNetwork { kind })
+        Ok(StepNetwork { container_id: container_id.to_owned(), kind })
     }
 
-    pub async fn leave(&self, _network: StepNetwork) {}
+    /// Takes the endpoint away, in the background: the next step need not wait for it.
+    pub fn leave(&self, step: StepNetwork) {
+        let Kind::Bridge { note, .. } = step.kind else { return };
+        let networks = self.clone();
+        tokio::spawn(async move {
+            match networks.detach(&step.container_id).await {
+                Ok(()) => drop(std::fs::remove_file(note)),
+                Err(error) => tracing::warn!(%error, container_id = %step.container_id, "a network endpoint stays"),
+            }
+        });
+    }
+
+    /// Takes away what a killed worker's steps had.
+    pub async fn sweep(&self, build: &Path) -> Result<(), Failure> {
+        let Ok(notes) = std::fs::read_dir(build.join(NOTES)) else { return Ok(()) };
+        for note in notes.flatten() {
+            self.detach(&note.file_name().to_string_lossy()).await?;
+        }
+        Ok(())
+    }
+
+    async fn detach(&self, container_id: &str) -> Result<(), Failure> {
+        self.bridge().await?.detach(container_id).await.map_err(Failure::internal)
+    }
+
+    async fn bridge(&self) -> Result<&Network, Failure> {
+        self.bridge
+            .get_or_try_init(|| Network::open(&self.instance, &self.state_dir))
+            .await
+            .map_err(|error| Failure::internal(format!("the bridge network: {error}")))
+    }
 }
 
 impl StepNetwork {
     pub fn namespace(&self) -> Namespace {
-        match self.kind {
+        match &self.kind {
             Kind::Host => Namespace::Host,
             Kind::None => Namespace::Private,
+            Kind::Bridge { endpoint, .. } => Namespace::Path(endpoint.netns_path.clone()),
         }
     }
 
-    /// The host's name in its own network, else the container's.
-    pub fn hostname(&self, container_id: &str) -> String {
-        let own = || model::short_id(container_id).to_owned();
+    /// The machine's name in its own network, else the container's.
+    pub fn hostname(&self) -> String {
+        let own = || model::short_id(&self.container_id).to_owned();
         match self.kind {
             Kind::Host => nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(own),
-            Kind::None => own(),
+            Kind::None | Kind::Bridge { .. } => own(),
         }
     }
 
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, written into `folder`, as mounts.
-    pub fn files(&self, folder: &Path, extra_hosts: &[String], container_id: &str) -> Result<Vec<Mount>, Failure> {
-        let hostname = self.hostname(container_id);
+    pub fn files(&self, folder: &Path, extra_hosts: &[String]) -> Result<Vec<Mount>, Failure> {
+        let hostname = self.hostname();
         let mut hosts = String::from(HOSTS);
-        for extra in extra_hosts {
-            if let Some((name, address)) = extra.split_once([':', '=']) {
-                hosts.push_str(&format!("{address}\t{name}\n"));
-            }
+        for (name, address) in extra_hosts.iter().filter_map(|extra| extra.split_once([':', '='])) {
+            hosts.push_str(&format!("{address}\t{name}\n"));
         }
-        let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        if let Kind::Bridge { endpoint, .. } = &self.kind {
+            hosts.push_str(&format!("{}\t{hostname}\n", endpoint.ip));
+        }
+        let mut resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        if !matches!(self.kind, Kind::Host) {
+            resolv = reachable_servers(&resolv);
+        }
         let write = |name: &str, text: &str| -> Result<Mount, Failure> {
-            let path: PathBuf = folder.join(name);
+            let path = folder.join(name);
             std::fs::write(&path, text).doing(|| format!("writing {}", path.display()))?;
             Ok(bind(path, format!("/etc/{name}")))
         };
@@ -76,3 +137,32 @@ impl StepNetwork {
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
     ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+/// Docker's choice where the machine's own servers listen on loopback only.
+const PUBLIC_SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
+
+/// A resolv.conf without the servers that cannot be reached from another network namespace.
+fn reachable_servers(text: &str) -> String {
+    let address = |line: &str| -> Option<IpAddr> {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()?.split('%').next()?.parse().ok())?
+    };
+    let kept: Vec<&str> = text.lines().filter(|line| !address(line).is_some_and(|ip| ip.is_loopback())).collect();
+    let mut lines: Vec<String> = kept.iter().map(|line| (*line).to_owned()).collect();
+    if !kept.iter().any(|line| address(line).is_some()) {
+        lines.extend(PUBLIC_SERVERS.map(|server| format!("nameserver {server}")));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_on_loopback_are_left_out() {
+        let text = "search x\nnameserver 127.0.0.53\nnameserver 10.0.0.1\noptions edns0\n";
+        assert_eq!(reachable_servers(text), "search x\nnameserver 10.0.0.1\noptions edns0\n");
+        assert_eq!(reachable_servers("nameserver ::1\n"), "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+    }
+}

@@ -80,14 +80,15 @@ impl Worker {
             .with_context(|| format!("reading the store's token {}", config.token_file.display()))?;
         let snapshots = Snapshots::open(config.machine_dir.join("snapshots"))?;
         let builds = config.data_dir.join("b");
-        machine::sweep(&builds, &snapshots).await?;
+        let networks = Networks::new(&config.instance, config.machine_dir.join("network"));
+        machine::sweep(&builds, &snapshots, &networks).await?;
         let machine = Machine {
             instance: config.instance.clone(),
             runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
             shim_binary: config.shim_binary(),
             runtime_root: config.data_dir.join("oci"),
             builds: builds.canonicalize()?,
-            networks: Networks::default(),
+            networks,
         };
         let store = Store::new(config.store_url.clone(), token);
         Ok(Self { bus, store, snapshots, machine, id: config.id.clone(), running: Arc::default() })

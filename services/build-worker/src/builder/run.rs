@@ -58,11 +58,21 @@ impl Builder {
         let id = container_id();
         self.print_running(&id).await?;
         let env = stage.config.env.iter().cloned().chain(pairs.iter().map(|(n, v)| format!("{n}={v}"))).collect();
-        let network = self.machine.networks.join(&mode, &id).await?;
+        let build = self.machine.build_folder(&self.build_id);
+        let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
+        let (tree, network) = match (tree, network) {
+            (Ok(tree), Ok(network)) => (tree, network),
+            (Err(error), network) => {
+                if let Ok(network) = network {
+                    self.machine.networks.leave(network);
+                }
+                return Err(error);
+            }
+            (Ok(_), Err(error)) => return Err(error),
+        };
         let task = Task { id: &id, args, env, network };
-        let tree = Tree::mount(self, stage).await?;
         let ran = self.run_task(stage, &tree, &task).await;
-        self.machine.networks.leave(task.network).await;
+        self.machine.networks.leave(task.network);
         let code = match ran {
             Ok((0, artefacts)) => {
                 tree.unmount()?;
@@ -84,7 +94,7 @@ impl Builder {
     async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<(i32, Artefacts), Failure> {
         let bundle = tree.folder().join("b");
         let cgroup_path = format!("/boxyard-{}/{}", self.machine.instance, task.id);
-        let (root, files) = (tree.root(), task.network.files(tree.folder(), &self.options.extra_hosts, task.id)?);
+        let (root, files) = (tree.root(), task.network.files(tree.folder(), &self.options.extra_hosts)?);
         let targets: Vec<String> = files.iter().map(|mount| mount.target.clone()).collect();
         let artefacts =
             blocking(move || Artefacts::prepare(&root, &targets).doing(|| "preparing a step's root".to_owned()))
@@ -149,7 +159,7 @@ impl Builder {
         let resources = self.options.resources.clone().unwrap_or_default();
         Ok(BundleSpec {
             rootfs: tree.root(),
-            hostname: task.network.hostname(task.id),
+            hostname: task.network.hostname(),
             process: ProcessSpec {
                 args: task.args.clone(),
                 env: task.env.clone(),
