@@ -32,7 +32,7 @@ async fn output_and_cache(farm: &Farm) {
     assert_eq!(lines[6], lines[5].replace(" ---> Running in", "Removing intermediate container"));
     first.says("hello\n").says("\x1b[91moops\n\x1b[0m");
     let image = first.image.as_ref().expect("an image");
-    assert_eq!(first.aux, [image.id.clone()]);
+    assert_eq!(first.aux, std::slice::from_ref(&image.id));
     first.says(&format!("Successfully built {}\nSuccessfully tagged made:latest\n", &image.id[7..19]));
     assert_eq!(first.config().author, "shilps");
     assert_eq!(
@@ -205,6 +205,7 @@ async fn a_cancelled_build_leaves_nothing() {
     let context = context("FROM busybox\nRUN echo started; sleep 1000\n");
     let id = farm.enqueue(&context, proto::BuildOptions::default()).await;
     farm.wait_for(&id, "started\n").await;
+    wait_until_running("sleep 1000").await;
     let asked = Instant::now();
     farm.cancel(&id).await;
     farm.follow(&id).await.fails("the build was cancelled");
@@ -219,7 +220,8 @@ async fn a_killed_worker_leaves_no_process_and_its_next_start_sweeps() {
     let context = context("FROM busybox\nRUN echo started; sleep 1001\n");
     let id = farm.enqueue(&context, proto::BuildOptions::default()).await;
     farm.wait_for(&id, "started\n").await;
-    assert!(is_running("sleep 1001") && !farm.mounts().is_empty());
+    wait_until_running("sleep 1001").await;
+    assert!(!farm.mounts().is_empty());
     farm.restart_worker();
     farm.build("FROM busybox\nRUN echo next\n", &[]).await.built().says("next\n");
     assert!(!is_running("sleep 1001"));
@@ -234,6 +236,15 @@ fn context(dockerfile: &str) -> Vec<u8> {
     header.set_mode(0o644);
     tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).expect("entry");
     tar.into_inner().expect("a tar")
+}
+
+async fn wait_until_running(command: &str) {
+    let wait = async {
+        while !is_running(command) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the step's process runs");
 }
 
 fn is_running(command: &str) -> bool {
