@@ -17,7 +17,7 @@ pub enum Failure {
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
     #[error(transparent)]
-    Bus(#[from] bus::Error),
+    Bus(bus::Error),
     #[error("{0}")]
     Internal(String),
 }
@@ -54,5 +54,15 @@ impl<T> Doing<T> for io::Result<T> {
 impl From<dockerfile::Error> for Failure {
     fn from(error: dockerfile::Error) -> Self {
         Self::User(error.to_string())
+    }
+}
+
+impl From<bus::Error> for Failure {
+    /// The gateway says with a conflict that the build has another holder.
+    fn from(error: bus::Error) -> Self {
+        match error.kind() {
+            model::ErrorKind::Conflict => Self::Lost,
+            _ => Self::Bus(error),
+        }
     }
 }
