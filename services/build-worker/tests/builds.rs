@@ -108,7 +108,7 @@ async fn copying(farm: &Farm) {
             "unable to convert uid/gid chown string to host mapping: can't find uid for user no: no such user: no",
         ),
         ("COPY http://x/y /x", "COPY failed: source can't be a URL for COPY"),
-        ("RUN touch /x\nCOPY d /x", "failed to copy files: /x: not a directory"),
+        ("RUN touch /x\nCOPY d /x", "failed to copy files: failed to copy directory: mkdir /x: not a directory"),
     ] {
         farm.build(&format!("FROM busybox\n{instruction}\n"), &files).await.fails(error);
     }

@@ -249,7 +249,9 @@ impl Work {
         let reading = |error| failed(&item.path, error);
         let stat = transfer.from.stat(&item.path).map_err(reading)?;
         if is_dir(&stat) {
-            return transfer.folder(&item.path, &self.destination).map_err(|error| failed(&self.destination, error));
+            return transfer
+                .folder(&item.path, &self.destination)
+                .map_err(|error| failed_doing("failed to copy directory: mkdir ", &self.destination, error));
         }
         let mut file = transfer.from.read(&item.path).map_err(reading)?;
         if unpack && archive::is_archive(&mut file).map_err(reading)? {
@@ -261,7 +263,13 @@ impl Work {
             });
         }
         let target = self.target(transfer.to, &item.name);
-        transfer.file(&item.path, &target).map_err(|error| failed(&target, error))
+        transfer.file(&item.path, &target).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotADirectory => {
+                let parent = target.parent().unwrap_or(Path::new(""));
+                failed_doing("failed to create new directory: mkdir ", parent, error)
+            }
+            _ => failed(&target, error),
+        })
     }
 
     /// Where a file goes: into a folder under its name, else to exactly the path that is written.
@@ -279,11 +287,15 @@ impl Work {
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Failure {
+    failed_doing("", path, error)
+}
+
+fn failed_doing(what: &str, path: &Path, error: std::io::Error) -> Failure {
     let why = match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
         None => error.to_string(),
     };
-    Failure::user(format!("failed to copy files: {}: {why}", Path::new("/").join(path).display()))
+    Failure::user(format!("failed to copy files: {what}{}: {why}", Path::new("/").join(path).display()))
 }
 
 /// An error with its causes, on one line.

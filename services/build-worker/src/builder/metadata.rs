@@ -43,8 +43,6 @@ impl Builder {
         if self.look_up(stage, &command).await? {
             return Ok(());
         }
-        let container = container_id();
-        self.print_running(&container).await?;
         let tree = Tree::mount(self, stage).await?;
         let root = tree.root();
         blocking(move || {
@@ -58,6 +56,8 @@ impl Builder {
             })
         })
         .await?;
+        let container = container_id();
+        self.print_running(&container).await?;
         let layer = tree.into_layer(self, stage).await?;
         self.record(stage, &command, layer).await?;
         self.print_removed(&container).await

@@ -78,11 +78,6 @@ impl Builder {
             if !stage.image_id.is_empty() {
                 self.log.aux(&stage.image_id).await?;
             }
-            if let Some(name) = &stage.name
-                && progress.stages.iter().any(|other| other.name.as_ref() == Some(name))
-            {
-                return Err(Failure::user(format!("{name} stage name already used")));
-            }
             progress.stages.push(stage);
         }
         let unused = progress.arguments.unused();
@@ -120,6 +115,11 @@ impl Builder {
         progress.arguments.next_stage();
         let mut state = self.begin(progress, &stage).await?;
         self.print_image(&state).await?;
+        if let Some(name) = &state.name
+            && progress.stages.iter().any(|other| other.name.as_ref() == Some(name))
+        {
+            return Err(Failure::user(format!("{name} stage name already used")));
+        }
         for instruction in &stage.instructions {
             self.announce(progress, &instruction.original).await?;
             self.dispatch(progress, &mut state, instruction).await?;

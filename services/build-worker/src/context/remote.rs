@@ -59,12 +59,15 @@ fn file_name(url: &str) -> Option<String> {
 }
 
 /// reqwest says what it did; why it failed is in the causes.
-fn causes(error: &dyn std::error::Error) -> String {
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(cause) = last.source() {
         last = cause;
     }
-    last.to_string()
+    match last.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => last.to_string(),
+    }
 }
 
 #[cfg(test)]
