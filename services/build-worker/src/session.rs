@@ -1,6 +1,7 @@
 //! One build, from its lease to its end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{Target, calls};
@@ -8,7 +9,7 @@ use model::{ErrorKind, short_id};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::builder::Builder;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::failure::{Doing as _, Failure};
 use crate::layers::{Layers, blocking};
 use crate::log::Log;
@@ -77,9 +78,12 @@ impl Session {
             let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
             let blobs = self.worker.bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
             let layers = Layers::new(self.worker.snapshots.clone(), store.clone(), blobs.id, owner);
-            let context = tokio::select! {
-                () = halt.cancelled() => return Err(Failure::Cancelled),
-                context = Context::fetch(&store, options, folder.join("context")) => context?,
+            let context = match self.worker.contexts.find(&context::key(options)) {
+                Some(kept) => kept,
+                None => tokio::select! {
+                    () = halt.cancelled() => return Err(Failure::Cancelled),
+                    context = Context::fetch(&store, options, folder.join("context")) => Arc::new(context?),
+                },
             };
             Ok((layers, context))
         };
@@ -123,6 +127,10 @@ impl Session {
         let lease = proto::Lease { id: builder.layers.lease.clone() };
         if let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
             tracing::debug!(%error, "the blobs' lease runs out by itself");
+        }
+        let (contexts, context) = (self.worker.contexts.clone(), builder.context.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || contexts.keep(&context)).await {
+            tracing::warn!(%error, "a context could not be kept");
         }
         built.map_err(|error| (builder.log, error))
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::context::kept::Kept;
 use crate::machine::{self, Machine};
 use crate::network::Networks;
 use crate::session::Session;
@@ -27,6 +28,7 @@ pub struct Worker {
     pub store: Store,
     pub snapshots: Snapshots,
     pub machine: Machine,
+    pub contexts: Arc<Kept>,
     pub id: String,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
@@ -90,8 +92,9 @@ impl Worker {
             builds: builds.canonicalize()?,
             networks,
         };
+        let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
         let store = Store::new(config.store_url.clone(), token);
-        Ok(Self { bus, store, snapshots, machine, id: config.id.clone(), running: Arc::default() })
+        Ok(Self { bus, store, snapshots, machine, contexts, id: config.id.clone(), running: Arc::default() })
     }
 
     fn router(&self) -> Router {

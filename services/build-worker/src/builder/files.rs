@@ -1,6 +1,7 @@
 //! COPY and ADD.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dockerfile::Copy;
 
@@ -8,12 +9,12 @@ use super::stage::Stage;
 use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::archive;
-use crate::context::remote;
+use crate::context::{Context, remote};
 use crate::copy::hash::{self, Rules};
 use crate::copy::owner;
 use crate::copy::sources::Tree as Sources;
 use crate::copy::transfer::Transfer;
-use crate::failure::Failure;
+use crate::failure::{Doing as _, Failure};
 use crate::image;
 use crate::layers::blocking;
 use crate::rooted::{Owner, Root, clean, is_dir};
@@ -40,14 +41,14 @@ enum Origin {
 
 /// Where files come from: the context's folder, or another image's mounted root.
 enum From {
-    Context(PathBuf),
+    Context(Arc<Context>),
     Image(Tree),
 }
 
 impl From {
     fn root(&self) -> PathBuf {
         match self {
-            Self::Context(folder) => folder.clone(),
+            Self::Context(context) => context.folder.clone(),
             Self::Image(tree) => tree.root(),
         }
     }
@@ -105,7 +106,7 @@ impl Builder {
     /// `--from`: an earlier stage by number or name, else an image.
     async fn copy_from(&self, progress: &Progress, from: Option<&str>) -> Result<From, Failure> {
         let Some(from) = from else {
-            return Ok(From::Context(self.context.folder.clone()));
+            return Ok(From::Context(self.context.clone()));
         };
         let invalid = |why: String| Failure::user(format!("invalid from flag value {from}: {why}"));
         let by_name = progress.stages.iter().find(|stage| stage.name.as_deref() == Some(&from.to_lowercase()));
@@ -171,10 +172,11 @@ async fn find(
                 Err(why) => return Ok(Err(why)),
             };
             for path in paths {
-                hashes.push(
-                    hash::of(&root, &path, rules)
-                        .map_err(|error| Failure::user(format!("reading {}: {error}", path.display())))?,
-                );
+                let hash = match &from {
+                    From::Context(context) => context.hash(&root, &path),
+                    From::Image(_) => hash::of(&root, &path, rules),
+                };
+                hashes.push(hash.doing(|| format!("reading {}", path.display()))?);
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 items.push(Item { path, name, origin: Origin::Tree });
             }

@@ -17,6 +17,8 @@ mod stage;
 mod steps;
 mod tree;
 
+use std::sync::Arc;
+
 use bus::Bus;
 use dockerfile::{Instruction, Kind, Lexer};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,7 @@ pub struct Builder {
     pub bus: Bus,
     pub log: Log,
     pub layers: Layers,
-    pub context: Context,
+    pub context: Arc<Context>,
     pub machine: Machine,
     pub cancel: CancellationToken,
 }

@@ -1,15 +1,19 @@
 //! The build context: fetched, unpacked into a folder of its own, and its Dockerfile read.
 
 pub mod git;
+pub mod kept;
 pub mod remote;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use distribution::Store;
 use dockerfile::Ignore;
 use snapshots::UnpackOptions;
 
 use crate::archive::decompress;
+use crate::copy::hash;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
 use crate::rooted::{self, Place, Root, clean, is_dir};
@@ -18,11 +22,28 @@ const DOCKERFILE: &str = "Dockerfile";
 const IGNORE_FILE: &str = ".dockerignore";
 const TEXT_LIMIT_BYTES: u64 = 4 << 20;
 
-/// An unpacked context.
+/// An unpacked context; its files do not change.
+#[derive(Debug)]
 pub struct Context {
     pub folder: PathBuf,
     /// Text of the Dockerfile.
     pub dockerfile: String,
+    /// What the context was made of; empty for one that may be another the next time.
+    pub key: String,
+    /// Sum of its files' sizes.
+    pub bytes: u64,
+    /// Of sources that were looked at.
+    hashes: Mutex<HashMap<PathBuf, String>>,
+}
+
+/// Names the context of a build; empty when only fetching tells.
+pub fn key(options: &proto::BuildOptions) -> String {
+    match &options.context {
+        Some(blob) if options.remote.is_empty() => {
+            model::Digest::of(format!("{} {}", blob.digest, options.dockerfile).as_bytes()).hex().to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 impl Context {
@@ -30,8 +51,9 @@ impl Context {
     pub async fn fetch(store: &Store, options: &proto::BuildOptions, folder: PathBuf) -> Result<Self, Failure> {
         std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
         let remote = options.remote.as_str();
+        let mut bytes = 0;
         let folder = if remote.is_empty() {
-            unpack_blob(store, options.context.as_ref(), &folder).await?;
+            bytes = unpack_blob(store, options.context.as_ref(), &folder).await?;
             folder
         } else if git::is_git(remote) {
             git::check_out(remote, &folder).await?
@@ -44,11 +66,22 @@ impl Context {
         // Clients leave ignored files out themselves; only of a repository it is done here.
         let whole = git::is_git(remote);
         let name = options.dockerfile.clone();
-        blocking(move || read(folder, &name, whole)).await
+        let (key, read) = (key(options), blocking(move || read(folder, &name, whole)).await?);
+        Ok(Self { key, bytes, ..read })
+    }
+
+    /// The digest of a source; computed once.
+    pub fn hash(&self, root: &Root, path: &Path) -> std::io::Result<String> {
+        if let Some(known) = self.hashes.lock().expect("no holder panics").get(path) {
+            return Ok(known.clone());
+        }
+        let hash = hash::of(root, path, hash::Rules { owners: false })?;
+        self.hashes.lock().expect("no holder panics").insert(path.to_owned(), hash.clone());
+        Ok(hash)
     }
 }
 
-async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &Path) -> Result<(), Failure> {
+async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &Path) -> Result<u64, Failure> {
     let blob = blob.ok_or_else(|| Failure::internal("a build without a context"))?;
     let digest = blob.digest.parse().map_err(Failure::internal)?;
     let reader = store.get_to_reader(&digest).await.map_err(Failure::internal)?;
@@ -57,16 +90,17 @@ async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &P
 }
 
 /// Everything belongs to root in a context, whoever packed it.
-fn unpack(tar: impl std::io::Read, folder: &Path) -> Result<(), Failure> {
+fn unpack(tar: impl std::io::Read, folder: &Path) -> Result<u64, Failure> {
     let broken = |error: String| Failure::user(format!("Error processing tar file: {error}"));
     let mut tar = decompress(tar).map_err(|error| broken(error.to_string()))?;
     let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
-    snapshots::unpack(folder, Path::new(""), &mut tar, &options).map_err(|error| match error.kind() {
+    let bytes = snapshots::unpack(folder, Path::new(""), &mut tar, &options).map_err(|error| match error.kind() {
         model::ErrorKind::InvalidArgument | model::ErrorKind::Corrupt => broken(error.to_string()),
         _ => Failure::internal(error),
     })?;
     // The blob's digest is checked at its end.
-    std::io::copy(&mut tar, &mut std::io::sink()).map_err(|error| broken(error.to_string())).map(drop)
+    std::io::copy(&mut tar, &mut std::io::sink()).map_err(|error| broken(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// A URL gives a Dockerfile or an archive.
@@ -79,7 +113,7 @@ async fn unpack_remote(url: &str, folder: &Path) -> Result<(), Failure> {
         let opening = || format!("opening {}", file.display());
         let mut content = std::fs::File::open(&file).doing(opening)?;
         if crate::archive::is_archive(&mut content).doing(opening)? {
-            return unpack(content, &folder);
+            return unpack(content, &folder).map(drop);
         }
         std::fs::rename(&file, folder.join(DOCKERFILE)).doing(opening)
     })
@@ -107,7 +141,13 @@ fn read(folder: PathBuf, name: &str, whole: bool) -> Result<Context, Failure> {
         let ignore = Ignore::parse(&String::from_utf8_lossy(&rules));
         leave_out(&root, &ignore, &path, whole).doing(|| format!("applying {IGNORE_FILE}"))?;
     }
-    Ok(Context { folder, dockerfile: String::from_utf8_lossy(&content).into_owned() })
+    Ok(Context {
+        folder,
+        dockerfile: String::from_utf8_lossy(&content).into_owned(),
+        key: String::new(),
+        bytes: 0,
+        hashes: Mutex::default(),
+    })
 }
 
 /// Removes what is ignored. The two files that a client must send come last, since they were needed until now.
@@ -156,7 +196,7 @@ mod tests {
 
     fn error(files: &[(&str, &str)], name: &str) -> String {
         let temp = folder(files);
-        read(temp.path().to_owned(), name, false).err().expect("an error").to_string()
+        read(temp.path().to_owned(), name, false).expect_err("an error").to_string()
     }
 
     #[test]

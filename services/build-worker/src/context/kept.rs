@@ -1,0 +1,124 @@
+//! Contexts that stay unpacked for the next build with the same one.
+//!
+//! Nothing here is needed: a context that was given up is unpacked again from the layer store. What is kept is bounded
+//! by number, by bytes and by the room that the disk has.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::Context;
+use crate::failure::{Doing as _, Failure};
+
+const MAX_CONTEXTS: usize = 8;
+const MAX_BYTES: u64 = 1 << 30;
+/// At most this part of the free space.
+const FREE_SPACE_PART: u64 = 20;
+
+/// Kept contexts, the one used last at the end.
+#[derive(Debug)]
+pub struct Kept {
+    folder: PathBuf,
+    contexts: Mutex<Vec<Arc<Context>>>,
+}
+
+impl Kept {
+    /// Starts empty: what an earlier process kept is removed.
+    pub fn open(folder: PathBuf) -> Result<Self, Failure> {
+        let opening = || format!("opening {}", folder.display());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(opening),
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder).doing(opening)?;
+        Ok(Self { folder, contexts: Mutex::default() })
+    }
+
+    pub fn find(&self, key: &str) -> Option<Arc<Context>> {
+        let mut contexts = self.contexts.lock().expect("no holder panics");
+        let at = contexts.iter().position(|context| context.key == key)?;
+        let found = contexts.remove(at);
+        contexts.push(found.clone());
+        Some(found)
+    }
+
+    /// Keeps a context that a build is done with, if it fits, and gives up older ones for it. Blocks.
+    pub fn keep(&self, context: &Context) {
+        let room = free_bytes(&self.folder) / FREE_SPACE_PART;
+        let limit = room.min(MAX_BYTES);
+        if context.key.is_empty() || context.bytes > limit || self.find(&context.key).is_some() {
+            return;
+        }
+        let place = self.folder.join(&context.key);
+        if let Err(error) = std::fs::rename(&context.folder, &place) {
+            tracing::debug!(%error, "a context is not kept");
+            return;
+        }
+        let kept = Arc::new(Context {
+            folder: place,
+            dockerfile: context.dockerfile.clone(),
+            key: context.key.clone(),
+            bytes: context.bytes,
+            hashes: Mutex::new(context.hashes.lock().expect("no holder panics").clone()),
+        });
+        let given_up = {
+            let mut contexts = self.contexts.lock().expect("no holder panics");
+            contexts.push(kept);
+            give_up(&mut contexts, limit)
+        };
+        for folder in given_up {
+            if let Err(error) = std::fs::remove_dir_all(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "a context's folder stays");
+            }
+        }
+    }
+}
+
+/// Takes out the oldest unused ones until the rest is within the limits; gives their folders.
+fn give_up(contexts: &mut Vec<Arc<Context>>, limit: u64) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    while contexts.len() > MAX_CONTEXTS || contexts.iter().map(|context| context.bytes).sum::<u64>() > limit {
+        let Some(at) = contexts.iter().position(|context| Arc::strong_count(context) == 1) else { break };
+        folders.push(contexts.remove(at).folder.clone());
+    }
+    folders
+}
+
+fn free_bytes(folder: &std::path::Path) -> u64 {
+    nix::sys::statvfs::statvfs(folder).map_or(0, |stat| stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(folder: PathBuf, key: &str, bytes: u64) -> Context {
+        std::fs::create_dir_all(&folder).expect("folder");
+        Context { folder, dockerfile: String::new(), key: key.to_owned(), bytes, hashes: Mutex::default() }
+    }
+
+    #[test]
+    fn the_oldest_unused_goes() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let kept = Kept::open(temp.path().join("kept")).expect("opened");
+        for number in 0..=MAX_CONTEXTS {
+            let key = format!("k{number}");
+            kept.keep(&context(temp.path().join("new"), &key, 1));
+            if number == 0 {
+                // In use: it stays although it is the oldest.
+                std::mem::forget(kept.find("k0").expect("kept"));
+            }
+        }
+        assert!(kept.find("k0").is_some());
+        assert!(kept.find("k1").is_none() && !temp.path().join("kept/k1").exists());
+        assert!(kept.find("k8").is_some_and(|context| context.folder.is_dir()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_kept() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let kept = Kept::open(temp.path().join("kept")).expect("opened");
+        kept.keep(&context(temp.path().join("new"), "big", u64::MAX));
+        kept.keep(&context(temp.path().join("new"), "", 1));
+        assert!(kept.find("big").is_none() && kept.find("").is_none());
+    }
+}
