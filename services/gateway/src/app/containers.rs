@@ -102,8 +102,33 @@ impl App {
             }
             _ => {}
         }
-        let request = proto::ContainerStart { id: container.id };
-        self.change::<calls::ContainerStart>(&container.node_id, &request).await.map(drop)
+        let request = proto::ContainerStart { id: container.id.clone() };
+        let started = self.change::<calls::ContainerStart>(&container.node_id, &request).await;
+        if started.is_err() && is_auto_remove(&container) {
+            // The client waits for the removal; the start's own failure is what it is told.
+            if let Err(failure) = self.remove_container(&container.id, true, true).await {
+                tracing::warn!(error = %failure, container_id = container.id, "a container that did not start stays");
+            }
+        }
+        started.map(drop)
+    }
+
+    /// Takes a container with AutoRemove away once it has exited.
+    pub fn remove_when_done(&self, id: &str) {
+        let (Some(app), id) = (self.me.upgrade(), id.to_owned()) else { return };
+        tokio::spawn(async move {
+            let Ok(container) = app.find_container(&id).await else { return };
+            let state = view::status_of(&container).state();
+            if !is_auto_remove(&container) || !matches!(state, ContainerState::Exited | ContainerState::Dead) {
+                return;
+            }
+            match app.remove_container(&id, true, true).await {
+                Err(failure) if failure.kind != ErrorKind::NotFound => {
+                    tracing::warn!(error = %failure, container_id = id, "an exited container could not be removed");
+                }
+                _ => {}
+            }
+        });
     }
 
     pub async fn stop_container(&self, wanted: &str, signal: String, timeout_seconds: Option<i32>) -> Outcome<()> {
@@ -335,6 +360,11 @@ pub enum Condition {
     NotRunning,
     NextExit,
     Removed,
+}
+
+fn is_auto_remove(container: &Container) -> bool {
+    let request: Value = serde_json::from_str(&container.request).unwrap_or_default();
+    request["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false)
 }
 
 pub fn is_up(state: ContainerState) -> bool {

@@ -89,7 +89,11 @@ impl App {
                 }
             }
         }
-        self.db.apply(&changes, position.map(|number| (STREAM, number))).await?;
+        let applied = self.db.apply(&changes, position.map(|number| (STREAM, number))).await?;
+        let fresh = changes.iter().zip(applied).filter(|(_, applied)| *applied).map(|(change, _)| change);
+        for change in fresh.filter(|change| !change.removed) {
+            self.remove_when_done(&change.container_id);
+        }
         for change in &changes {
             // Nobody waits.
             let _ = self.changed.send(change.container_id.clone());

@@ -15,7 +15,7 @@ pub mod system;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
 
@@ -23,6 +23,8 @@ pub use events::follow_events;
 pub use failure::{Failure, Outcome};
 
 pub struct App {
+    /// For work that goes on after a request was answered.
+    me: Weak<Self>,
     pub db: metadata::Database,
     pub bus: bus::Bus,
     pub tickets: Arc<streams::Tickets>,
@@ -43,7 +45,8 @@ impl App {
         tickets: Arc<streams::Tickets>,
         store: distribution::Store,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             db,
             bus,
             tickets,
