@@ -59,14 +59,13 @@ impl Database {
 
     /// False when the lease is lost or the build is no longer wanted.
     pub async fn renew_build(&self, id: &str, attempt: i64, ttl_ms: i64) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'",
-        )
-        .bind(id)
-        .bind(attempt)
-        .bind(now_ms() + ttl_ms)
-        .execute(&self.writer)
-        .await?;
+        let done =
+            sqlx::query("UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'")
+                .bind(id)
+                .bind(attempt)
+                .bind(now_ms() + ttl_ms)
+                .execute(&self.writer)
+                .await?;
         Ok(done.rows_affected() > 0)
     }
 

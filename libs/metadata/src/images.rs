@@ -117,19 +117,19 @@ impl Database {
     }
 
     pub async fn children(&self, id: &str) -> Result<Vec<String>, Error> {
-        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM images WHERE parent_id = $1")
-            .bind(id)
-            .fetch_all(&self.readers)
-            .await?;
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT id FROM images WHERE parent_id = $1").bind(id).fetch_all(&self.readers).await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     /// Removes the record with its tags and the steps that made it.
     pub async fn forget_image(&self, id: &str) -> Result<(), Error> {
         let mut tx = self.writer.begin().await?;
-        for statement in
-            ["DELETE FROM steps WHERE image_id = $1", "DELETE FROM tags WHERE image_id = $1", "DELETE FROM images WHERE id = $1"]
-        {
+        for statement in [
+            "DELETE FROM steps WHERE image_id = $1",
+            "DELETE FROM tags WHERE image_id = $1",
+            "DELETE FROM images WHERE id = $1",
+        ] {
             sqlx::query(statement).bind(id).execute(&mut *tx).await?;
         }
         tx.commit().await?;

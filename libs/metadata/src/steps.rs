@@ -3,10 +3,8 @@ use crate::{Database, Error};
 impl Database {
     /// The image that a step with this key made.
     pub async fn step(&self, key: &str) -> Result<Option<String>, Error> {
-        let row: Option<(String,)> = sqlx::query_as("SELECT image_id FROM steps WHERE key = $1")
-            .bind(key)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row: Option<(String,)> =
+            sqlx::query_as("SELECT image_id FROM steps WHERE key = $1").bind(key).fetch_optional(&self.readers).await?;
         Ok(row.map(|row| row.0))
     }
 

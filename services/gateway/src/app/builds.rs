@@ -190,4 +190,3 @@ pub fn has_label(image: &metadata::Image, wanted: &str) -> bool {
     let label = config.pointer("/config/Labels").and_then(|labels| labels.get(name)).and_then(|label| label.as_str());
     label.is_some_and(|label| value.is_none_or(|value| value == label))
 }
-

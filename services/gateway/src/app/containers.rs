@@ -28,7 +28,8 @@ impl App {
 
     pub async fn create_container(&self, name: Option<String>, raw: &Value) -> Outcome<Created> {
         let request = CreateRequest::deserialize_from(raw)?;
-        let name = name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
+        let name =
+            name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
         if let Some(name) = name.as_deref().filter(|name| !names::is_name(name)) {
             return Err(Failure::invalid(format!(
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
@@ -269,7 +270,12 @@ impl App {
     }
 
     /// Ends when the container is as `condition` says; the code that it exited with.
-    pub async fn wait_container(self: std::sync::Arc<Self>, container: Container, condition: Condition, mut changed: tokio::sync::broadcast::Receiver<String>) -> i64 {
+    pub async fn wait_container(
+        self: std::sync::Arc<Self>,
+        container: Container,
+        condition: Condition,
+        mut changed: tokio::sync::broadcast::Receiver<String>,
+    ) -> i64 {
         let id = container.id.clone();
         let first = view::status_of(&container);
         let mut last_code = i64::from(first.exit_code);
@@ -306,7 +312,8 @@ impl App {
         let mut config = super::images::config_of(&parent);
         let now = engine_api::time(super::now_ns());
         let mut layers: Vec<proto::Layer> = parent.layers.iter().cloned().map(super::images::layer_message).collect();
-        let mut entry = json!({"created": now, "created_by": view::spec_of(&container).args.join(" "), "comment": commit.comment});
+        let mut entry =
+            json!({"created": now, "created_by": view::spec_of(&container).args.join(" "), "comment": commit.comment});
         if !commit.author.is_empty() {
             entry["author"] = commit.author.clone().into();
             config["author"] = commit.author.into();
@@ -384,4 +391,3 @@ impl<T: serde::de::DeserializeOwned> FromJson for T {
         serde_json::from_value(raw.clone()).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
     }
 }
-

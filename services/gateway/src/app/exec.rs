@@ -27,7 +27,9 @@ impl App {
         match view::status_of(&container).state() {
             ContainerState::Running => {}
             ContainerState::Paused => {
-                return Err(Failure::conflict(format!("Container {wanted} is paused, unpause the container before exec")));
+                return Err(Failure::conflict(format!(
+                    "Container {wanted} is paused, unpause the container before exec"
+                )));
             }
             _ => return Err(Failure::conflict(format!("container {} is not running", container.id))),
         }

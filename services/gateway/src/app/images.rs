@@ -52,7 +52,11 @@ impl App {
     }
 
     /// Loads an archive that `body` brings over a ticket; says for each image how Docker names it.
-    pub async fn load_images(&self, load: proto::Load, progress: mpsc::Sender<proto::Progress>) -> Outcome<Vec<String>> {
+    pub async fn load_images(
+        &self,
+        load: proto::Load,
+        progress: mpsc::Sender<proto::Progress>,
+    ) -> Outcome<Vec<String>> {
         let reply = self.bus.call_with_progress::<calls::SyncLoad>(&Target::Sync, &load, progress).await?;
         let mut lines = Vec::new();
         for image in reply.images {
@@ -128,7 +132,8 @@ impl App {
                 Some(reference) if !reference.has_tag_or_digest() => {
                     for image in self.db.images().await? {
                         let repository = reference.familiar_name();
-                        let tags: Vec<String> = image.tags.iter().filter(|tag| repository_of(tag) == repository).cloned().collect();
+                        let tags: Vec<String> =
+                            image.tags.iter().filter(|tag| repository_of(tag) == repository).cloned().collect();
                         if !tags.is_empty() {
                             chosen.push((image, tags));
                         }
@@ -163,7 +168,13 @@ impl App {
     }
 
     /// A root file system as an image of one layer.
-    pub async fn import_image(&self, import: proto::Import, name: Option<ImageRef>, message: &str, changes: &[String]) -> Outcome<String> {
+    pub async fn import_image(
+        &self,
+        import: proto::Import,
+        name: Option<ImageRef>,
+        message: &str,
+        changes: &[String],
+    ) -> Outcome<String> {
         let lease = import.lease.clone();
         let reply = self.bus.call::<calls::SyncImport>(&Target::Sync, &import).await?;
         let layer = reply.layer.ok_or_else(|| Failure::invalid("the import made no layer"))?;
@@ -178,7 +189,14 @@ impl App {
     }
 
     /// Stores a new config and records the image that it makes.
-    pub async fn store_image(&self, config: &Value, layers: Vec<proto::Layer>, parent_id: String, name: Option<ImageRef>, lease: &str) -> Outcome<String> {
+    pub async fn store_image(
+        &self,
+        config: &Value,
+        layers: Vec<proto::Layer>,
+        parent_id: String,
+        name: Option<ImageRef>,
+        lease: &str,
+    ) -> Outcome<String> {
         let config = serde_json::to_vec(config).map_err(|e| Failure::invalid(e.to_string()))?;
         let id = self.store.put_bytes(&config, Some(lease)).await?.to_string();
         let tags: Vec<String> = name.into_iter().map(|name| name.or_latest().familiar()).collect();

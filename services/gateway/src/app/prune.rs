@@ -16,7 +16,9 @@ impl App {
                 deleted.push(container.id);
             }
         }
-        Ok(json!({"ContainersDeleted": if deleted.is_empty() { Value::Null } else { json!(deleted) }, "SpaceReclaimed": bytes}))
+        Ok(
+            json!({"ContainersDeleted": if deleted.is_empty() { Value::Null } else { json!(deleted) }, "SpaceReclaimed": bytes}),
+        )
     }
 
     pub async fn prune_images(&self, all: bool) -> Outcome<Value> {

@@ -57,10 +57,18 @@ impl App {
         for container in self.db.containers_of_image(&image.id).await? {
             let id = short_id(&container.id);
             if super::view::status_of(&container).state() == proto::ContainerState::Running {
-                return Err(conflict(image, "cannot be forced", &format!("image is being used by running container {id}")));
+                return Err(conflict(
+                    image,
+                    "cannot be forced",
+                    &format!("image is being used by running container {id}"),
+                ));
             }
             if !force {
-                return Err(conflict(image, "must be forced", &format!("image is being used by stopped container {id}")));
+                return Err(conflict(
+                    image,
+                    "must be forced",
+                    &format!("image is being used by stopped container {id}"),
+                ));
             }
         }
         Ok(())

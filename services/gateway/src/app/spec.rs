@@ -22,7 +22,9 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
     let of_image = |key: &str| config.pointer(&format!("/config/{key}")).cloned().unwrap_or_default();
     let words = |key: &str| -> Vec<String> {
         let list = of_image(key);
-        list.as_array().map(|list| list.iter().filter_map(|w| w.as_str().map(str::to_owned)).collect()).unwrap_or_default()
+        list.as_array()
+            .map(|list| list.iter().filter_map(|w| w.as_str().map(str::to_owned)).collect())
+            .unwrap_or_default()
     };
     let text = |given: Option<String>, key: &str| {
         given.filter(|text| !text.is_empty()).unwrap_or_else(|| of_image(key).as_str().unwrap_or_default().to_owned())
@@ -46,7 +48,8 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
         .map(|labels| labels.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
         .unwrap_or_default();
     labels.extend(request.labels.unwrap_or_default());
-    let mut volumes: Vec<String> = of_image("Volumes").as_object().map(|v| v.keys().cloned().collect()).unwrap_or_default();
+    let mut volumes: Vec<String> =
+        of_image("Volumes").as_object().map(|v| v.keys().cloned().collect()).unwrap_or_default();
     volumes.extend(request.volumes.unwrap_or_default().into_keys());
     let network_mode = match host.network_mode.as_deref().unwrap_or("default") {
         "default" | "" => "bridge".to_owned(),
@@ -179,7 +182,9 @@ fn check(host: &HostConfig) -> Outcome<()> {
     }
     let restart = host.restart_policy.as_ref().and_then(|policy| policy.name.as_deref()).unwrap_or("");
     if !matches!(restart, "" | "no" | "always" | "unless-stopped" | "on-failure") {
-        return Err(Failure::invalid(format!("invalid restart policy: unknown policy '{restart}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")));
+        return Err(Failure::invalid(format!(
+            "invalid restart policy: unknown policy '{restart}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )));
     }
     if host.auto_remove.unwrap_or(false) && !matches!(restart, "" | "no") {
         return Err(Failure::invalid("can't create 'AutoRemove' container with restart policy"));

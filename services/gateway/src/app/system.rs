@@ -79,7 +79,9 @@ impl App {
         let now = super::now_ns();
         let container_rows: Vec<Value> = containers
             .iter()
-            .map(|c| view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied().or(Some((0, 0))), now))
+            .map(|c| {
+                view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied().or(Some((0, 0))), now)
+            })
             .collect();
         Ok(json!({
             "LayersSize": layers.values().sum::<u64>(), "Images": rows, "Containers": container_rows, "Volumes": [],

@@ -113,9 +113,9 @@ pub fn summary(container: &metadata::Container, image_name: &str, sizes: Option<
 }
 
 fn command_line(args: &[String]) -> String {
-    let quoted = args.iter().map(|arg| {
-        if arg.contains(' ') { format!("'{}'", arg.replace('\'', "'\\''")) } else { arg.clone() }
-    });
+    let quoted = args
+        .iter()
+        .map(|arg| if arg.contains(' ') { format!("'{}'", arg.replace('\'', "'\\''")) } else { arg.clone() });
     quoted.collect::<Vec<_>>().join(" ")
 }
 
@@ -182,7 +182,8 @@ pub fn image_inspect(image: &Image) -> Value {
     });
     let given = config.get("config").cloned().unwrap_or_default();
     let given = if given.is_object() { given } else { json!({}) };
-    let comment = config["history"].as_array().and_then(|h| h.last()).and_then(|h| h["comment"].as_str()).unwrap_or_default();
+    let comment =
+        config["history"].as_array().and_then(|h| h.last()).and_then(|h| h["comment"].as_str()).unwrap_or_default();
     let container_config = config.get("container_config").cloned().unwrap_or(Value::Null);
     let mut shown = json!({
         "Id": image.id, "RepoTags": image.tags, "RepoDigests": [], "Parent": image.parent_id,
@@ -237,7 +238,9 @@ fn seconds(time: &str) -> i64 {
 /// The IMAGE column of docker ps: the name as it was given while that still means this image, else the short id.
 pub fn image_name_of(container: &metadata::Container, images: &[Image]) -> String {
     let given = spec_of(container).image_name;
-    let Some(image) = images.iter().find(|image| image.id == container.image_id) else { return container.image_id.clone() };
+    let Some(image) = images.iter().find(|image| image.id == container.image_id) else {
+        return container.image_id.clone();
+    };
     let hex = given.strip_prefix("sha256:").unwrap_or(&given);
     let by_id = image.id[7..].starts_with(hex);
     let named = given.parse::<model::ImageRef>().is_ok_and(|name| image.tags.contains(&name.or_latest().familiar()));
@@ -280,7 +283,9 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             _ => return Err(Failure::invalid(format!("invalid volume specification: '{bind}'"))),
         };
         if !target.starts_with('/') {
-            return Err(Failure::invalid(format!("invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute")));
+            return Err(Failure::invalid(format!(
+                "invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute"
+            )));
         }
         let words: Vec<&str> = options.split(',').collect();
         let of_host = source.starts_with('/');
@@ -289,7 +294,10 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             source: source.to_owned(),
             target: target.to_owned(),
             read_only: words.contains(&"ro"),
-            propagation: words.iter().find(|word| word.ends_with("private") || word.ends_with("shared") || word.ends_with("slave")).map_or_else(String::new, |word| (*word).to_owned()),
+            propagation: words
+                .iter()
+                .find(|word| word.ends_with("private") || word.ends_with("shared") || word.ends_with("slave"))
+                .map_or_else(String::new, |word| (*word).to_owned()),
             options: String::new(),
             no_copy: words.contains(&"nocopy"),
             create_source: of_host,
@@ -303,7 +311,10 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             other => return Err(Failure::invalid(format!("mount type unknown: \"{other}\""))),
         };
         if !mount.target.starts_with('/') {
-            return Err(Failure::invalid(format!("invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be absolute", mount.kind, mount.target)));
+            return Err(Failure::invalid(format!(
+                "invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be absolute",
+                mount.kind, mount.target
+            )));
         }
         let tmpfs = mount.tmpfs_options.clone().unwrap_or_default();
         let size = tmpfs.size_bytes.filter(|&bytes| bytes > 0).map(|bytes| format!("size={bytes}"));
@@ -321,7 +332,12 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
     }
     for (target, options) in host.tmpfs.iter().flatten() {
         let kind = proto::mount::Type::Tmpfs.into();
-        mounts.push(proto::Mount { r#type: kind, target: target.clone(), options: options.clone(), ..Default::default() });
+        mounts.push(proto::Mount {
+            r#type: kind,
+            target: target.clone(),
+            options: options.clone(),
+            ..Default::default()
+        });
     }
     for target in volumes {
         if !mounts.iter().any(|mount| mount.target.trim_end_matches('/') == target.trim_end_matches('/')) {
@@ -386,15 +402,25 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_names() {
-        for (pattern, text, matches) in [("bb", "bb", true), ("b*", "bb", true), ("b*", "a/b", false), ("?b", "bb", true), ("b", "bb", false)] {
+        for (pattern, text, matches) in
+            [("bb", "bb", true), ("b*", "bb", true), ("b*", "a/b", false), ("?b", "bb", true), ("b", "bb", false)]
+        {
             assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
         }
-        assert!(matches_reference("bb:1", "bb") && matches_reference("bb:1", "bb:*") && !matches_reference("bb:1", "b"));
+        assert!(
+            matches_reference("bb:1", "bb") && matches_reference("bb:1", "bb:*") && !matches_reference("bb:1", "b")
+        );
     }
 
     #[test]
     fn times_are_told_as_docker_tells_them() {
-        for (seconds, words) in [(0, "Less than a second"), (5, "5 seconds"), (61, "About a minute"), (3600, "About an hour"), (90000, "25 hours")] {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (5, "5 seconds"),
+            (61, "About a minute"),
+            (3600, "About an hour"),
+            (90000, "25 hours"),
+        ] {
             assert_eq!(duration(seconds), words);
         }
     }

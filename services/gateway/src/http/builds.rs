@@ -85,7 +85,9 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
     };
     let args = map("buildargs")?;
     let text = |map: serde_json::Map<String, Value>| {
-        map.into_iter().filter_map(|(k, v)| Some((k, v.as_str()?.to_owned()))).collect::<std::collections::HashMap<_, _>>()
+        map.into_iter()
+            .filter_map(|(k, v)| Some((k, v.as_str()?.to_owned())))
+            .collect::<std::collections::HashMap<_, _>>()
     };
     let list = |key: &str| -> Vec<String> {
         query.maybe(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()

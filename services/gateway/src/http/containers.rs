@@ -34,7 +34,8 @@ pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
     for container in app.db.containers().await? {
         let (spec, status) = (view::spec_of(&container), view::status_of(&container));
         let state = status.state();
-        let any = |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
+        let any =
+            |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
         let label = |wanted: &String| match wanted.split_once('=') {
             Some((name, value)) => spec.labels.get(name).is_some_and(|have| have == value),
             None => spec.labels.contains_key(wanted),

@@ -12,7 +12,8 @@ use super::query::{Query, json_body};
 use crate::app::{App, Failure};
 
 pub async fn create(State(app): State<Arc<App>>, Path(id): Path<String>, body: Bytes) -> Answer {
-    let request = serde_json::from_value(json_body(&body)?).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?;
+    let request =
+        serde_json::from_value(json_body(&body)?).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?;
     let id = app.create_exec(&id, request).await?;
     Ok(json_with(StatusCode::CREATED, &json!({"Id": id})))
 }

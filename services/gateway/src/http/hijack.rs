@@ -76,7 +76,10 @@ pub fn output(reader: Reader, content_type: &'static str) -> Response {
 }
 
 /// Sends a request's body over the stream that the other side dials back.
-pub async fn send_body(pending: Pending, body: impl Stream<Item = Result<bytes::Bytes, axum::Error>> + Send + Unpin) -> Outcome<()> {
+pub async fn send_body(
+    pending: Pending,
+    body: impl Stream<Item = Result<bytes::Bytes, axum::Error>> + Send + Unpin,
+) -> Outcome<()> {
     // The reader is kept, so that the connection stays whole until the body is through.
     let Duplex { reader: _reader, mut writer } = pending.accept().await?;
     let mut body = body;

@@ -163,7 +163,10 @@ pub fn error_line(message: &str, code: Option<i32>) -> Value {
 /// Import; pulling is the registry's part.
 pub async fn create(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
     if query.maybe("fromImage").is_some_and(|name| !name.is_empty()) {
-        return Err(Failure::not_built("pulling from a registry is not built yet: load the image from an archive with 'docker load'").into());
+        return Err(Failure::not_built(
+            "pulling from a registry is not built yet: load the image from an archive with 'docker load'",
+        )
+        .into());
     }
     let name = match query.text("repo") {
         repo if repo.is_empty() => None,

@@ -62,16 +62,17 @@ fn without_version(mut request: Request) -> Result<Request, Box<Response>> {
     let path_and_query = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let Some(rest) = path_and_query.strip_prefix("/v") else { return Ok(request) };
     let (version, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some(minor) = version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()) else { return Ok(request) };
+    let Some(minor) = version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()) else {
+        return Ok(request);
+    };
     let refusal = match minor {
         0..24 => format!(
             "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
             engine_api::MIN_API_VERSION
         ),
-        52.. => format!(
-            "client version {version} is too new. Maximum supported API version is {}",
-            engine_api::API_VERSION
-        ),
+        52.. => {
+            format!("client version {version} is too new. Maximum supported API version is {}", engine_api::API_VERSION)
+        }
         _ => {
             if let Ok(uri) = if rest.is_empty() { "/" } else { rest }.parse() {
                 *request.uri_mut() = uri;
@@ -129,7 +130,10 @@ fn routes(app: Arc<App>) -> Router {
         .route("/containers/{id}/top", get(containers::top))
         .route("/containers/{id}/changes", get(containers::changes))
         .route("/containers/{id}/export", get(containers::export))
-        .route("/containers/{id}/archive", head(containers::archive_stat).get(containers::archive_get).put(containers::archive_put))
+        .route(
+            "/containers/{id}/archive",
+            head(containers::archive_stat).get(containers::archive_get).put(containers::archive_put),
+        )
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/json", get(exec::inspect))

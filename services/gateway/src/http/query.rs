@@ -45,9 +45,10 @@ impl Query {
     pub fn number<T: std::str::FromStr>(&self, key: &str) -> Outcome<Option<T>> {
         match self.maybe(key).filter(|text| !text.is_empty()) {
             None => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                Failure::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
-            }),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Failure::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))),
         }
     }
 

@@ -77,12 +77,15 @@ pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
     let live = tokio_stream::wrappers::BroadcastStream::new(live).filter_map(|event| async move { event.ok() });
     let left = until.map(|until| std::time::Duration::from_nanos(u64::try_from(until - now_ns()).unwrap_or(0)));
     let all = futures::stream::iter(past).chain(live).filter(move |event| {
-        let matches = |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
+        let matches =
+            |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
         let attribute = |name: &str| event.attributes.get(name).and_then(|v| v.as_str()).unwrap_or_default();
         let keep = until.is_none_or(|until| event.time_ns <= until)
             && matches("type", &|v| *v == event.kind)
             && matches("event", &|v| event.action == *v || event.action.starts_with(&format!("{v}:")))
-            && matches("container", &|v| event.kind == "container" && (event.id.starts_with(v.as_str()) || attribute("name") == v))
+            && matches("container", &|v| {
+                event.kind == "container" && (event.id.starts_with(v.as_str()) || attribute("name") == v)
+            })
             && matches("image", &|v| attribute("image") == v || event.id == *v || attribute("name") == v)
             && matches("label", &|v| match v.split_once('=') {
                 Some((name, value)) => event.attributes.get(name).is_some_and(|have| have == value),
@@ -98,8 +101,22 @@ pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
 }
 
 const ROOMS: [&str; 16] = [
-    "containers", "images", "exec", "volumes", "networks", "build", "swarm", "nodes", "services", "tasks", "secrets",
-    "configs", "plugins", "distribution", "session", "grpc",
+    "containers",
+    "images",
+    "exec",
+    "volumes",
+    "networks",
+    "build",
+    "swarm",
+    "nodes",
+    "services",
+    "tasks",
+    "secrets",
+    "configs",
+    "plugins",
+    "distribution",
+    "session",
+    "grpc",
 ];
 
 /// A route of the Engine API that is not built is 501 with its name; anything else is Docker's 404.
