@@ -5,6 +5,7 @@
 //! - [`handlers`] ties calls to these; [`rescan`] finds containers again after a restart.
 
 mod attach;
+mod commit;
 mod config;
 mod containers;
 mod exec;
@@ -14,6 +15,7 @@ mod node;
 mod rescan;
 mod start;
 mod stop;
+mod top;
 
 use anyhow::Context as _;
 use clap::Parser as _;

@@ -59,7 +59,9 @@ impl Builder {
         self.print_running(&id).await?;
         let env = stage.config.env.iter().cloned().chain(pairs.iter().map(|(n, v)| format!("{n}={v}"))).collect();
         let build = self.machine.build_folder(&self.build_id);
+        let t = std::time::Instant::now();
         let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
+        eprintln!("T mount {:?}", t.elapsed());
         let (tree, network) = match (tree, network) {
             (Ok(tree), Ok(network)) => (tree, network),
             (Err(error), network) => {
@@ -71,14 +73,18 @@ impl Builder {
             (Ok(_), Err(error)) => return Err(error),
         };
         let task = Task { id: &id, args, env, network };
+        let t = std::time::Instant::now();
         let ran = self.run_task(stage, &tree, &task).await;
+        eprintln!("T task {:?}", t.elapsed());
         self.machine.networks.leave(task.network);
         let code = match ran {
             Ok((0, artefacts)) => {
                 tree.unmount()?;
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
+                let t = std::time::Instant::now();
                 let layer = tree.into_layer(self, stage).await?;
+                eprintln!("T layer {:?}", t.elapsed());
                 self.record(stage, &command, layer).await?;
                 return self.print_removed(&id).await;
             }
@@ -122,13 +128,16 @@ impl Builder {
                 tty_size: (0, 0),
             },
         };
+        let t = std::time::Instant::now();
         let handle = spawn.spawn().await.map_err(start_error)?;
         let streams = Streams { stdin: false, stdout: true, stderr: true };
         let stream = handle.attach(streams).await.map_err(start_error)?;
+        eprintln!("T  spawn {:?}", t.elapsed());
         if let Err(error) = handle.start().await {
             handle.wait_gone().await;
             return Err(start_error(error));
         }
+        eprintln!("T  start {:?}", t.elapsed());
         let work = async {
             output::pump(stream, &self.log).await?;
             handle.wait_exit().await.map_err(start_error)
@@ -144,7 +153,9 @@ impl Builder {
             }
             return ended.map(|exit| (exit.code, artefacts));
         }
+        eprintln!("T  ended {:?}", t.elapsed());
         handle.wait_gone().await;
+        eprintln!("T  gone {:?}", t.elapsed());
         ended.map(|exit| (exit.code, artefacts))
     }
 

@@ -198,7 +198,7 @@ impl App {
             )));
         }
         if container.name == name {
-            return Err(Failure::invalid(format!("Renaming a container with the same name as its current name")));
+            return Err(Failure::invalid("Renaming a container with the same name as its current name".to_string()));
         }
         let before = view::spec_of(&container);
         let after = proto::ContainerSpec { name: name.to_owned(), ..before.clone() };

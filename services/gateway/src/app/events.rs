@@ -83,10 +83,11 @@ impl App {
         let mut names = std::collections::HashMap::new();
         for event in events {
             let id = container_id(event);
-            if !event.action.is_empty() && !names.contains_key(id) {
-                if let Some(container) = self.db.find_containers(id).await?.into_iter().next() {
-                    names.insert(id.to_owned(), attributes_of(&container));
-                }
+            if !event.action.is_empty()
+                && !names.contains_key(id)
+                && let Some(container) = self.db.find_containers(id).await?.into_iter().next()
+            {
+                names.insert(id.to_owned(), attributes_of(&container));
             }
         }
         let applied = self.db.apply(&changes, position.map(|number| (STREAM, number))).await?;

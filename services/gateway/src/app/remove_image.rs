@@ -17,14 +17,12 @@ impl App {
                 self.untag(&image, &name, &mut done).await?;
                 return Ok(done);
             }
-            if !force {
-                if let Some(container) = self.db.containers_of_image(&image.id).await?.first() {
-                    return Err(Failure::conflict(format!(
-                        "conflict: unable to remove repository reference \"{wanted}\" (must force) - container {} is using its referenced image {}",
-                        short_id(&container.id),
-                        short_id(&image.id)
-                    )));
-                }
+            if !force && let Some(container) = self.db.containers_of_image(&image.id).await?.first() {
+                return Err(Failure::conflict(format!(
+                    "conflict: unable to remove repository reference \"{wanted}\" (must force) - container {} is using its referenced image {}",
+                    short_id(&container.id),
+                    short_id(&image.id)
+                )));
             }
             let held = self.is_held(&image).await?;
             self.untag(&image, &name, &mut done).await?;
