@@ -70,3 +70,67 @@ impl Database {
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(id: &str, name: &str) -> Container {
+        Container {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            node_id: "n".to_owned(),
+            image_id: "i".to_owned(),
+            spec: Vec::new(),
+            request: "{}".to_owned(),
+            status: b"first".to_vec(),
+            created_ms: 1,
+            epoch: 0,
+            seq: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_newer_change_is_applied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::open(folder.path()).await.expect("opens");
+        db.insert_container(&container("a", "x")).await.expect("inserted");
+        let change = |epoch, seq, status: &[u8]| Change {
+            container_id: "a".to_owned(),
+            epoch,
+            seq,
+            status: status.to_vec(),
+            removed: false,
+        };
+        for (epoch, seq, wanted) in [(1, 5, true), (1, 5, false), (1, 4, false), (2, 1, true), (1, 9, false)] {
+            let applied = db.apply(&[change(epoch, seq, b"now")], Some(("EVENTS", seq))).await.expect("applied");
+            assert_eq!(applied, [wanted], "({epoch}, {seq})");
+        }
+        assert_eq!(db.position("EVENTS").await.expect("read"), 9);
+        let gone = Change { removed: true, ..change(2, 2, b"") };
+        assert_eq!(db.apply(&[gone], None).await.expect("applied"), [true]);
+        assert!(db.find_containers("a").await.expect("read").is_empty());
+    }
+
+    #[tokio::test]
+    async fn names_are_unique_and_a_second_gateway_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::open(folder.path()).await.expect("opens");
+        db.insert_container(&container("a", "x")).await.expect("inserted");
+        assert!(matches!(db.insert_container(&container("b", "x")).await, Err(Error::Taken(name)) if name == "x"));
+        assert!(matches!(Database::open(folder.path()).await, Err(Error::Locked(_))));
+    }
+
+    #[tokio::test]
+    async fn a_build_whose_worker_fell_silent_is_given_to_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::open(folder.path()).await.expect("opens");
+        db.queue_build("b", b"").await.expect("queued");
+        let first = db.lease_build("w1", -1).await.expect("leased").expect("a build");
+        let second = db.lease_build("w2", 60_000).await.expect("leased").expect("the same build");
+        assert_eq!((first.attempt, second.attempt, second.id.as_str()), (1, 2, "b"));
+        assert!(db.lease_build("w3", 60_000).await.expect("asked").is_none());
+        assert!(!db.finish_build("b", 1, "i", "", 0).await.expect("asked"), "the first attempt has lost it");
+        assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
+    }
+}
