@@ -1,0 +1,179 @@
+//! What a container changed: listed, packed as a layer, measured; and its whole tree as a tar.
+
+use std::io::{Seek as _, SeekFrom};
+use std::sync::Arc;
+
+use bus::Error;
+use bytes::Bytes;
+use proto::{
+    ChangesReply, ChangesRequest, CommitReply, ContainerCommit, ContainerExport, ContainerSize, Descriptor, Empty,
+    Layer, SizeReply, SizeRequest,
+};
+use snapshots::{ChangeKind, MountSpec};
+use tokio::io::AsyncReadExt as _;
+
+use crate::containers::Container;
+use crate::node::Node;
+use crate::start::{diff_ids, runtime_error, snapshot};
+
+/// Changes in one reply; a message is small.
+const PAGE: usize = 2000;
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
+}
+
+pub fn io(error: std::io::Error) -> Error {
+    Error::internal(error.to_string())
+}
+
+impl Node {
+    pub async fn changes(&self, request: ChangesRequest) -> Result<ChangesReply, Error> {
+        let container = self.container(&request.id)?;
+        let layers = self.ensure_layers(&container.spec()).await?;
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            let mut changes = snapshots.changes(&container.dir.join("upper"), &layers).map_err(snapshot)?;
+            changes.sort_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
+            changes.retain(|change| change.path.to_string_lossy().as_ref() > request.after_path.as_str());
+            let more = changes.len() > PAGE;
+            let named = changes.into_iter().take(PAGE).map(|change| proto::Change {
+                kind: match change.kind {
+                    ChangeKind::Modified => proto::change::Kind::Modified,
+                    ChangeKind::Added => proto::change::Kind::Added,
+                    ChangeKind::Deleted => proto::change::Kind::Deleted,
+                } as i32,
+                path: change.path.to_string_lossy().into_owned(),
+            });
+            Ok(ChangesReply { changes: named.collect(), more })
+        })
+        .await
+    }
+
+    pub async fn commit(&self, request: ContainerCommit) -> Result<CommitReply, Error> {
+        let container = self.container(&request.id)?;
+        let layers = self.ensure_layers(&container.spec()).await?;
+        let _busy = container.busy.lock().await;
+        let group = runtime::cgroup::Cgroup::new(&self.cgroup(&request.id));
+        let freeze = request.pause && container.status().state() == proto::ContainerState::Running;
+        if freeze {
+            group.freeze().map_err(runtime_error)?;
+        }
+        let (snapshots, upper) = (self.snapshots.clone(), container.dir.join("upper"));
+        let packed = blocking(move || {
+            let file = tempfile::tempfile().map_err(io)?;
+            let mut writer = model::Sha256Writer::new(std::io::BufWriter::new(file));
+            let stat = snapshots.diff(&upper, &layers, &mut writer).map_err(snapshot)?;
+            let (file, digest, size) = writer.finish();
+            let mut file = file.into_inner().map_err(|e| io(e.into_error()))?;
+            file.seek(SeekFrom::Start(0)).map_err(io)?;
+            Ok((file, digest, size, stat))
+        })
+        .await;
+        if freeze {
+            group.thaw().map_err(runtime_error)?;
+        }
+        let (file, digest, size, stat) = packed?;
+        if stat.empty {
+            return Ok(CommitReply { layer: None, empty: true });
+        }
+        let lease = (!request.lease.is_empty()).then_some(request.lease.as_str());
+        let failed = |e: distribution::Error| Error::new(e.kind(), e.to_string());
+        if self.store.has(&digest, lease).await.map_err(failed)?.is_none() {
+            let body = distribution::Body::from(tokio::fs::File::from_std(file));
+            self.store.put(&digest, size, body, lease).await.map_err(failed)?;
+        }
+        let blob = Descriptor { media_type: LAYER.to_owned(), digest: digest.to_string(), size };
+        let layer = Layer { diff_id: digest.to_string(), blob: Some(blob), content_bytes: stat.content_bytes };
+        Ok(CommitReply { layer: Some(layer), empty: false })
+    }
+
+    /// Packs a tree while it is sent; nothing is kept on the way.
+    pub async fn export(&self, request: ContainerExport) -> Result<Empty, Error> {
+        let container = self.container(&request.id)?;
+        let layers = self.ensure_layers(&container.spec()).await?;
+        let mut duplex = crate::attach::dial(request.ticket).await?;
+        let _busy = container.busy.lock().await;
+        let mounted = self.mount_quiet(&container, layers).await?;
+        let (mut reader, writer) = tokio::io::duplex(256 * 1024);
+        let tree = container.dir.join("rootfs");
+        let packing = tokio::task::spawn_blocking(move || {
+            snapshots::export(&tree, tokio_util::io::SyncIoBridge::new(writer)).map_err(snapshot)
+        });
+        let mut buffer = vec![0; 64 * 1024];
+        let mut gone = false;
+        while let Ok(n) = reader.read(&mut buffer).await {
+            if n == 0 {
+                break;
+            }
+            if duplex.writer.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
+                gone = true;
+                break;
+            }
+        }
+        drop(reader);
+        let packed = packing.await.map_err(|e| Error::internal(e.to_string()))?;
+        if mounted {
+            snapshots::unmount(&container.dir.join("rootfs")).map_err(snapshot)?;
+        }
+        match packed {
+            Ok(()) => drop(duplex.writer.finish().await),
+            Err(_) if gone => {}
+            Err(error) => {
+                let _ = duplex.writer.fail(error.message()).await;
+                return Err(error);
+            }
+        }
+        Ok(Empty {})
+    }
+
+    /// Mounts the root of a container that does not run; tells whether it did.
+    pub async fn mount_quiet(&self, container: &Arc<Container>, layers: Vec<model::DiffId>) -> Result<bool, Error> {
+        if container.is_running() {
+            return Ok(false);
+        }
+        let (snapshots, dir) = (self.snapshots.clone(), container.dir.clone());
+        blocking(move || {
+            let (upper, work, target) = (dir.join("upper"), dir.join("work"), dir.join("rootfs"));
+            snapshots::unmount(&target).map_err(snapshot)?;
+            let spec = MountSpec { layers: &layers, upper: &upper, work: &work, target: &target };
+            snapshots.mount(&spec).map_err(snapshot)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    pub async fn sizes(&self, request: SizeRequest) -> Result<SizeReply, Error> {
+        let known: Vec<_> = request.ids.iter().filter_map(|id| self.container(id).ok()).collect();
+        blocking(move || {
+            let size = |container: Arc<Container>| {
+                let bytes = snapshots::upper_size(&container.dir.join("upper")).map_err(snapshot)?;
+                Ok(ContainerSize { id: container.status().id, rw_bytes: i64::try_from(bytes).unwrap_or(i64::MAX) })
+            };
+            Ok(SizeReply { sizes: known.into_iter().map(size).collect::<Result<_, Error>>()? })
+        })
+        .await
+    }
+
+    pub async fn forget(&self, request: proto::ForgetLayers) -> Result<Empty, Error> {
+        let spec = proto::ContainerSpec {
+            layers: request.diff_ids.into_iter().map(|diff_id| Layer { diff_id, ..Layer::default() }).collect(),
+            ..proto::ContainerSpec::default()
+        };
+        let (ids, snapshots) = (diff_ids(&spec)?, self.snapshots.clone());
+        blocking(move || snapshots.remove_unheld(&ids).map(|_| Empty {}).map_err(snapshot)).await
+    }
+
+    /// Unpacks in the background.
+    pub fn prefetch(self: &Arc<Self>, request: proto::Prefetch) -> Result<Empty, Error> {
+        let node = self.clone();
+        tokio::spawn(async move {
+            let spec = proto::ContainerSpec { layers: request.layers, ..proto::ContainerSpec::default() };
+            if let Err(error) = node.ensure_layers(&spec).await {
+                tracing::info!(%error, "layers could not be made ready ahead");
+            }
+        });
+        Ok(Empty {})
+    }
+}
