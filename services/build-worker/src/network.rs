@@ -22,10 +22,11 @@ pub struct Networks {
     bridge: Arc<OnceCell<Network>>,
 }
 
-/// One step's place in a network, until [`Networks::leave`].
+/// One step's place in a network. Dropped, it goes away in the background: nobody need wait for it.
 #[derive(Debug)]
 pub struct StepNetwork {
-    container_id: String,
+    pub container_id: String,
+    networks: Networks,
     kind: Kind,
 }
 
@@ -47,7 +48,7 @@ impl Networks {
         let kind = match mode {
             "host" => Kind::Host,
             "none" => Kind::None,
-            "" | "default" | "bridge" => {
+            mode if is_bridge(mode) => {
                 let notes = build.join(NOTES);
                 let note = notes.join(container_id);
                 std::fs::create_dir_all(&notes)
@@ -58,19 +59,7 @@ impl Networks {
             }
             other => return Err(Failure::user(format!("network mode {other:?} is not supported in builds"))),
         };
-        Ok(StepNetwork { container_id: container_id.to_owned(), kind })
-    }
-
-    /// Takes the endpoint away, in the background: the next step need not wait for it.
-    pub fn leave(&self, step: StepNetwork) {
-        let Kind::Bridge { note, .. } = step.kind else { return };
-        let networks = self.clone();
-        tokio::spawn(async move {
-            match networks.detach(&step.container_id).await {
-                Ok(()) => drop(std::fs::remove_file(note)),
-                Err(error) => tracing::warn!(%error, container_id = %step.container_id, "a network endpoint stays"),
-            }
-        });
+        Ok(StepNetwork { container_id: container_id.to_owned(), networks: self.clone(), kind })
     }
 
     /// Takes away what a killed worker's steps had.
@@ -92,6 +81,11 @@ impl Networks {
             .await
             .map_err(|error| Failure::internal(format!("the bridge network: {error}")))
     }
+}
+
+/// Whether a network mode is the bridge, where joining takes time.
+pub fn is_bridge(mode: &str) -> bool {
+    matches!(mode, "" | "default" | "bridge")
 }
 
 impl StepNetwork {
@@ -132,6 +126,19 @@ impl StepNetwork {
             Ok(bind(path, format!("/etc/{name}")))
         };
         Ok(vec![write("hosts", &hosts)?, write("hostname", &format!("{hostname}\n"))?, write("resolv.conf", &resolv)?])
+    }
+}
+
+impl Drop for StepNetwork {
+    fn drop(&mut self) {
+        let Kind::Bridge { note, .. } = &self.kind else { return };
+        let (networks, id, note) = (self.networks.clone(), self.container_id.clone(), note.clone());
+        tokio::spawn(async move {
+            match networks.detach(&id).await {
+                Ok(()) => drop(std::fs::remove_file(note)),
+                Err(error) => tracing::warn!(%error, container_id = %id, "a network endpoint stays"),
+            }
+        });
     }
 }
 

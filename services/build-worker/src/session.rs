@@ -1,14 +1,15 @@
 //! One build, from its lease to its end.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{Target, calls};
-use model::{ErrorKind, short_id};
+use model::short_id;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Parts};
 use crate::context::{self, Context};
 use crate::failure::{Doing as _, Failure};
 use crate::layers::{Layers, blocking};
@@ -54,9 +55,11 @@ impl Session {
                 if self.cancel.is_cancelled() { "cancelled" } else { "failed" }
             }
         };
-        if let Err(error) =
-            blocking(move || std::fs::remove_dir_all(&folder).doing(|| folder.display().to_string())).await
-        {
+        let removed = blocking(move || match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).doing(|| folder.display().to_string()),
+            _ => Ok(()),
+        });
+        if let Err(error) = removed.await {
             tracing::warn!(%error, "a build's folder stays");
         }
         word
@@ -89,17 +92,11 @@ impl Session {
         };
         match begun.await {
             Err(error) => Err((log, error)),
-            Ok((layers, context)) => Ok(Builder {
-                build_id: self.lease.build_id.clone(),
-                attempt: self.lease.attempt,
-                options: options.clone(),
-                bus: self.worker.bus.clone(),
-                log,
-                layers,
-                context,
-                machine: self.worker.machine.clone(),
-                cancel: halt,
-            }),
+            Ok((layers, context)) => {
+                let (bus, machine) = (self.worker.bus.clone(), self.worker.machine.clone());
+                let parts = Parts { bus, log, layers, context, machine, cancel: halt };
+                Ok(Builder::new(&self.lease, options.clone(), parts))
+            }
         }
     }
 
@@ -187,7 +184,11 @@ impl Session {
                 match answer {
                     Ok(Ok(reply)) if reply.cancelled => return halt.cancel(),
                     Ok(Ok(_)) => renewed = Instant::now(),
-                    Ok(Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => break,
+                    Ok(Err(error))
+                        if matches!(error.kind(), model::ErrorKind::NotFound | model::ErrorKind::Conflict) =>
+                    {
+                        break;
+                    }
                     Ok(Err(_)) | Err(_) if renewed.elapsed() > ttl * 2 / 3 => break,
                     Ok(Err(_)) | Err(_) => {}
                 }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use bus::Bus;
 use dockerfile::{Instruction, Kind, Lexer};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
@@ -30,6 +32,7 @@ use crate::image;
 use crate::layers::Layers;
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::network::StepNetwork;
 use crate::plan::Plan;
 use stage::Stage;
 
@@ -38,6 +41,18 @@ pub struct Builder {
     pub build_id: String,
     pub attempt: u32,
     pub options: proto::BuildOptions,
+    pub bus: Bus,
+    pub log: Log,
+    pub layers: Layers,
+    pub context: Arc<Context>,
+    pub machine: Machine,
+    pub cancel: CancellationToken,
+    /// The next RUN's place in the bridge network.
+    spare: Mutex<Option<JoinHandle<Result<StepNetwork, Failure>>>>,
+}
+
+/// What a build needs besides itself.
+pub struct Parts {
     pub bus: Bus,
     pub log: Log,
     pub layers: Layers,
@@ -54,11 +69,26 @@ struct Progress {
     stages: Vec<Stage>,
     step: usize,
     steps: usize,
+    /// RUN instructions that are still to come, this one included.
+    runs: usize,
 }
 
 impl Builder {
+    pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
+        let Parts { bus, log, layers, context, machine, cancel } = parts;
+        let build_id = lease.build_id.clone();
+        let spare = Mutex::default();
+        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, spare }
+    }
+
     /// Runs every stage; gives the id of the last one's image.
     pub async fn run(&self, plan: Plan) -> Result<String, Failure> {
+        let outcome = self.stages(plan).await;
+        drop(self.take_spare("").await);
+        outcome
+    }
+
+    async fn stages(&self, plan: Plan) -> Result<String, Failure> {
         if !plan.warnings.is_empty() {
             self.log.stream(&format!("\x1b[91m{}\n\x1b[0m", plan.warnings.join("\n"))).await?;
         }
@@ -70,6 +100,7 @@ impl Builder {
             stages: Vec::new(),
             step: 0,
             steps: plan.step_count(),
+            runs: plan.run_count(),
         };
         for argument in &plan.meta_args {
             self.announce(&mut progress, &argument.original).await?;

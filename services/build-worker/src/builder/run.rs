@@ -18,7 +18,7 @@ use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure};
 use crate::image;
 use crate::layers::blocking;
-use crate::network::StepNetwork;
+use crate::network::{StepNetwork, is_bridge};
 use crate::rooted::{Root, clean, is_dir};
 
 /// How long a cancelled step's processes may take to die.
@@ -33,10 +33,11 @@ struct Task<'a> {
 }
 
 impl Builder {
-    pub(super) async fn run_step(&self, progress: &Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
+    pub(super) async fn run_step(&self, progress: &mut Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
         if let Some(extra) = run.extra.first() {
             return Err(needs_buildkit(&extra.name));
         }
+        progress.runs = progress.runs.saturating_sub(1);
         let arguments = &progress.arguments;
         let args = resolve(with_heredocs(run.command, &run.heredocs)?, image::shell(&stage.config));
         let pairs = arguments.environment(|name| image::variable(&stage.config, name).is_some());
@@ -55,36 +56,32 @@ impl Builder {
             return Ok(());
         }
         let mode = run.network.unwrap_or_else(|| self.options.network_mode.clone());
-        let id = container_id();
+        let (id, spare) = match self.take_spare(&mode).await {
+            Some(network) => (network.container_id.clone(), Some(network)),
+            None => (container_id(), None),
+        };
         self.print_running(&id).await?;
         let env = stage.config.env.iter().cloned().chain(pairs.iter().map(|(n, v)| format!("{n}={v}"))).collect();
         let build = self.machine.build_folder(&self.build_id);
-        let t = std::time::Instant::now();
-        let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
-        eprintln!("T mount {:?}", t.elapsed());
-        let (tree, network) = match (tree, network) {
-            (Ok(tree), Ok(network)) => (tree, network),
-            (Err(error), network) => {
-                if let Ok(network) = network {
-                    self.machine.networks.leave(network);
-                }
-                return Err(error);
+        let network = async {
+            match spare {
+                Some(network) => Ok(network),
+                None => self.machine.networks.join(&mode, &id, &build).await,
             }
-            (Ok(_), Err(error)) => return Err(error),
         };
+        let (tree, network) = tokio::join!(Tree::mount(self, stage), network);
+        let (tree, network) = (tree?, network?);
+        if progress.runs > 0 && is_bridge(&mode) {
+            self.prepare_spare(&mode, build).await;
+        }
         let task = Task { id: &id, args, env, network };
-        let t = std::time::Instant::now();
         let ran = self.run_task(stage, &tree, &task).await;
-        eprintln!("T task {:?}", t.elapsed());
-        self.machine.networks.leave(task.network);
         let code = match ran {
             Ok((0, artefacts)) => {
                 tree.unmount()?;
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
-                let t = std::time::Instant::now();
                 let layer = tree.into_layer(self, stage).await?;
-                eprintln!("T layer {:?}", t.elapsed());
                 self.record(stage, &command, layer).await?;
                 return self.print_removed(&id).await;
             }
@@ -95,6 +92,22 @@ impl Builder {
             self.print_removed(&id).await?;
         }
         Err(Failure::Command { command: task.args.join(" "), code })
+    }
+
+    /// Joins the bridge for the next RUN while this one runs.
+    async fn prepare_spare(&self, mode: &str, build: PathBuf) {
+        let (networks, mode, id) = (self.machine.networks.clone(), mode.to_owned(), container_id());
+        let joining = tokio::spawn(async move { networks.join(&mode, &id, &build).await });
+        *self.spare.lock().await = Some(joining);
+    }
+
+    pub(super) async fn take_spare(&self, mode: &str) -> Option<StepNetwork> {
+        let joining = match is_bridge(mode) {
+            true => self.spare.lock().await.take()?,
+            false => return None,
+        };
+        // One that failed is tried again, and then its error counts.
+        joining.await.ok()?.ok()
     }
 
     async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<(i32, Artefacts), Failure> {
@@ -128,16 +141,13 @@ impl Builder {
                 tty_size: (0, 0),
             },
         };
-        let t = std::time::Instant::now();
         let handle = spawn.spawn().await.map_err(start_error)?;
         let streams = Streams { stdin: false, stdout: true, stderr: true };
         let stream = handle.attach(streams).await.map_err(start_error)?;
-        eprintln!("T  spawn {:?}", t.elapsed());
         if let Err(error) = handle.start().await {
             handle.wait_gone().await;
             return Err(start_error(error));
         }
-        eprintln!("T  start {:?}", t.elapsed());
         let work = async {
             output::pump(stream, &self.log).await?;
             handle.wait_exit().await.map_err(start_error)
@@ -153,9 +163,7 @@ impl Builder {
             }
             return ended.map(|exit| (exit.code, artefacts));
         }
-        eprintln!("T  ended {:?}", t.elapsed());
         handle.wait_gone().await;
-        eprintln!("T  gone {:?}", t.elapsed());
         ended.map(|exit| (exit.code, artefacts))
     }
 

@@ -25,9 +25,7 @@ impl Builder {
             lease: self.layers.lease.clone(),
             build_id: self.build_id.clone(),
         };
-        let t = std::time::Instant::now();
         let found = self.bus.call::<bus::calls::StepLookup>(&Target::Gateway, &request).await?;
-        eprintln!("T lookup {:?}", t.elapsed());
         if found.id.is_empty() || !self.layers.pin(&found.layers).await? {
             stage.cache_missed = true;
             return Ok(false);
@@ -64,9 +62,7 @@ impl Builder {
             key: stage.key(command)?,
             image: Some(image),
         };
-        let t = std::time::Instant::now();
         self.bus.call::<bus::calls::StepResult>(&Target::Gateway, &result).await?;
-        eprintln!("T result {:?}", t.elapsed());
         stage.advance(id, file, layers);
         Ok(())
     }
