@@ -153,7 +153,10 @@ impl Session {
             error: error.to_string(),
             error_code: error.code(),
         };
-        if let Err(error) = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await {
+        if let Err(error) = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await
+            // Of a cancelled build the gateway wants no end.
+            && !self.cancel.is_cancelled()
+        {
             tracing::warn!(%error, build_id = %finish.build_id, "a failed build could not be reported");
         }
         if let Err(error) = log.error(&finish.error, finish.error_code).await {

@@ -12,6 +12,7 @@ async fn the_classic_builder() {
     output_and_cache(&farm).await;
     instructions(&farm).await;
     copying(&farm).await;
+    heredocs(&farm).await;
     stages(&farm).await;
     arguments(&farm).await;
     triggers(&farm).await;
@@ -117,6 +118,14 @@ async fn copying(farm: &Farm) {
     let second = farm.build("FROM busybox\nCOPY a.txt /a\nCOPY b.txt /b\nRUN cat /a /b\n", &changed).await.built();
     assert_eq!(second.text().matches("Using cache").count(), 1, "only what is below the change");
     assert_ne!(first.image.expect("one").id, second.image.expect("another").id);
+}
+
+async fn heredocs(farm: &Farm) {
+    let built = farm
+        .build("FROM busybox\nRUN <<EOF\necho a\necho $((1+1))\nEOF\nRUN <<X\n#!/bin/cat\nas it is\nX\nCOPY <<\"Y\" /y\n$HOME\nY\nRUN cat /y\n", &[])
+        .await
+        .built();
+    built.says("a\n2\n").says("#!/bin/cat\nas it is\n").says("$HOME\n");
 }
 
 async fn stages(farm: &Farm) {

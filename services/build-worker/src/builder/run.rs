@@ -30,6 +30,28 @@ struct Task<'a> {
     args: Vec<String>,
     env: Vec<String>,
     network: StepNetwork,
+    script: Option<Script>,
+}
+
+/// A heredoc that names its own interpreter (`#!`): a file in the container, run as it is.
+struct Script {
+    name: String,
+    content: String,
+}
+
+impl Script {
+    /// Where BuildKit puts it as well.
+    fn target(&self) -> String {
+        format!("/dev/pipes/{}", self.name)
+    }
+
+    fn mount(&self, folder: &Path) -> std::io::Result<Mount> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let source = folder.join("script");
+        std::fs::write(&source, &self.content)?;
+        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Mount { read_only: true, ..bind(source, self.target()) })
+    }
 }
 
 impl Builder {
@@ -39,7 +61,8 @@ impl Builder {
         }
         progress.runs = progress.runs.saturating_sub(1);
         let arguments = &progress.arguments;
-        let args = resolve(with_heredocs(run.command, &run.heredocs)?, image::shell(&stage.config));
+        let script = script(&run.command, &run.heredocs);
+        let shown = resolve(with_heredocs(run.command, &run.heredocs), image::shell(&stage.config));
         let pairs = arguments.environment(|name| image::variable(&stage.config, name).is_some());
         let counted: Vec<String> = pairs
             .iter()
@@ -51,7 +74,7 @@ impl Builder {
             command.push(format!("|{}", counted.len()));
             command.extend(counted);
         }
-        command.extend(args.iter().cloned());
+        command.extend(shown.iter().cloned());
         if self.look_up(stage, &command).await? {
             return Ok(());
         }
@@ -74,7 +97,11 @@ impl Builder {
         if progress.runs > 0 && is_bridge(&mode) {
             self.prepare_spare(&mode, build).await;
         }
-        let task = Task { id: &id, args, env, network };
+        let args = match &script {
+            Some(script) => vec![script.target()],
+            None => shown,
+        };
+        let task = Task { id: &id, args, env, network, script };
         let ran = self.run_task(stage, &tree, &task).await;
         let code = match ran {
             Ok((0, artefacts)) => {
@@ -120,6 +147,9 @@ impl Builder {
                 .await?;
         let mut mounts = files;
         mounts.extend(self.volumes(stage, tree).await?);
+        if let Some(script) = &task.script {
+            mounts.push(script.mount(tree.folder()).doing(|| "writing a step's script".to_owned())?);
+        }
         let spec = self.bundle(stage, tree, task, mounts, &cgroup_path)?;
         let at = bundle.clone();
         blocking(move || bundle::write(&at, &spec).map_err(start_error)).await?;
@@ -240,26 +270,36 @@ pub(crate) fn bind(source: PathBuf, target: String) -> Mount {
     Mount { kind: "bind".to_owned(), source, target, read_only: false, propagation, options }
 }
 
+/// Whether a RUN is nothing but one heredoc.
+fn only_heredoc<'a>(command: &Command, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
+    match (command, heredocs) {
+        (Command::Shell(Some(line)), [only])
+            if line.trim_start().starts_with("<<") && !line.trim().contains(char::is_whitespace) =>
+        {
+            Some(only)
+        }
+        _ => None,
+    }
+}
+
+fn script(command: &Command, heredocs: &[Heredoc]) -> Option<Script> {
+    let only = only_heredoc(command, heredocs).filter(|heredoc| heredoc.content.starts_with("#!"))?;
+    Some(Script { name: only.name.clone(), content: only.content.clone() })
+}
+
 /// A RUN that is nothing but a heredoc runs its content; else the shell reads the heredocs itself.
-fn with_heredocs(command: Command, heredocs: &[Heredoc]) -> Result<Command, Failure> {
-    let Command::Shell(Some(line)) = command else {
-        return Ok(command);
-    };
-    match heredocs {
-        [] => Ok(Command::Shell(Some(line))),
-        [only] if line.trim_start().starts_with("<<") && !line.contains(char::is_whitespace) => {
-            if only.content.starts_with("#!") {
-                return Err(Failure::user("a heredoc with its own interpreter (#!) requires BuildKit"));
+fn with_heredocs(command: Command, heredocs: &[Heredoc]) -> Command {
+    if let Some(only) = only_heredoc(&command, heredocs) {
+        return Command::Shell(Some(only.content.clone()));
+    }
+    match command {
+        Command::Shell(Some(mut line)) => {
+            for heredoc in heredocs {
+                line.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
             }
-            Ok(Command::Shell(Some(only.content.clone())))
+            Command::Shell(Some(line))
         }
-        many => {
-            let mut script = line;
-            for heredoc in many {
-                script.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
-            }
-            Ok(Command::Shell(Some(script)))
-        }
+        other => other,
     }
 }
 
@@ -315,9 +355,11 @@ mod tests {
             ("cat <<EOF > /x", vec![heredoc("a\n")], "cat <<EOF > /x\na\nEOF"),
             ("echo", vec![], "echo"),
         ] {
-            assert_eq!(with_heredocs(shell(line), &heredocs).expect(line), shell(expected));
+            assert!(script(&shell(line), &heredocs).is_none());
+            assert_eq!(with_heredocs(shell(line), &heredocs), shell(expected));
         }
-        assert!(with_heredocs(shell("<<EOF"), &[heredoc("#!/bin/python\n")]).is_err());
+        let own = script(&shell("<<EOF"), &[heredoc("#!/bin/python\n")]).expect("a script");
+        assert_eq!(own.target(), "/dev/pipes/EOF");
     }
 
     #[test]

@@ -50,9 +50,9 @@ pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
             reference
         }
     };
-    if git(into, &["checkout", "--quiet", "--detach", head]).await.is_err() {
+    if git(into, &["checkout", "--quiet", "--detach", head, "--"]).await.is_err() {
         let branch = format!("origin/{reference}");
-        git(into, &["checkout", "--quiet", "--detach", &branch]).await?;
+        git(into, &["checkout", "--quiet", "--detach", &branch, "--"]).await?;
     }
     git(into, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
     std::fs::remove_dir_all(into.join(".git")).doing(|| "removing .git".to_owned())?;
