@@ -5,7 +5,7 @@
 //! bridge `by<id>`, veth ends `bv<id>…`, nftables table `by<id>`.
 //!
 //! ```text
-//! subnet            the chosen 172.x.0.0/16
+//! subnet            the chosen one
 //! addresses/<id>    address of a container
 //! netns/<id>        its network namespace, bind mounted
 //! ```
@@ -23,9 +23,6 @@ use nix::mount::{MntFlags, umount2};
 
 pub use error::Error;
 
-/// Bits of the network part of a bridge's address.
-const PREFIX: u8 = 16;
-
 /// A container's place in the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -40,15 +37,14 @@ pub struct Endpoint {
 pub struct Network {
     instance: String,
     state_dir: PathBuf,
-    /// Second octet of 172.x.0.0/16.
-    octet: u8,
+    subnet: subnet::Subnet,
 }
 
 impl Network {
     /// Makes sure that bridge, masquerading and forwarding are there. May be repeated.
     ///
     /// # Errors
-    /// What the kernel or `nft` says; `Exhausted` when no 172.x.0.0/16 is free.
+    /// What the kernel or `nft` says; `Exhausted` when no subnet is free.
     pub async fn open(instance: &str, state_dir: &Path) -> Result<Self, Error> {
         let (instance, state_dir) = (instance.to_owned(), state_dir.to_owned());
         blocking(move || {
@@ -57,9 +53,9 @@ impl Network {
                 fs::create_dir_all(&path).map_err(Error::io("making", &path))?;
             }
             let _lock = lock(&state_dir)?;
-            let octet = subnet::choose(&state_dir.join("subnet"))?;
-            let network = Self { instance, state_dir, octet };
-            link::ensure_bridge(&network.bridge(), network.gateway(), PREFIX)?;
+            let subnet = subnet::choose(&state_dir.join("subnet"))?;
+            let network = Self { instance, state_dir, subnet };
+            link::ensure_bridge(&network.bridge(), network.gateway(), subnet.prefix())?;
             network.masquerade()?;
             let path = Path::new("/proc/sys/net/ipv4/ip_forward");
             fs::write(path, "1").map_err(Error::io("writing", path))?;
@@ -73,12 +69,12 @@ impl Network {
     }
 
     pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, self.octet, 0, 1)
+        self.subnet.gateway()
     }
 
-    /// `172.x.0.0/16`.
+    /// `172.18.0.0/16`.
     pub fn subnet(&self) -> String {
-        format!("172.{}.0.0/{PREFIX}", self.octet)
+        self.subnet.to_string()
     }
 
     /// Gives a container a network namespace with an address of the bridge. An earlier one of that id is replaced.
@@ -98,7 +94,7 @@ impl Network {
                 bridge: network.bridge(),
                 netns: netns_path.clone(),
                 ip,
-                prefix: PREFIX,
+                prefix: network.subnet.prefix(),
                 gateway: network.gateway(),
                 mac,
             };
@@ -108,7 +104,7 @@ impl Network {
                 return Err(error);
             }
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-            Ok(Endpoint { netns_path, ip, prefix: PREFIX, gateway: network.gateway(), mac })
+            Ok(Endpoint { netns_path, ip, prefix: network.subnet.prefix(), gateway: network.gateway(), mac })
         })
         .await
     }
@@ -160,10 +156,7 @@ impl Network {
             .flatten()
             .filter_map(|entry| fs::read_to_string(entry.path()).ok()?.trim().parse().ok())
             .collect();
-        let ip = (2..u16::MAX)
-            .map(|host| Ipv4Addr::new(172, self.octet, (host >> 8) as u8, host as u8))
-            .find(|ip| !taken.contains(ip))
-            .ok_or(Error::Exhausted)?;
+        let ip = self.subnet.hosts().find(|ip| !taken.contains(ip)).ok_or(Error::Exhausted)?;
         let path = folder.join(id);
         fs::write(&path, ip.to_string()).map_err(Error::io("writing", &path))?;
         Ok(ip)

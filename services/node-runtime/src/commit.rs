@@ -4,16 +4,15 @@ use std::io::{Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use bus::Error;
-use bytes::Bytes;
+use prost::Message as _;
 use proto::{
     ChangesReply, ChangesRequest, CommitReply, ContainerCommit, ContainerExport, ContainerSize, Descriptor, Empty,
     Layer, SizeReply, SizeRequest,
 };
 use snapshots::{ChangeKind, MountSpec};
-use tokio::io::AsyncReadExt as _;
 
-use crate::containers::Container;
-use crate::node::Node;
+use crate::containers::{Container, write};
+use crate::node::{Node, lock};
 use crate::start::{diff_ids, runtime_error, snapshot};
 
 /// Changes in one reply; a message is small.
@@ -31,7 +30,7 @@ pub fn io(error: std::io::Error) -> Error {
 impl Node {
     pub async fn changes(&self, request: ChangesRequest) -> Result<ChangesReply, Error> {
         let container = self.container(&request.id)?;
-        let layers = self.ensure_layers(&container.spec()).await?;
+        let layers = self.stack(&container.spec()).await?;
         let snapshots = self.snapshots.clone();
         blocking(move || {
             let mut changes = snapshots.changes(&container.dir.join("upper"), &layers).map_err(snapshot)?;
@@ -92,40 +91,33 @@ impl Node {
     /// Packs a tree while it is sent; nothing is kept on the way.
     pub async fn export(&self, request: ContainerExport) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
-        let layers = self.ensure_layers(&container.spec()).await?;
-        let mut duplex = crate::attach::dial(request.ticket).await?;
-        let _busy = container.busy.lock().await;
-        let mounted = self.mount_quiet(&container, layers).await?;
-        let (mut reader, writer) = tokio::io::duplex(256 * 1024);
-        let tree = container.dir.join("rootfs");
-        let packing = tokio::task::spawn_blocking(move || {
-            snapshots::export(&tree, tokio_util::io::SyncIoBridge::new(writer)).map_err(snapshot)
-        });
-        let mut buffer = vec![0; 64 * 1024];
-        let mut gone = false;
-        while let Ok(n) = reader.read(&mut buffer).await {
-            if n == 0 {
-                break;
-            }
-            if duplex.writer.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
-                gone = true;
-                break;
-            }
-        }
-        drop(reader);
-        let packed = packing.await.map_err(|e| Error::internal(e.to_string()))?;
-        if mounted {
-            snapshots::unmount(&container.dir.join("rootfs")).map_err(snapshot)?;
-        }
-        match packed {
-            Ok(()) => drop(duplex.writer.finish().await),
-            Err(_) if gone => {}
-            Err(error) => {
-                let _ = duplex.writer.fail(error.message()).await;
-                return Err(error);
-            }
-        }
+        let tree = self.tree(&container).await?;
+        let writer = crate::attach::dial(request.ticket).await?.writer;
+        let rootfs = container.dir.join("rootfs");
+        crate::archive::send(writer, move |out| {
+            let exported = snapshots::export(&rootfs, out).map_err(snapshot);
+            drop(tree);
+            exported
+        })
+        .await?;
         Ok(Empty {})
+    }
+
+    pub async fn update(&self, request: proto::ContainerUpdate) -> Result<Vec<proto::NodeEvent>, Error> {
+        let container = self.container(&request.id)?;
+        let _busy = container.busy.lock().await;
+        if let Some(limits) = request.resources {
+            if container.is_running() {
+                let group = runtime::cgroup::Cgroup::new(&self.cgroup(&request.id));
+                group.update(&crate::start::resources(limits.clone())).map_err(runtime_error)?;
+            }
+            lock(&container.spec).resources = Some(limits);
+        }
+        if request.restart.is_some() {
+            lock(&container.spec).restart = request.restart;
+        }
+        write(&container.dir.join("spec.pb"), &container.spec().encode_to_vec())?;
+        Ok(vec![self.tell(&container, "update", &[])])
     }
 
     /// Mounts the root of a container that does not run; tells whether it did.

@@ -14,7 +14,7 @@ pub struct Container {
     pub spec: Mutex<ContainerSpec>,
     status: Mutex<ContainerStatus>,
     /// One change at a time.
-    pub busy: tokio::sync::Mutex<()>,
+    pub busy: Arc<tokio::sync::Mutex<()>>,
     pub shim: Mutex<Option<Arc<Handle>>>,
     /// A person stopped it: no restart.
     pub stopped: std::sync::atomic::AtomicBool,
@@ -26,7 +26,7 @@ impl Container {
             dir,
             spec: Mutex::new(spec),
             status: Mutex::new(status),
-            busy: tokio::sync::Mutex::default(),
+            busy: Arc::default(),
             shim: Mutex::default(),
             stopped: false.into(),
         }
@@ -70,7 +70,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 impl Node {
-    pub async fn create(&self, spec: ContainerSpec) -> Result<Vec<NodeEvent>, Error> {
+    pub async fn create(&self, mut spec: ContainerSpec) -> Result<Vec<NodeEvent>, Error> {
         let id: model::ContainerId = spec.id.parse().map_err(|e| Error::invalid(format!("container id: {e}")))?;
         let dir = self.machine_dir.join("containers").join(id.to_string());
         if lock(&self.containers).contains_key(&spec.id) {
@@ -81,7 +81,9 @@ impl Node {
                 .map_err(|e| Error::internal(format!("making {}: {e}", dir.display())))?;
         }
         let path = |name: &str| dir.join(name).display().to_string();
+        let mounts = self.claim_volumes(&mut spec)?;
         let status = ContainerStatus {
+            mounts,
             id: spec.id.clone(),
             log_path: path("container.log"),
             hosts_path: path("hosts"),

@@ -4,18 +4,22 @@
 //! - [`start`] brings one up and takes it down again; [`attach`], [`logs`], [`exec`] connect clients;
 //! - [`handlers`] ties calls to these; [`rescan`] finds containers again after a restart.
 
+mod archive;
 mod attach;
 mod commit;
 mod config;
 mod containers;
 mod exec;
 mod handlers;
+mod init_layer;
 mod logs;
 mod node;
 mod rescan;
 mod start;
+mod stats;
 mod stop;
 mod top;
+mod volumes;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -65,6 +69,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     service::shutdown_signal().await;
     if config.machine_dir.join(STOP_FILE).exists() {
         stop::stop_all(&node).await;
+        if let Err(error) = node.network.cleanup().await {
+            tracing::warn!(%error, "the network could not be taken down");
+        }
     }
     cancel.cancel();
     calls.await.context("the task that answers the bus")??;

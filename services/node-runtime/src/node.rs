@@ -21,6 +21,8 @@ pub struct Node {
     pub snapshots: Arc<snapshots::Snapshots>,
     pub store: distribution::Store,
     pub network: network::Network,
+    /// Lies on every image's layers.
+    pub init_layer: model::DiffId,
     pub bus: Bus,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
     pub execs: Mutex<HashMap<String, Arc<crate::exec::Exec>>>,
@@ -38,12 +40,14 @@ impl Node {
             .await
             .context("making the network")?;
         let (outbox, events) = mpsc::unbounded_channel();
+        let snapshots = Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?);
         let node = Arc::new(Self {
+            init_layer: crate::init_layer::ensure(&machine_dir, &snapshots)?,
             id: config.id.clone(),
             instance: config.instance.clone(),
             runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
             shim_binary: config.shim_binary(),
-            snapshots: Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?),
+            snapshots,
             store: distribution::Store::new(config.store_url.trim_end_matches('/'), token.trim()),
             network,
             bus: bus.clone(),
@@ -93,6 +97,10 @@ impl Node {
         event
     }
 
+    pub fn network_id(&self) -> String {
+        model::Digest::of(self.network.bridge().as_bytes()).hex().to_owned()
+    }
+
     pub fn info(&self) -> NodeInfo {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let memory = read("/proc/meminfo");
@@ -118,6 +126,7 @@ impl Node {
             bridge_subnet: self.network.subnet(),
             bridge_gateway: self.network.gateway().to_string(),
             bridge_name: self.network.bridge(),
+            bridge_network_id: self.network_id(),
             epoch: self.epoch,
             ..NodeInfo::default()
         }

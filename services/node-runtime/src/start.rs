@@ -101,24 +101,12 @@ impl Node {
 
     async fn bring_up(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
         let spec = container.spec();
-        // Nothing is mounted here: a stale mount would show old layers.
         let rootfs = container.dir.join("rootfs");
-        snapshots::unmount(&rootfs).map_err(snapshot)?;
-        let (layers, network, shim) =
-            tokio::join!(self.ensure_layers(&spec), self.connect(&spec), self.ensure_shim(container));
+        let (layers, network, shim) = tokio::join!(self.stack(&spec), self.connect(&spec), self.ensure_shim(container));
         let (layers, (namespace, endpoint), shim) = (layers?, network?, shim?);
-        let (snapshots, dir) = (self.snapshots.clone(), container.dir.clone());
-        tokio::task::spawn_blocking(move || {
-            snapshots.mount(&snapshots::MountSpec {
-                layers: &layers,
-                upper: &dir.join("upper"),
-                work: &dir.join("work"),
-                target: &dir.join("rootfs"),
-            })
-        })
-        .await
-        .map_err(|e| Error::internal(e.to_string()))?
-        .map_err(snapshot)?;
+        self.mount_quiet(container, layers).await?;
+        let (node, filled, root) = (self.clone(), spec.clone(), rootfs.clone());
+        crate::commit::blocking(move || node.fill_volumes(&filled, &root)).await?;
         let mounts = self.mounts(container, &spec, endpoint.as_ref())?;
         let bundle_spec = self.bundle_spec(&spec, rootfs, mounts, namespace);
         bundle::write(&container.dir.join("bundle"), &bundle_spec).map_err(runtime_error)?;
@@ -160,6 +148,13 @@ impl Node {
         Ok(ids)
     }
 
+    /// The image's layers and the init layer, as they lie under a container.
+    pub async fn stack(&self, spec: &ContainerSpec) -> Result<Vec<DiffId>, Error> {
+        let mut layers = self.ensure_layers(spec).await?;
+        layers.push(self.init_layer.clone());
+        Ok(layers)
+    }
+
     async fn connect(&self, spec: &ContainerSpec) -> Result<(Namespace, Option<NetworkEndpoint>), Error> {
         match spec.network_mode.as_str() {
             "host" => return Ok((Namespace::Host, None)),
@@ -176,6 +171,7 @@ impl Node {
         }
         let end = self.network.attach(&spec.id).await.map_err(|e| Error::new(e.kind(), e.to_string()))?;
         let endpoint = NetworkEndpoint {
+            network_id: self.network_id(),
             network_name: "bridge".to_owned(),
             endpoint_id: Digest::of(format!("{}{}", spec.id, end.ip).as_bytes()).hex().to_owned(),
             ip_address: end.ip.to_string(),
@@ -228,9 +224,7 @@ impl Node {
                     }
                     source
                 }
-                Type::Volume => {
-                    return Err(Error::new(model::ErrorKind::Unimplemented, "volumes are not supported yet"));
-                }
+                Type::Volume => self.volume_data(&mount.source)?,
                 Type::Tmpfs => PathBuf::from("tmpfs"),
             };
             let mut made = bind(source, mount.target.clone(), mount.read_only);
@@ -251,6 +245,11 @@ impl Node {
             name: limit.name.clone(),
             soft: limit.soft,
             hard: limit.hard,
+        });
+        let devices = spec.devices.iter().map(|device| bundle::Device {
+            host_path: PathBuf::from(&device.host_path),
+            container_path: device.container_path.clone(),
+            permissions: device.permissions.clone(),
         });
         BundleSpec {
             rootfs,
@@ -273,25 +272,14 @@ impl Node {
             privileged: spec.privileged,
             readonly_rootfs: spec.readonly_rootfs,
             init: spec.init,
-            resources: Resources {
-                memory_bytes: limits.memory_bytes,
-                memory_reservation_bytes: limits.memory_reservation_bytes,
-                memory_swap_bytes: limits.memory_swap_bytes,
-                nano_cpus: limits.nano_cpus,
-                cpu_shares: limits.cpu_shares,
-                cpu_period_us: limits.cpu_period_us,
-                cpu_quota_us: limits.cpu_quota_us,
-                cpuset_cpus: limits.cpuset_cpus,
-                cpuset_mems: limits.cpuset_mems,
-                pids_limit: limits.pids_limit,
-                ..Resources::default()
-            },
+            resources: resources(limits),
             sysctls: spec.sysctls.clone().into_iter().collect(),
             network,
             ipc: host(&spec.ipc_mode),
             pid: host(&spec.pid_mode),
             uts: host(&spec.uts_mode),
             shm_bytes: spec.shm_bytes,
+            devices: devices.collect(),
             masked_paths: spec.masked_paths_set.then(|| spec.masked_paths.clone()),
             readonly_paths: spec.readonly_paths_set.then(|| spec.readonly_paths.clone()),
             seccomp: match spec.security_opt.iter().any(|o| o == "seccomp=unconfined") {
@@ -387,4 +375,23 @@ fn restart(node: &Arc<Node>, container: &Arc<Container>) -> futures::future::Box
 fn bind(source: impl AsRef<Path>, target: String, read_only: bool) -> Mount {
     let source = source.as_ref().to_owned();
     Mount { kind: "bind".to_owned(), source, target, read_only, propagation: String::new(), options: Vec::new() }
+}
+
+pub fn resources(limits: proto::Resources) -> Resources {
+    Resources {
+        memory_bytes: limits.memory_bytes,
+        memory_reservation_bytes: limits.memory_reservation_bytes,
+        memory_swap_bytes: limits.memory_swap_bytes,
+        memory_swappiness: limits.memory_swappiness,
+        oom_kill_disable: limits.oom_kill_disable,
+        nano_cpus: limits.nano_cpus,
+        cpu_shares: limits.cpu_shares,
+        cpu_period_us: limits.cpu_period_us,
+        cpu_quota_us: limits.cpu_quota_us,
+        cpuset_cpus: limits.cpuset_cpus,
+        cpuset_mems: limits.cpuset_mems,
+        pids_limit: limits.pids_limit,
+        blkio_weight: u16::try_from(limits.blkio_weight).unwrap_or(0),
+        ..Resources::default()
+    }
 }

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -80,7 +81,7 @@ impl Node {
         Ok(events)
     }
 
-    pub async fn remove(&self, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
+    pub async fn remove(self: &Arc<Self>, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(&request.id)?;
         container.stopped.store(true, Ordering::SeqCst);
         if container.is_running() {
@@ -108,6 +109,9 @@ impl Node {
             .map_err(|e| Error::internal(e.to_string()))?
             .map_err(|e| Error::internal(format!("removing a container's folder: {e}")))?;
         lock(&self.containers).remove(&request.id);
+        if request.remove_volumes {
+            self.drop_volumes(&container.spec());
+        }
         Ok(vec![self.tell_removed(&container)])
     }
 
@@ -131,10 +135,25 @@ pub async fn stop_all(node: &Arc<Node>) {
     let stops = ids.into_iter().map(|id| {
         let node = node.clone();
         async move {
+            let Ok(container) = node.container(&id) else { return };
             let _ = node.stop(&ContainerStop { id, signal: String::new(), timeout_seconds: Some(10) }).await;
+            // Held until what the container used is gone.
+            drop(container.busy.lock().await);
         }
     });
     futures::future::join_all(stops).await;
+    remove_cgroups(&node.instance);
+}
+
+/// The empty folders above the containers' groups.
+fn remove_cgroups(instance: &str) {
+    let name = format!("boxyard-{instance}");
+    let root = Path::new("/sys/fs/cgroup");
+    let _ = std::fs::remove_dir(root.join(&name));
+    for controller in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        // Still used, or not there: both stay as they are.
+        let _ = std::fs::remove_dir(controller.path().join(&name));
+    }
 }
 
 /// Ends a shim whose container never started; it is known by pid, start time and boot id.

@@ -1,0 +1,115 @@
+//! One reading of a container's counters, in the Engine API's shape.
+
+use bus::Error;
+use proto::{StatsReply, StatsRequest};
+use runtime::cgroup::Cgroup;
+use serde_json::{Map, Value, json};
+
+use crate::commit::blocking;
+use crate::node::Node;
+
+/// Clock ticks of /proc/stat in a second.
+const TICKS: u64 = 100;
+
+impl Node {
+    pub async fn stats(&self, request: StatsRequest) -> Result<StatsReply, Error> {
+        let container = self.container(&request.id)?;
+        let (group, status, name) = (Cgroup::new(&self.cgroup(&request.id)), container.status(), container.spec().name);
+        blocking(move || {
+            let mut all = json!({
+                "read": jiff::Timestamp::now().to_string(),
+                "num_procs": 0,
+                "name": format!("/{name}"),
+                "id": status.id,
+                "pids_stats": {}, "cpu_stats": {}, "memory_stats": {}, "blkio_stats": {}, "storage_stats": {},
+            });
+            if container.is_running() {
+                all["cpu_stats"] = cpu(&group);
+                all["memory_stats"] = memory(&group);
+                all["pids_stats"] = json!({
+                    "current": number(&group, "pids", "pids.current"),
+                    "limit": group.read("pids", "pids.max").and_then(|t| t.trim().parse().ok()).unwrap_or(u64::MAX),
+                });
+                all["networks"] = networks(status.pid);
+            }
+            Ok(StatsReply { json: all.to_string().into_bytes() })
+        })
+        .await
+    }
+}
+
+fn number(group: &Cgroup, controller: &str, file: &str) -> u64 {
+    group.read(controller, file).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn pairs(text: &str) -> Map<String, Value> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse::<u64>().ok()?.into())))
+        .collect()
+}
+
+fn field(map: &Map<String, Value>, key: &str) -> u64 {
+    map.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn cpu(group: &Cgroup) -> Value {
+    let stat = pairs(&group.read("cpu", "cpu.stat").unwrap_or_default());
+    let (total, user, kernel, throttled) = if group.is_v2() {
+        let us = |key| field(&stat, key) * 1000;
+        (us("usage_usec"), us("user_usec"), us("system_usec"), us("throttled_usec"))
+    } else {
+        let of = |file| number(group, "cpuacct", file);
+        (of("cpuacct.usage"), of("cpuacct.usage_user"), of("cpuacct.usage_sys"), field(&stat, "throttled_time"))
+    };
+    let machine = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    // user nice system idle iowait irq softirq steal; the guests' are part of user's.
+    let ticks: u64 = machine.split_whitespace().skip(1).take(8).filter_map(|word| word.parse::<u64>().ok()).sum();
+    json!({
+        "cpu_usage": {"total_usage": total, "usage_in_kernelmode": kernel, "usage_in_usermode": user},
+        "system_cpu_usage": ticks * (1_000_000_000 / TICKS),
+        "online_cpus": std::thread::available_parallelism().map_or(1, usize::from),
+        "throttling_data": {
+            "periods": field(&stat, "nr_periods"),
+            "throttled_periods": field(&stat, "nr_throttled"),
+            "throttled_time": throttled,
+        },
+    })
+}
+
+fn memory(group: &Cgroup) -> Value {
+    let (usage, max, limit) = match group.is_v2() {
+        true => ("memory.current", None, "memory.max"),
+        false => ("memory.usage_in_bytes", Some("memory.max_usage_in_bytes"), "memory.limit_in_bytes"),
+    };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let machine = meminfo.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024;
+    let limit = group.read("memory", limit).and_then(|text| text.trim().parse().ok()).unwrap_or(machine);
+    let mut all = json!({
+        "usage": number(group, "memory", usage),
+        "stats": pairs(&group.read("memory", "memory.stat").unwrap_or_default()),
+        "limit": limit.min(machine),
+    });
+    if let Some(file) = max {
+        all["max_usage"] = number(group, "memory", file).into();
+    }
+    all
+}
+
+/// Counters of the interfaces in the process' network namespace.
+fn networks(pid: i32) -> Value {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let interfaces = text.lines().skip(2).filter_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        let n: Vec<u64> = counters.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        if name.trim() == "lo" || n.len() < 12 {
+            return None;
+        }
+        let counted = json!({
+            "rx_bytes": n[0], "rx_packets": n[1], "rx_errors": n[2], "rx_dropped": n[3],
+            "tx_bytes": n[8], "tx_packets": n[9], "tx_errors": n[10], "tx_dropped": n[11],
+        });
+        Some((name.trim().to_owned(), counted))
+    });
+    Value::Object(interfaces.collect())
+}

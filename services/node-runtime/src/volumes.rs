@@ -1,0 +1,158 @@
+//! Volumes: `volumes/<name>/_data`, and beside it what is known about it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bus::Error;
+use prost::Message as _;
+use proto::mount::Type;
+use proto::{ContainerSpec, Empty, MountPoint, VolumeInfo, VolumeList, VolumeRef, VolumeSpec};
+
+use crate::commit::io;
+use crate::containers::write;
+use crate::node::{Node, lock};
+use crate::start::snapshot;
+
+const RECORD: &str = "volume.pb";
+
+impl Node {
+    fn volume_folder(&self, name: &str) -> Result<PathBuf, Error> {
+        let mut bytes = name.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if !first || !rest || name.len() > 255 {
+            return Err(Error::invalid(format!(
+                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+        Ok(self.machine_dir.join("volumes").join(name))
+    }
+
+    /// May be repeated: the volume that is there is answered.
+    pub fn volume_create(&self, spec: VolumeSpec) -> Result<VolumeInfo, Error> {
+        let anonymous = spec.name.is_empty();
+        let name = if anonymous { hex::encode(rand::random::<[u8; 32]>()) } else { spec.name };
+        let folder = self.volume_folder(&name)?;
+        if let Some(known) = read(&folder) {
+            return Ok(known);
+        }
+        let data = folder.join("_data");
+        std::fs::create_dir_all(&data).map_err(io)?;
+        let info = VolumeInfo {
+            name,
+            mountpoint: data.display().to_string(),
+            created_at_ns: runtime::wire::now_ns(),
+            labels: spec.labels,
+            options: spec.options,
+            bytes: 0,
+            anonymous,
+        };
+        write(&folder.join(RECORD), &info.encode_to_vec())?;
+        Ok(info)
+    }
+
+    pub fn volume_list(&self) -> VolumeList {
+        let folders = std::fs::read_dir(self.machine_dir.join("volumes")).into_iter().flatten().flatten();
+        let mut volumes: Vec<VolumeInfo> = folders.filter_map(|folder| read(&folder.path())).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        VolumeList { volumes }
+    }
+
+    pub fn volume_remove(&self, request: &VolumeRef) -> Result<Empty, Error> {
+        let name = &request.name;
+        let folder = self.volume_folder(name)?;
+        if !folder.exists() {
+            return match request.force {
+                true => Ok(Empty {}),
+                false => Err(Error::not_found(format!("get {name}: no such volume"))),
+            };
+        }
+        let users: Vec<String> = lock(&self.containers)
+            .values()
+            .map(|container| container.spec())
+            .filter(|spec| spec.mounts.iter().any(|m| m.r#type() == Type::Volume && m.source == *name))
+            .map(|spec| spec.id)
+            .collect();
+        if !users.is_empty() {
+            return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+        }
+        std::fs::remove_dir_all(&folder).map_err(io)?;
+        Ok(Empty {})
+    }
+
+    /// Makes the volumes that a container names, and names the anonymous ones.
+    pub fn claim_volumes(&self, spec: &mut ContainerSpec) -> Result<Vec<MountPoint>, Error> {
+        let mut points = Vec::new();
+        for mount in &mut spec.mounts {
+            let mut point = MountPoint {
+                source: mount.source.clone(),
+                target: mount.target.clone(),
+                rw: !mount.read_only,
+                ..MountPoint::default()
+            };
+            match mount.r#type() {
+                Type::Bind => {
+                    point.r#type = "bind".to_owned();
+                    let given = mount.propagation.as_str();
+                    point.propagation = if given.is_empty() { "rprivate" } else { given }.to_owned();
+                }
+                Type::Tmpfs => {
+                    point.r#type = "tmpfs".to_owned();
+                    point.source.clear();
+                }
+                Type::Volume => {
+                    let name = std::mem::take(&mut mount.source);
+                    let info = self.volume_create(VolumeSpec { name, ..VolumeSpec::default() })?;
+                    mount.source = info.name.clone();
+                    (point.r#type, point.driver, point.mode) = ("volume".into(), "local".into(), "z".into());
+                    (point.name, point.source) = (info.name, info.mountpoint);
+                }
+            }
+            points.push(point);
+        }
+        Ok(points)
+    }
+
+    pub fn volume_data(&self, name: &str) -> Result<PathBuf, Error> {
+        Ok(self.volume_folder(name)?.join("_data"))
+    }
+
+    /// An empty volume begins with what the image has at its place.
+    pub fn fill_volumes(&self, spec: &ContainerSpec, rootfs: &Path) -> Result<(), Error> {
+        for mount in spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume && !mount.no_copy) {
+            let data = self.volume_data(&mount.source)?;
+            if std::fs::read_dir(&data).map_err(io)?.next().is_some() {
+                continue;
+            }
+            let (reader, writer) = std::io::pipe().map_err(io)?;
+            let (root, target) = (rootfs.to_owned(), PathBuf::from(&mount.target));
+            let packing = std::thread::spawn(move || snapshots::pack(&root, &target, Path::new("."), writer));
+            let unpacked = snapshots::unpack(&data, Path::new(""), reader, &snapshots::UnpackOptions::default());
+            match packing.join().map_err(|_| Error::internal("packing a volume's content panicked"))? {
+                // The image has nothing there.
+                Err(error) if error.kind() == model::ErrorKind::NotFound => {}
+                packed => {
+                    unpacked.map_err(snapshot)?;
+                    packed.map_err(snapshot)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The anonymous volumes of a container that is gone.
+    pub fn drop_volumes(self: &Arc<Self>, spec: &ContainerSpec) {
+        for mount in spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume) {
+            let anonymous = self.volume_folder(&mount.source).ok().and_then(|f| read(&f)).is_some_and(|v| v.anonymous);
+            if anonymous && let Err(error) = self.volume_remove(&VolumeRef { name: mount.source.clone(), force: true })
+            {
+                tracing::warn!(%error, "a volume could not be removed");
+            }
+        }
+    }
+}
+
+fn read(folder: &Path) -> Option<VolumeInfo> {
+    VolumeInfo::decode(std::fs::read(folder.join(RECORD)).ok()?.as_slice()).ok()
+}
