@@ -180,7 +180,6 @@ impl Node {
             mac_address: end.mac,
             sandbox_id: Digest::of(spec.id.as_bytes()).hex().to_owned(),
             sandbox_key: end.netns_path.display().to_string(),
-            ..NetworkEndpoint::default()
         };
         Ok((Namespace::Path(end.netns_path), Some(endpoint)))
     }
