@@ -84,6 +84,20 @@ pub fn clean_up(config: &ShimConfig) -> anyhow::Result<()> {
     record::write(EXIT_FILE, &status, Durable::Yes)
 }
 
+/// Removes the control groups and the OCI runtime's folder of a container whose processes have all ended, as its
+/// `delete` would, without another start of a program. False where something is left, which [`delete`] can end.
+pub fn forget(config: &ShimConfig) -> bool {
+    let group = config.cgroup_path.trim_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let mut folders = vec![root.join(group)];
+    folders.extend(std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(group)));
+    let emptied = folders.iter().all(|folder| match std::fs::remove_dir(folder) {
+        Ok(()) => true,
+        Err(e) => matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+    });
+    emptied && !group.is_empty() && std::fs::remove_dir_all(config.runtime_root.join(&config.id)).is_ok()
+}
+
 /// Removes what the OCI runtime keeps of the container, and kills what still runs of it.
 pub fn delete(config: &ShimConfig) -> anyhow::Result<Child> {
     let here = std::env::current_dir().context("cannot read the own folder")?;

@@ -489,7 +489,7 @@ impl Supervisor {
             client.flush(Instant::now());
         }
         self.phase = Phase::Ended { status };
-        if of_container {
+        if of_container && !launch::forget(&self.config) {
             self.deleting = Some(launch::delete(&self.config)?.id() as i32);
         }
         Ok(())
