@@ -27,6 +27,11 @@ impl Failure {
         Self::User(message.into())
     }
 
+    /// An error of another room, with its causes.
+    pub fn caused(error: impl std::error::Error) -> Self {
+        Self::Internal(chain(&error))
+    }
+
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::Internal(error.to_string())
     }
@@ -38,6 +43,21 @@ impl Failure {
             _ => 0,
         }
     }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some say their cause themselves.
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Adds what was being done to an error of the operating system.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,11 +11,13 @@ use futures::StreamExt as _;
 use model::{DiffId, Digest};
 use snapshots::Snapshots;
 use tokio::sync::{Mutex, Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::decompress;
 use crate::failure::Failure;
+use crate::recorder::Upload;
+use crate::space::Watched;
 
 /// At most so many layers, and so many bytes of them, may be on this machine only.
 const LOCAL_LAYERS: usize = 4;
@@ -31,31 +34,37 @@ pub struct Layers {
     pub lease: String,
     /// Who holds the unpacked layers on this machine.
     pub owner: String,
+    /// A folder on the disk of the layers.
+    disk: PathBuf,
     held: Mutex<Vec<DiffId>>,
     /// Blobs that the lease is known to keep.
     pinned: Mutex<HashSet<Digest>>,
-    uploads: Mutex<JoinSet<Result<(), Failure>>>,
     slots: Arc<Semaphore>,
     mebibytes: Arc<Semaphore>,
 }
 
-/// A layer that was just made.
-pub struct NewLayer {
-    pub diff_id: DiffId,
-    pub content_bytes: u64,
-    pub tar_bytes: u64,
+/// A layer that a step made, on its way into the store.
+pub struct Made {
+    pub layer: proto::Layer,
+    pub upload: Upload,
+}
+
+struct NewLayer {
+    diff_id: DiffId,
+    content_bytes: u64,
+    tar_bytes: u64,
 }
 
 impl Layers {
-    pub fn new(snapshots: Snapshots, store: Store, lease: String, owner: String) -> Self {
+    pub fn new(snapshots: Snapshots, store: Store, lease: String, owner: String, disk: PathBuf) -> Self {
         Self {
             snapshots,
             store,
             lease,
             owner,
+            disk,
             held: Mutex::default(),
             pinned: Mutex::default(),
-            uploads: Mutex::default(),
             slots: Arc::new(Semaphore::new(LOCAL_LAYERS)),
             mebibytes: Arc::new(Semaphore::new(LOCAL_MIB as usize)),
         }
@@ -68,7 +77,7 @@ impl Layers {
             if self.pinned.lock().await.contains(&digest) {
                 continue;
             }
-            if self.store.has(&digest, Some(&self.lease)).await.map_err(Failure::internal)?.is_none() {
+            if self.store.has(&digest, Some(&self.lease)).await.map_err(Failure::caused)?.is_none() {
                 return Ok(false);
             }
             self.pinned.lock().await.insert(digest);
@@ -94,10 +103,11 @@ impl Layers {
             return Ok(());
         }
         let blob = blob_digest(&layer)?;
-        let reader = self.store.get_to_reader(&blob).await.map_err(Failure::internal)?;
+        let reader = self.store.get_to_reader(&blob).await.map_err(Failure::caused)?;
+        let disk = self.disk.clone();
         blocking(move || {
-            let tar = decompress(reader).map_err(Failure::internal)?;
-            snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::internal)
+            let tar = Watched::new(decompress(reader).map_err(Failure::caused)?, &disk);
+            snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::caused)
         })
         .await
     }
@@ -109,17 +119,17 @@ impl Layers {
             return Ok(());
         }
         held.extend(new);
-        self.snapshots.hold(&held, &self.owner).map_err(Failure::internal)
+        self.snapshots.hold(&held, &self.owner).map_err(Failure::caused)
     }
 
     /// Makes a step's finished upper folder a layer; `None` when it changed nothing. Its upload goes on in the
     /// background; when too much is on this machine only, this waits.
-    pub async fn adopt(&self, upper: std::path::PathBuf, below: Vec<DiffId>) -> Result<Option<proto::Layer>, Failure> {
+    pub async fn adopt(&self, upper: PathBuf, below: Vec<DiffId>) -> Result<Option<Made>, Failure> {
         let snapshots = self.snapshots.clone();
         let lowers = below.clone();
         let (upper, new) = blocking(move || {
             let mut hash = TarHash::default();
-            let diff = snapshots.diff(&upper, &lowers, &mut hash).map_err(Failure::internal)?;
+            let diff = snapshots.diff(&upper, &lowers, &mut hash).map_err(Failure::caused)?;
             if diff.empty {
                 return Ok((upper, None));
             }
@@ -133,7 +143,7 @@ impl Layers {
         };
         self.hold(std::slice::from_ref(&new.diff_id)).await?;
         let (snapshots, diff_id) = (self.snapshots.clone(), new.diff_id.clone());
-        blocking(move || snapshots.adopt(&upper, &diff_id).map(drop).map_err(Failure::internal)).await?;
+        blocking(move || snapshots.adopt(&upper, &diff_id).map(drop).map_err(Failure::caused)).await?;
         let layer = proto::Layer {
             diff_id: new.diff_id.to_string(),
             blob: Some(proto::Descriptor {
@@ -143,40 +153,29 @@ impl Layers {
             }),
             content_bytes: new.content_bytes,
         };
-        self.upload(new, below).await?;
-        Ok(Some(layer))
+        let upload = self.upload(new, below).await?;
+        Ok(Some(Made { layer, upload }))
     }
 
-    async fn upload(&self, new: NewLayer, below: Vec<DiffId>) -> Result<(), Failure> {
+    async fn upload(&self, new: NewLayer, below: Vec<DiffId>) -> Result<Upload, Failure> {
         let closed = |_| Failure::Cancelled;
         let slot = self.slots.clone().acquire_owned().await.map_err(closed)?;
         let mebibytes = u32::try_from(new.tar_bytes >> 20).unwrap_or(LOCAL_MIB).clamp(1, LOCAL_MIB);
         let room = self.mebibytes.clone().acquire_many_owned(mebibytes).await.map_err(closed)?;
         let (store, snapshots, lease) = (self.store.clone(), self.snapshots.clone(), self.lease.clone());
-        self.uploads.lock().await.spawn(async move {
+        Ok(AbortOnDropHandle::new(tokio::spawn(async move {
             let _kept = (slot, room);
             let digest = new.diff_id.as_digest().clone();
-            if store.has(&digest, Some(&lease)).await.map_err(Failure::internal)? == Some(new.tar_bytes) {
+            if store.has(&digest, Some(&lease)).await.map_err(Failure::caused)? == Some(new.tar_bytes) {
                 return Ok(());
             }
             let body = tar_body(snapshots, new.diff_id, below);
-            store.put(&digest, new.tar_bytes, body, Some(&lease)).await.map_err(Failure::internal)
-        });
-        Ok(())
+            store.put(&digest, new.tar_bytes, body, Some(&lease)).await.map_err(Failure::caused)
+        })))
     }
 
-    /// Waits until every layer is stored.
-    pub async fn stored(&self) -> Result<(), Failure> {
-        let mut uploads = self.uploads.lock().await;
-        while let Some(done) = uploads.join_next().await {
-            done.map_err(Failure::internal)??;
-        }
-        Ok(())
-    }
-
-    /// Ends the uploads and forgets what this build held.
-    pub async fn release(&self) {
-        self.uploads.lock().await.shutdown().await;
+    /// Forgets what this build held.
+    pub fn release(&self) {
         if let Err(error) = self.snapshots.release(&self.owner) {
             tracing::warn!(%error, owner = %self.owner, "layers stay held");
         }
@@ -242,7 +241,7 @@ impl Write for TarHash {
 }
 
 pub fn diff_id(layer: &proto::Layer) -> Result<DiffId, Failure> {
-    layer.diff_id.parse().map_err(Failure::internal)
+    layer.diff_id.parse().map_err(Failure::caused)
 }
 
 pub fn diff_ids(layers: &[proto::Layer]) -> Result<Vec<DiffId>, Failure> {
@@ -251,12 +250,12 @@ pub fn diff_ids(layers: &[proto::Layer]) -> Result<Vec<DiffId>, Failure> {
 
 fn blob_digest(layer: &proto::Layer) -> Result<Digest, Failure> {
     let blob = layer.blob.as_ref().ok_or_else(|| Failure::internal("a layer without a blob"))?;
-    blob.digest.parse().map_err(Failure::internal)
+    blob.digest.parse().map_err(Failure::caused)
 }
 
 /// Runs what blocks on a thread for it.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+    tokio::task::spawn_blocking(work).await.map_err(Failure::caused)?
 }

@@ -54,9 +54,9 @@ pub async fn sweep(builds: &Path, snapshots: &Snapshots, networks: &Networks) ->
         }
         networks.sweep(&path).await?;
         for mount in mounts_under(&path).into_iter().rev() {
-            snapshots::unmount(&mount).map_err(Failure::internal)?;
+            snapshots::unmount(&mount).map_err(Failure::caused)?;
         }
-        snapshots.release(&owner(&build.file_name().to_string_lossy())).map_err(Failure::internal)?;
+        snapshots.release(&owner(&build.file_name().to_string_lossy())).map_err(Failure::caused)?;
         std::fs::remove_dir_all(&path).doing(|| format!("removing {}", path.display()))?;
         tracing::info!(build_id = %build.file_name().to_string_lossy(), "swept an interrupted build");
     }

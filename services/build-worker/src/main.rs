@@ -21,8 +21,10 @@ mod machine;
 mod network;
 mod plan;
 mod ports;
+mod recorder;
 mod rooted;
 mod session;
+mod space;
 mod wording;
 mod worker;
 

@@ -54,7 +54,7 @@ impl Networks {
                 std::fs::create_dir_all(&notes)
                     .and_then(|()| std::fs::write(&note, ""))
                     .doing(|| format!("writing {}", note.display()))?;
-                let endpoint = self.bridge().await?.attach(container_id).await.map_err(Failure::internal)?;
+                let endpoint = self.bridge().await?.attach(container_id).await.map_err(Failure::caused)?;
                 Kind::Bridge { endpoint, note }
             }
             other => return Err(Failure::user(format!("network mode {other:?} is not supported in builds"))),
@@ -72,7 +72,7 @@ impl Networks {
     }
 
     async fn detach(&self, container_id: &str) -> Result<(), Failure> {
-        self.bridge().await?.detach(container_id).await.map_err(Failure::internal)
+        self.bridge().await?.detach(container_id).await.map_err(Failure::caused)
     }
 
     async fn bridge(&self) -> Result<&Network, Failure> {

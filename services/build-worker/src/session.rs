@@ -38,7 +38,7 @@ impl Session {
         // Cancelled for any reason: by the client, by a lost lease, by the end of this worker.
         let halt = self.cancel.child_token();
         let lost = CancellationToken::new();
-        let _renewing = self.watch(halt.clone(), lost.clone());
+        let _renewing = self.watch(lost.clone(), halt.clone());
         let folder = self.worker.machine.build_folder(&self.lease.build_id);
         let mut outcome = match self.begin(&options, log, halt, folder.clone()).await {
             Ok(builder) => self.build(builder).await,
@@ -80,7 +80,13 @@ impl Session {
             let owner = machine::owner(&self.lease.build_id);
             let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
             let blobs = self.worker.bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
-            let layers = Layers::new(self.worker.snapshots.clone(), store.clone(), blobs.id, owner);
+            let layers = Layers::new(
+                self.worker.snapshots.clone(),
+                store.clone(),
+                blobs.id,
+                owner,
+                self.worker.machine.builds.clone(),
+            );
             let context = match self.worker.contexts.find(&context::key(options)) {
                 Some(kept) => kept,
                 None => tokio::select! {
@@ -107,7 +113,7 @@ impl Session {
             let image_id = builder.run(plan).await?;
             tokio::select! {
                 () = builder.cancel.cancelled() => return Err(Failure::Cancelled),
-                stored = builder.layers.stored() => stored?,
+                recorded = builder.recorder.finish() => recorded?,
             }
             let finish = proto::BuildFinish {
                 build_id: builder.build_id.clone(),
@@ -119,7 +125,14 @@ impl Session {
             self.success(&builder, &image_id, &tagged).await
         };
         let built = built.await;
-        builder.layers.release().await;
+        if built.is_err()
+            && !builder.cancel.is_cancelled()
+            && let Err(error) = builder.recorder.finish().await
+        {
+            // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
+            tracing::debug!(%error, build_id = %builder.build_id, "steps of a failed build are not kept");
+        }
+        builder.layers.release();
         drop(keeping);
         let lease = proto::Lease { id: builder.layers.lease.clone() };
         if let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
@@ -165,9 +178,10 @@ impl Session {
     }
 
     /// Renews the lease. Without an answer it counts as lost at two thirds of its time, before another may have it.
-    fn watch(&self, halt: CancellationToken, lost: CancellationToken) -> DropGuard {
+    fn watch(&self, lost: CancellationToken, halt: CancellationToken) -> DropGuard {
         let done = CancellationToken::new();
         let (bus, stop, ended) = (self.worker.bus.clone(), self.stop.clone(), done.clone());
+        let cancel = self.cancel.clone();
         let renew = proto::BuildRenew {
             build_id: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
@@ -185,7 +199,7 @@ impl Session {
                 let answer =
                     tokio::time::timeout(ttl / 3, bus.call::<calls::BuildRenew>(&Target::Gateway, &renew)).await;
                 match answer {
-                    Ok(Ok(reply)) if reply.cancelled => return halt.cancel(),
+                    Ok(Ok(reply)) if reply.cancelled => return cancel.cancel(),
                     Ok(Ok(_)) => renewed = Instant::now(),
                     Ok(Err(error))
                         if matches!(error.kind(), model::ErrorKind::NotFound | model::ErrorKind::Conflict) =>

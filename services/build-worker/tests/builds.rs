@@ -179,6 +179,12 @@ async fn failures(farm: &Farm) {
     failed.fails("The command '/bin/sh -c exit 3' returned a non-zero code: 3");
     assert_eq!(failed.error.as_ref().map(|(_, code)| *code), Some(3));
     assert!(!failed.text().contains("Removing"));
+    farm.build("FROM busybox\nRUN echo kept > /k\nRUN false\n", &[]).await;
+    let next = farm.build("FROM busybox\nRUN echo kept > /k\n", &[]).await.built();
+    next.says("Using cache");
+    let layer = next.image.as_ref().expect("an image").layers[1].blob.clone().expect("a blob");
+    let digest = layer.digest.parse().expect("a digest");
+    assert_eq!(farm.store.has(&digest, None).await.expect("asked"), Some(layer.size), "what is recorded is stored");
     farm.build("FRM x\n", &[]).await.fails("dockerfile parse error line 1: unknown instruction: FRM");
     farm.build("", &[]).await.fails("the Dockerfile (Dockerfile) cannot be empty");
     farm.build("FROM nosuch\n", &[]).await.fails("No such image: nosuch");

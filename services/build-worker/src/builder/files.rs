@@ -14,10 +14,11 @@ use crate::copy::hash::{self, Rules};
 use crate::copy::owner;
 use crate::copy::sources::Tree as Sources;
 use crate::copy::transfer::Transfer;
-use crate::failure::{Doing as _, Failure};
+use crate::failure::{Doing as _, Failure, chain};
 use crate::image;
 use crate::layers::blocking;
 use crate::rooted::{Owner, Root, clean, is_dir};
+use crate::space::Watched;
 
 /// One thing to bring in, found and hashed.
 #[derive(Debug)]
@@ -151,7 +152,7 @@ async fn find(
     mut downloads: Vec<(String, remote::Download)>,
 ) -> Result<Result<Found, String>, Failure> {
     blocking(move || {
-        let root = Root::open(&from.root()).map_err(Failure::internal)?;
+        let root = Root::open(&from.root()).map_err(Failure::caused)?;
         let is_context = matches!(from, From::Context(_));
         let tree = Sources { root: &root, is_context };
         let rules = Rules { owners: !is_context && copy.chown.is_none() };
@@ -196,7 +197,7 @@ async fn find(
 
 fn hash_of(root: &std::io::Result<Root>, path: &Path, rules: Rules) -> Result<String, Failure> {
     let root = root.as_ref().map_err(|error| Failure::internal(error.to_string()))?;
-    hash::of(root, path, rules).map_err(Failure::internal)
+    hash::of(root, path, rules).map_err(Failure::caused)
 }
 
 enum Ownership {
@@ -219,7 +220,7 @@ struct Work {
 
 impl Work {
     fn run(&self, from: &Path, items: &[Item]) -> Result<(), Failure> {
-        let open = |path: &Path| Root::open(path).map_err(Failure::internal);
+        let open = |path: &Path| Root::open(path).map_err(Failure::caused);
         let (from, to) = (open(from)?, open(&self.to)?);
         let owner = match &self.owner {
             Ownership::Root => Some(Owner::ROOT),
@@ -228,17 +229,19 @@ impl Work {
         };
         for item in items {
             match &item.origin {
-                Origin::Tree => {
-                    self.item(item, &Transfer { from: &from, to: &to, owner, mode: self.mode }, self.unpack)?
-                }
+                Origin::Tree => self.item(
+                    item,
+                    &Transfer { from: &from, to: &to, owner, disk: &self.to, mode: self.mode },
+                    self.unpack,
+                )?,
                 Origin::Fetched(download) => {
                     let fetched = open(&download.folder)?;
                     // What comes from a URL is not unpacked, and private unless said otherwise.
                     let mode = self.mode.or(Some(0o600));
-                    self.item(item, &Transfer { from: &fetched, to: &to, owner, mode }, false)?;
+                    self.item(item, &Transfer { from: &fetched, to: &to, owner, disk: &self.to, mode }, false)?;
                 }
                 Origin::Text(content) => {
-                    let transfer = Transfer { from: &from, to: &to, owner, mode: self.mode };
+                    let transfer = Transfer { from: &from, to: &to, owner, disk: &self.to, mode: self.mode };
                     let target = self.target(&to, &item.name);
                     transfer.text(content, &target).map_err(|error| failed(&target, error))?;
                 }
@@ -259,6 +262,7 @@ impl Work {
         if unpack && archive::is_archive(&mut file).map_err(reading)? {
             transfer.to.make_dirs(&self.destination).map_err(|error| failed(&self.destination, error))?;
             let tar = archive::decompress(std::io::BufReader::new(file)).map_err(reading)?;
+            let tar = Watched::new(tar, &self.to);
             let options = snapshots::UnpackOptions::default();
             return snapshots::unpack(&self.to, &self.destination, tar, &options).map(drop).map_err(|error| {
                 Failure::user(format!("failed to copy files: Error processing tar file: {}", chain(&error)))
@@ -298,17 +302,6 @@ fn failed_doing(what: &str, path: &Path, error: std::io::Error) -> Failure {
         None => error.to_string(),
     };
     Failure::user(format!("failed to copy files: {what}{}: {why}", Path::new("/").join(path).display()))
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) fn needs_buildkit(option: &str) -> Failure {

@@ -34,6 +34,7 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::network::StepNetwork;
 use crate::plan::Plan;
+use crate::recorder::Recorder;
 use stage::Stage;
 
 /// One build on this worker.
@@ -47,6 +48,7 @@ pub struct Builder {
     pub context: Arc<Context>,
     pub machine: Machine,
     pub cancel: CancellationToken,
+    pub recorder: Recorder,
     /// The next RUN's place in the bridge network.
     spare: Mutex<Option<JoinHandle<Result<StepNetwork, Failure>>>>,
 }
@@ -77,8 +79,8 @@ impl Builder {
     pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
         let Parts { bus, log, layers, context, machine, cancel } = parts;
         let build_id = lease.build_id.clone();
-        let spare = Mutex::default();
-        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, spare }
+        let (recorder, spare) = (Recorder::new(bus.clone()), Mutex::default());
+        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, recorder, spare }
     }
 
     /// Runs every stage; gives the id of the last one's image.

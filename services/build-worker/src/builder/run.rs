@@ -20,6 +20,7 @@ use crate::image;
 use crate::layers::blocking;
 use crate::network::{StepNetwork, is_bridge};
 use crate::rooted::{Root, clean, is_dir};
+use crate::space;
 
 /// How long a cancelled step's processes may take to die.
 const KILL_TIME: Duration = Duration::from_secs(2);
@@ -185,6 +186,7 @@ impl Builder {
         let ended = tokio::select! {
             ended = work => ended,
             () = self.cancel.cancelled() => Err(Failure::Cancelled),
+            () = space::exhausted(tree.folder()) => Err(nix::errno::Errno::ENOSPC.into()).doing(|| "running a step".to_owned()),
         };
         if ended.is_err() {
             let _ = handle.signal(nix::sys::signal::Signal::SIGKILL as i32).await;
@@ -260,7 +262,7 @@ fn fill_volume(from: &Root, target: &str, source: &Path) -> std::io::Result<()> 
         return Ok(());
     }
     let to = Root::open(source)?;
-    Transfer { from, to: &to, owner: None, mode: None }.folder(&path, Path::new(""))?;
+    Transfer { from, to: &to, owner: None, disk: source, mode: None }.folder(&path, Path::new(""))?;
     std::os::unix::fs::chown(source, Some(stat.st_uid), Some(stat.st_gid))?;
     std::fs::set_permissions(source, std::fs::Permissions::from_mode(stat.st_mode & 0o7777))
 }

@@ -85,7 +85,7 @@ impl Stage {
     /// What a step's result depends on besides the command: its parent, and the configuration that it leads to.
     pub fn key(&self, command: &[String]) -> Result<String, Failure> {
         let inputs = ("step 1", &self.image_id, &self.file.architecture, &self.author, &self.config, command);
-        Ok(Digest::of(&serde_json::to_vec(&inputs).map_err(Failure::internal)?).hex().to_owned())
+        Ok(Digest::of(&serde_json::to_vec(&inputs).map_err(Failure::caused)?).hex().to_owned())
     }
 }
 

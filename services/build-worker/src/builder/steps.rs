@@ -7,6 +7,7 @@ use super::Builder;
 use super::stage::Stage;
 use crate::failure::Failure;
 use crate::image;
+use crate::layers::Made;
 
 /// How a container's id is made up.
 pub fn container_id() -> String {
@@ -31,18 +32,14 @@ impl Builder {
             return Ok(false);
         }
         self.log.stream(" ---> Using cache\n").await?;
-        let file = oci::ImageConfig::parse(&found.config).map_err(Failure::internal)?;
+        let file = oci::ImageConfig::parse(&found.config).map_err(Failure::caused)?;
         stage.advance(found.id, file, found.layers);
         Ok(true)
     }
 
-    /// Makes the step's image and goes on from it. `command` is its line in the history and part of its key.
-    pub async fn record(
-        &self,
-        stage: &mut Stage,
-        command: &[String],
-        layer: Option<proto::Layer>,
-    ) -> Result<(), Failure> {
+    /// Makes the step's image and goes on from it; the gateway hears of it once its layer is stored. `command` is its line in the history and part of its key.
+    pub async fn record(&self, stage: &mut Stage, command: &[String], made: Option<Made>) -> Result<(), Failure> {
+        let (layer, upload) = made.map(|Made { layer, upload }| (layer, upload)).unzip();
         let created = jiff::Timestamp::now().to_string();
         let file = stage.child(command, layer.as_ref(), &created)?;
         let config = file.to_bytes();
@@ -62,7 +59,7 @@ impl Builder {
             key: stage.key(command)?,
             image: Some(image),
         };
-        self.bus.call::<bus::calls::StepResult>(&Target::Gateway, &result).await?;
+        self.recorder.add(upload, result).await?;
         stage.advance(id, file, layers);
         Ok(())
     }

@@ -6,7 +6,8 @@ use snapshots::MountSpec;
 use super::Builder;
 use super::stage::Stage;
 use crate::failure::{Doing as _, Failure};
-use crate::layers::blocking;
+use crate::layers::{Made, blocking};
+use crate::space;
 
 /// A stage's root, mounted with a new writable folder on top. Unmounted and removed when dropped.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Tree {
     }
 
     /// Unmounts, and makes what was changed a layer.
-    pub async fn into_layer(self, builder: &Builder, stage: &Stage) -> Result<Option<proto::Layer>, Failure> {
+    pub async fn into_layer(self, builder: &Builder, stage: &Stage) -> Result<Option<Made>, Failure> {
         self.unmount()?;
         let layer = builder.layers.adopt(self.upper(), stage.diff_ids()?).await;
         blocking(move || {
@@ -50,17 +51,19 @@ impl Tree {
     }
 
     pub fn unmount(&self) -> Result<(), Failure> {
-        snapshots::unmount(&self.root()).map_err(Failure::internal)
+        snapshots::unmount(&self.root()).map_err(Failure::caused)
     }
 }
 
 fn mount(snapshots: &snapshots::Snapshots, folder: &Path, layers: &[DiffId]) -> Result<(), Failure> {
     let at = |name: &str| folder.join(name);
+    std::fs::create_dir_all(folder).doing(|| format!("making {}", folder.display()))?;
+    space::ensure(folder, 0).doing(|| "mounting a step's root".to_owned())?;
     for name in ["u", "w", "r"] {
         std::fs::create_dir_all(at(name)).doing(|| format!("making {}", at(name).display()))?;
     }
     let (upper, work, target) = (at("u"), at("w"), at("r"));
-    snapshots.mount(&MountSpec { layers, upper: &upper, work: &work, target: &target }).map_err(Failure::internal)
+    snapshots.mount(&MountSpec { layers, upper: &upper, work: &work, target: &target }).map_err(Failure::caused)
 }
 
 impl Drop for Tree {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Context;
 use crate::failure::{Doing as _, Failure};
+use crate::space::free_bytes;
 
 const MAX_CONTEXTS: usize = 8;
 const MAX_BYTES: u64 = 1 << 30;
@@ -81,10 +82,6 @@ fn give_up(contexts: &mut Vec<Arc<Context>>, limit: u64) -> Vec<PathBuf> {
         folders.push(contexts.remove(at).folder.clone());
     }
     folders
-}
-
-fn free_bytes(folder: &std::path::Path) -> u64 {
-    nix::sys::statvfs::statvfs(folder).map_or(0, |stat| stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use snapshots::UnpackOptions;
 
 use crate::archive::decompress;
 use crate::copy::hash;
-use crate::failure::{Doing as _, Failure};
+use crate::failure::{Doing as _, Failure, chain};
 use crate::layers::blocking;
 use crate::rooted::{self, Place, Root, clean, is_dir};
+use crate::space::{self, Watched};
 
 const DOCKERFILE: &str = "Dockerfile";
 const IGNORE_FILE: &str = ".dockerignore";
@@ -50,6 +51,7 @@ impl Context {
     /// Brings the context of a build into `folder`, which is made.
     pub async fn fetch(store: &Store, options: &proto::BuildOptions, folder: PathBuf) -> Result<Self, Failure> {
         std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
+        space::ensure(&folder, 0).doing(|| "unpacking the context".to_owned())?;
         let remote = options.remote.as_str();
         let mut bytes = 0;
         let folder = if remote.is_empty() {
@@ -83,8 +85,8 @@ impl Context {
 
 async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &Path) -> Result<u64, Failure> {
     let blob = blob.ok_or_else(|| Failure::internal("a build without a context"))?;
-    let digest = blob.digest.parse().map_err(Failure::internal)?;
-    let reader = store.get_to_reader(&digest).await.map_err(Failure::internal)?;
+    let digest = blob.digest.parse().map_err(Failure::caused)?;
+    let reader = store.get_to_reader(&digest).await.map_err(Failure::caused)?;
     let folder = folder.to_owned();
     blocking(move || unpack(reader, &folder)).await
 }
@@ -93,10 +95,11 @@ async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &P
 fn unpack(tar: impl std::io::Read, folder: &Path) -> Result<u64, Failure> {
     let broken = |error: String| Failure::user(format!("Error processing tar file: {error}"));
     let mut tar = decompress(tar).map_err(|error| broken(error.to_string()))?;
+    let mut tar = Watched::new(&mut tar, folder);
     let options = UnpackOptions { owner: Some((0, 0)), ..UnpackOptions::default() };
     let bytes = snapshots::unpack(folder, Path::new(""), &mut tar, &options).map_err(|error| match error.kind() {
-        model::ErrorKind::InvalidArgument | model::ErrorKind::Corrupt => broken(error.to_string()),
-        _ => Failure::internal(error),
+        model::ErrorKind::InvalidArgument | model::ErrorKind::Corrupt => broken(chain(&error)),
+        _ => Failure::caused(error),
     })?;
     // The blob's digest is checked at its end.
     std::io::copy(&mut tar, &mut std::io::sink()).map_err(|error| broken(error.to_string()))?;

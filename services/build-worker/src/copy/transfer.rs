@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{FileStat, SFlag};
 
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
+use crate::space;
 
 /// Copies between two trees, neither of which is trusted.
 pub struct Transfer<'a> {
@@ -14,6 +15,8 @@ pub struct Transfer<'a> {
     pub to: &'a Root,
     /// `None`: each file keeps its owner.
     pub owner: Option<Owner>,
+    /// A folder on the disk that is written to.
+    pub disk: &'a Path,
     /// `--chmod`: in place of each file's own mode.
     pub mode: Option<u32>,
 }
@@ -108,6 +111,7 @@ impl Transfer<'_> {
     }
 
     fn content(&self, mut from: File, to: &Place) -> io::Result<()> {
+        space::ensure(self.disk, from.metadata()?.len())?;
         let mut file = to.create()?;
         io::copy(&mut from, &mut file)?;
         let at = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -159,7 +163,7 @@ mod tests {
         fn run(&self, copy: impl FnOnce(&Transfer) -> io::Result<()>) -> io::Result<()> {
             let from = Root::open(&self.at("from"))?;
             let to = Root::open(&self.at("to"))?;
-            copy(&Transfer { from: &from, to: &to, owner: None, mode: None })
+            copy(&Transfer { from: &from, to: &to, owner: None, disk: self.temp.path(), mode: None })
         }
     }
 
