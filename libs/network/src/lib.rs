@@ -6,8 +6,10 @@
 //!
 //! ```text
 //! subnet            the chosen one
-//! addresses/<id>    address of a container
-//! netns/<id>        its network namespace, bind mounted
+//! addresses/<id>    address of a container, and the path of its network namespace
+//! addresses/+<n>    the same of an endpoint that is wired ahead; a container takes it by a rename
+//! addresses/~<n>    one that is being wired, by the holder of spares.lock
+//! netns/<address>   a network namespace, bind mounted
 //! ```
 
 mod error;
@@ -18,6 +20,8 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::mount::{MntFlags, umount2};
 
@@ -33,11 +37,44 @@ pub struct Endpoint {
     pub mac: String,
 }
 
+/// Endpoints that are wired ahead; a refill takes about as long as a short container runs.
+const SPARES: usize = 3;
+/// No container's id begins so.
+const SPARE: char = '+';
+const DRAFT: char = '~';
+/// File system of a bind mounted namespace (linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// What a record holds.
+#[derive(Debug)]
+struct Place {
+    ip: Ipv4Addr,
+    netns: PathBuf,
+}
+
+impl Place {
+    /// `None` where there is no record, or only the begin of one.
+    fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let text = match fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(Error::io("reading", path))?,
+        };
+        let place = text.split_once('\n').and_then(|(ip, netns)| Some((ip.parse().ok()?, PathBuf::from(netns))));
+        Ok(place.map(|(ip, netns)| Self { ip, netns }))
+    }
+
+    fn is_wired(&self) -> bool {
+        nix::sys::statfs::statfs(&self.netns).is_ok_and(|fs| fs.filesystem_type().0 == NSFS_MAGIC)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Network {
     instance: String,
     state_dir: PathBuf,
     subnet: subnet::Subnet,
+    /// After [`Network::cleanup`] nothing is wired ahead any more.
+    closed: Arc<AtomicBool>,
 }
 
 impl Network {
@@ -54,7 +91,7 @@ impl Network {
             }
             let _lock = lock(&state_dir)?;
             let subnet = subnet::choose(&state_dir.join("subnet"))?;
-            let network = Self { instance, state_dir, subnet };
+            let network = Self { instance, state_dir, subnet, closed: Arc::default() };
             link::ensure_bridge(&network.bridge(), network.gateway(), subnet.prefix())?;
             network.masquerade()?;
             let path = Path::new("/proc/sys/net/ipv4/ip_forward");
@@ -83,30 +120,79 @@ impl Network {
     /// `Exhausted` when no address is free; else what the kernel says.
     pub async fn attach(&self, id: &str) -> Result<Endpoint, Error> {
         let (network, id) = (self.clone(), id.to_owned());
-        blocking(move || {
+        let place = blocking(move || {
             network.take_down(&id)?;
-            let ip = network.reserve(&id)?;
-            let netns_path = network.state_dir.join("netns").join(&id);
-            let [a, b, c, d] = ip.octets();
-            let mac = [0x02, 0x42, a, b, c, d];
-            let plan = link::Plan {
-                host: format!("bv{}{:04x}", network.instance, u32::from(ip) & 0xffff),
-                bridge: network.bridge(),
-                netns: netns_path.clone(),
-                ip,
-                prefix: network.subnet.prefix(),
-                gateway: network.gateway(),
-                mac,
-            };
-            if let Err(error) = plan.wire() {
-                // The namespace, and the veth pair with it, must not outlive a failed start.
-                let _ = network.take_down(&id);
-                return Err(error);
+            match network.claim_spare(&id)? {
+                Some(place) => Ok(place),
+                None => network.wire(&id),
             }
-            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-            Ok(Endpoint { netns_path, ip, prefix: network.subnet.prefix(), gateway: network.gateway(), mac })
         })
-        .await
+        .await?;
+        let network = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = network.fill_spares() {
+                // The next start makes its own and says what is wrong.
+                tracing::debug!(%error, "no endpoint could be wired ahead");
+            }
+        });
+        let Place { netns, ip } = place;
+        let mac = mac(ip).map(|byte| format!("{byte:02x}")).join(":");
+        Ok(Endpoint { netns_path: netns, ip, prefix: self.subnet.prefix(), gateway: self.gateway(), mac })
+    }
+
+    /// Wires endpoints ahead, so that a start does not wait for the kernel to make a namespace and a pair.
+    fn fill_spares(&self) -> Result<(), Error> {
+        // Who else holds it fills them.
+        let Ok(_filling) = try_lock(&self.state_dir.join("spares.lock"))? else { return Ok(()) };
+        for number in 0..SPARES {
+            let (draft, spare) = (format!("{DRAFT}{number}"), self.record(&format!("{SPARE}{number}")));
+            if self.closed.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if !spare.exists() {
+                self.take_down(&draft)?;
+                self.wire(&draft)?;
+                fs::rename(self.record(&draft), &spare).map_err(Error::io("keeping", &spare))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A spare becomes the container's by one rename, so that two processes never take the same.
+    fn claim_spare(&self, id: &str) -> Result<Option<Place>, Error> {
+        for number in 0..SPARES {
+            let (spare, own) = (self.record(&format!("{SPARE}{number}")), self.record(id));
+            match fs::rename(&spare, &own) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                claimed => claimed.map_err(Error::io("claiming", &spare))?,
+            }
+            match Place::read(&own)? {
+                Some(place) if place.is_wired() => return Ok(Some(place)),
+                // Half made by a process that died, or from before a reboot.
+                _ => self.take_down(id)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// A namespace with a pair to the bridge, under the name `id`.
+    fn wire(&self, id: &str) -> Result<Place, Error> {
+        let place = self.reserve(id)?;
+        let plan = link::Plan {
+            host: format!("bv{}{:04x}", self.instance, u32::from(place.ip) & 0xffff),
+            bridge: self.bridge(),
+            netns: place.netns.clone(),
+            ip: place.ip,
+            prefix: self.subnet.prefix(),
+            gateway: self.gateway(),
+            mac: mac(place.ip),
+        };
+        if let Err(error) = plan.wire() {
+            // The namespace, and the veth pair with it, must not outlive a failed start.
+            let _ = self.take_down(id);
+            return Err(error);
+        }
+        Ok(place)
     }
 
     /// Takes a container's namespace away and frees its address. May be repeated.
@@ -125,9 +211,17 @@ impl Network {
     pub async fn cleanup(&self) -> Result<(), Error> {
         let network = self.clone();
         blocking(move || {
+            network.closed.store(true, Ordering::SeqCst);
+            let filling = File::create(network.state_dir.join("spares.lock"));
+            let filling = filling.map_err(Error::io("making", &network.state_dir))?;
+            filling.lock().map_err(Error::io("locking", &network.state_dir))?;
             let folder = network.state_dir.join("netns");
             for entry in fs::read_dir(&folder).map_err(Error::io("reading", &folder))?.flatten() {
-                network.take_down(&entry.file_name().to_string_lossy())?;
+                unbind(&entry.path())?;
+            }
+            let records = network.state_dir.join("addresses");
+            for entry in fs::read_dir(&records).map_err(Error::io("reading", &records))?.flatten() {
+                remove_file(&entry.path())?;
             }
             let _ = nft(&format!("delete table ip {}\n", network.bridge()));
             link::remove(&network.bridge())
@@ -135,31 +229,32 @@ impl Network {
         .await
     }
 
-    fn take_down(&self, id: &str) -> Result<(), Error> {
-        let netns = self.state_dir.join("netns").join(id);
-        // With its last reference the namespace goes, and both ends of the pair.
-        while umount2(&netns, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
-        for path in [netns, self.state_dir.join("addresses").join(id)] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("removing", &path)(e)),
-                _ => {}
-            }
-        }
-        Ok(())
+    fn record(&self, id: &str) -> PathBuf {
+        self.state_dir.join("addresses").join(id)
     }
 
-    fn reserve(&self, id: &str) -> Result<Ipv4Addr, Error> {
+    fn take_down(&self, id: &str) -> Result<(), Error> {
+        let record = self.record(id);
+        let Some(place) = Place::read(&record)? else { return Ok(()) };
+        unbind(&place.netns)?;
+        remove_file(&record)
+    }
+
+    fn reserve(&self, id: &str) -> Result<Place, Error> {
         let _lock = lock(&self.state_dir)?;
         let folder = self.state_dir.join("addresses");
         let taken: std::collections::HashSet<Ipv4Addr> = fs::read_dir(&folder)
             .map_err(Error::io("reading", &folder))?
             .flatten()
-            .filter_map(|entry| fs::read_to_string(entry.path()).ok()?.trim().parse().ok())
+            .filter_map(|entry| Some(Place::read(&entry.path()).ok()??.ip))
             .collect();
         let ip = self.subnet.hosts().find(|ip| !taken.contains(ip)).ok_or(Error::Exhausted)?;
-        let path = folder.join(id);
-        fs::write(&path, ip.to_string()).map_err(Error::io("writing", &path))?;
-        Ok(ip)
+        let place = Place { ip, netns: self.state_dir.join("netns").join(ip.to_string()) };
+        // What a process that died left under this address.
+        unbind(&place.netns)?;
+        let path = self.record(id);
+        fs::write(&path, format!("{ip}\n{}", place.netns.display())).map_err(Error::io("writing", &path))?;
+        Ok(place)
     }
 
     fn masquerade(&self) -> Result<(), Error> {
@@ -169,6 +264,24 @@ impl Network {
             "table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n chain postrouting {{\n  \
              type nat hook postrouting priority srcnat;\n  ip saddr {subnet} oifname != \"{table}\" masquerade\n }}\n}}\n"
         ))
+    }
+}
+
+fn mac(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// With its last reference a namespace goes, and both ends of its pair.
+fn unbind(netns: &Path) -> Result<(), Error> {
+    while umount2(netns, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    remove_file(netns)
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path)(e)),
+        _ => Ok(()),
     }
 }
 
@@ -190,6 +303,16 @@ fn nft(rules: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Firewall(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// `Err` inside: another process or task holds it.
+fn try_lock(path: &Path) -> Result<Result<File, ()>, Error> {
+    let file = File::create(path).map_err(Error::io("making", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Ok(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(Err(())),
+        Err(fs::TryLockError::Error(e)) => Err(Error::io("locking", path)(e)),
+    }
 }
 
 fn lock(state_dir: &Path) -> Result<File, Error> {

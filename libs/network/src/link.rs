@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt as _;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Error;
@@ -29,25 +30,24 @@ pub struct Plan {
 impl Plan {
     pub fn wire(&self) -> Result<(), Error> {
         self.new_namespace()?;
-        let peer = format!("{}p", self.host);
         run(async |net| {
             let bridge = index(&net, &self.bridge).await?.ok_or_else(|| Error::net("the bridge is gone"))?;
             if let Some(stale) = index(&net, &self.host).await? {
                 net.link().del(stale).execute().await.map_err(Error::net)?;
             }
-            net.link().add(LinkVeth::new(&self.host, &peer).build()).execute().await.map_err(Error::net)?;
             let netns = File::open(&self.netns).map_err(Error::io("opening", &self.netns))?;
-            let peer = LinkUnspec::new_with_name(&peer).setns_by_fd(netns.as_raw_fd()).build();
-            net.link().change(peer).execute().await.map_err(Error::net)?;
-            let host = LinkUnspec::new_with_name(&self.host).controller(bridge).up().build();
-            net.link().change(host).execute().await.map_err(Error::net)
+            // The peer is made where it belongs: moving it there would cost the kernel a wait.
+            let peer = LinkUnspec::new_with_name(INSIDE).address(self.mac.to_vec()).setns_by_fd(netns.as_raw_fd());
+            let pair = LinkVeth::new(&self.host, INSIDE)
+                .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+                .controller(bridge)
+                .up();
+            net.link().add(pair.build()).execute().await.map_err(Error::net)
         })?;
         self.inside(async |net| {
             let lo = LinkUnspec::new_with_name("lo").up().build();
             net.link().change(lo).execute().await.map_err(Error::net)?;
-            let eth = index(&net, &peer).await?.ok_or_else(|| Error::net("the pair is gone"))?;
-            let named = LinkUnspec::new_with_index(eth).name(INSIDE).address(self.mac.to_vec()).build();
-            net.link().change(named).execute().await.map_err(Error::net)?;
+            let eth = index(&net, INSIDE).await?.ok_or_else(|| Error::net("the pair is gone"))?;
             net.address().add(eth, IpAddr::V4(self.ip), self.prefix).execute().await.map_err(Error::net)?;
             net.link().change(LinkUnspec::new_with_index(eth).up().build()).execute().await.map_err(Error::net)?;
             let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.gateway).build();
