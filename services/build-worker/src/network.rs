@@ -25,7 +25,7 @@ pub struct Networks {
 /// One step's place in a network. Dropped, it goes away in the background: nobody need wait for it.
 #[derive(Debug)]
 pub struct StepNetwork {
-    pub container_id: String,
+    container_id: String,
     networks: Networks,
     kind: Kind,
 }
@@ -48,7 +48,7 @@ impl Networks {
         let kind = match mode {
             "host" => Kind::Host,
             "none" => Kind::None,
-            mode if is_bridge(mode) => {
+            "" | "default" | "bridge" => {
                 let notes = build.join(NOTES);
                 let note = notes.join(container_id);
                 std::fs::create_dir_all(&notes)
@@ -81,11 +81,6 @@ impl Networks {
             .await
             .map_err(|error| Failure::internal(format!("the bridge network: {error}")))
     }
-}
-
-/// Whether a network mode is the bridge, where joining takes time.
-pub fn is_bridge(mode: &str) -> bool {
-    matches!(mode, "" | "default" | "bridge")
 }
 
 impl StepNetwork {

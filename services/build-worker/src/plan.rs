@@ -36,12 +36,6 @@ impl Plan {
         Ok(Self { escape: directives.escape, meta_args, stages, warnings })
     }
 
-    /// RUN instructions, without those that parents bring.
-    pub fn run_count(&self) -> usize {
-        let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
-        instructions.filter(|instruction| matches!(instruction.kind, dockerfile::Kind::Run(_))).count()
-    }
-
     pub fn step_count(&self) -> usize {
         self.meta_args.len() + self.stages.iter().map(|stage| 1 + stage.instructions.len()).sum::<usize>()
     }

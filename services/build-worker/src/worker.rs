@@ -16,8 +16,9 @@ use crate::machine::{self, Machine};
 use crate::network::Networks;
 use crate::session::Session;
 
-/// How long the gateway may hold a question for a build.
-const WAIT_SECONDS: u32 = 30;
+/// How long the gateway may hold a question for a build. Shorter than a lease: the question of a worker that was killed
+/// must have ended before the build that it had is given out again, or it would be given to nobody.
+const WAIT_SECONDS: u32 = 5;
 /// After a failed question.
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 use bus::Bus;
 use dockerfile::{Instruction, Kind, Lexer};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
@@ -32,7 +30,6 @@ use crate::image;
 use crate::layers::Layers;
 use crate::log::Log;
 use crate::machine::Machine;
-use crate::network::StepNetwork;
 use crate::plan::Plan;
 use crate::recorder::Recorder;
 use stage::Stage;
@@ -49,8 +46,6 @@ pub struct Builder {
     pub machine: Machine,
     pub cancel: CancellationToken,
     pub recorder: Recorder,
-    /// The next RUN's place in the bridge network.
-    spare: Mutex<Option<JoinHandle<Result<StepNetwork, Failure>>>>,
 }
 
 /// What a build needs besides itself.
@@ -71,26 +66,18 @@ struct Progress {
     stages: Vec<Stage>,
     step: usize,
     steps: usize,
-    /// RUN instructions that are still to come, this one included.
-    runs: usize,
 }
 
 impl Builder {
     pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
         let Parts { bus, log, layers, context, machine, cancel } = parts;
         let build_id = lease.build_id.clone();
-        let (recorder, spare) = (Recorder::new(bus.clone()), Mutex::default());
-        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, recorder, spare }
+        let recorder = Recorder::new(bus.clone());
+        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, recorder }
     }
 
     /// Runs every stage; gives the id of the last one's image.
     pub async fn run(&self, plan: Plan) -> Result<String, Failure> {
-        let outcome = self.stages(plan).await;
-        drop(self.take_spare("").await);
-        outcome
-    }
-
-    async fn stages(&self, plan: Plan) -> Result<String, Failure> {
         if !plan.warnings.is_empty() {
             self.log.stream(&format!("\x1b[91m{}\n\x1b[0m", plan.warnings.join("\n"))).await?;
         }
@@ -102,7 +89,6 @@ impl Builder {
             stages: Vec::new(),
             step: 0,
             steps: plan.step_count(),
-            runs: plan.run_count(),
         };
         for argument in &plan.meta_args {
             self.announce(&mut progress, &argument.original).await?;

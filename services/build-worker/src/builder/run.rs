@@ -18,7 +18,7 @@ use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure};
 use crate::image;
 use crate::layers::blocking;
-use crate::network::{StepNetwork, is_bridge};
+use crate::network::StepNetwork;
 use crate::rooted::{Root, clean, is_dir};
 use crate::space;
 
@@ -56,11 +56,10 @@ impl Script {
 }
 
 impl Builder {
-    pub(super) async fn run_step(&self, progress: &mut Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
+    pub(super) async fn run_step(&self, progress: &Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
         if let Some(extra) = run.extra.first() {
             return Err(needs_buildkit(&extra.name));
         }
-        progress.runs = progress.runs.saturating_sub(1);
         let arguments = &progress.arguments;
         let script = script(&run.command, &run.heredocs);
         let shown = resolve(with_heredocs(run.command, &run.heredocs), image::shell(&stage.config));
@@ -80,24 +79,12 @@ impl Builder {
             return Ok(());
         }
         let mode = run.network.unwrap_or_else(|| self.options.network_mode.clone());
-        let (id, spare) = match self.take_spare(&mode).await {
-            Some(network) => (network.container_id.clone(), Some(network)),
-            None => (container_id(), None),
-        };
+        let id = container_id();
         self.print_running(&id).await?;
         let env = stage.config.env.iter().cloned().chain(pairs.iter().map(|(n, v)| format!("{n}={v}"))).collect();
         let build = self.machine.build_folder(&self.build_id);
-        let network = async {
-            match spare {
-                Some(network) => Ok(network),
-                None => self.machine.networks.join(&mode, &id, &build).await,
-            }
-        };
-        let (tree, network) = tokio::join!(Tree::mount(self, stage), network);
+        let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
         let (tree, network) = (tree?, network?);
-        if progress.runs > 0 && is_bridge(&mode) {
-            self.prepare_spare(&mode, build).await;
-        }
         let args = match &script {
             Some(script) => vec![script.target()],
             None => shown,
@@ -120,22 +107,6 @@ impl Builder {
             self.print_removed(&id).await?;
         }
         Err(Failure::Command { command: task.args.join(" "), code })
-    }
-
-    /// Joins the bridge for the next RUN while this one runs.
-    async fn prepare_spare(&self, mode: &str, build: PathBuf) {
-        let (networks, mode, id) = (self.machine.networks.clone(), mode.to_owned(), container_id());
-        let joining = tokio::spawn(async move { networks.join(&mode, &id, &build).await });
-        *self.spare.lock().await = Some(joining);
-    }
-
-    pub(super) async fn take_spare(&self, mode: &str) -> Option<StepNetwork> {
-        let joining = match is_bridge(mode) {
-            true => self.spare.lock().await.take()?,
-            false => return None,
-        };
-        // One that failed is tried again, and then its error counts.
-        joining.await.ok()?.ok()
     }
 
     async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<(i32, Artefacts), Failure> {
