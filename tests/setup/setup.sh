@@ -47,6 +47,7 @@ zstd zstd
 mkfs.ext4 e2fsprogs
 script bsdutils
 cc gcc
+/usr/include/seccomp.h libseccomp-dev
 make make
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 "

@@ -100,6 +100,11 @@ impl Handle {
         &self.dir
     }
 
+    /// Of a shim that is not there any more: its recorded end can be asked for, all else is `Lost`.
+    pub fn gone(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), watch: None }
+    }
+
     /// Starts the container (or exec) and waits until it runs. Repeated: the first call's answer.
     pub async fn start(&self) -> Result<Started, Error> {
         match self.call(&Request::Go).await?.1 {

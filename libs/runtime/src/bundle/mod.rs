@@ -1,5 +1,6 @@
 //! Writes an OCI bundle with Docker's defaults.
 
+mod bpf;
 mod devices;
 mod mounts;
 mod process;
@@ -71,6 +72,9 @@ fn config(spec: &BundleSpec) -> Result<Value, Error> {
         "annotations": annotations,
         "linux": linux(&spec, &capabilities)?,
     });
+    if let Some(program) = config["linux"].get("seccomp").and_then(bpf::compiled) {
+        config["annotations"][bpf::ANNOTATION] = json!(program);
+    }
     if spec.uts != Namespace::Host && !spec.hostname.is_empty() {
         config["hostname"] = json!(spec.hostname);
     }
