@@ -77,6 +77,7 @@ async fn git(folder: &Path, words: &[&str]) -> Result<(), Failure> {
         .current_dir(folder)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .kill_on_drop(true)
         .output()
         .await
