@@ -57,12 +57,11 @@ impl Log {
         self.append(&text);
     }
 
-    /// What was begun and not ended becomes a line.
+    /// What was begun and not ended is kept without a newline, as Docker keeps it.
     pub fn finish(&mut self) {
         let mut text = String::new();
         for (at, stream) in [(0, 1), (1, 2)] {
             if !self.begun[at].is_empty() {
-                self.begun[at].push(b'\n');
                 entry(&mut text, stream, &self.begun[at], now_ns());
                 self.begun[at].clear();
             }
@@ -217,7 +216,7 @@ mod tests {
         let got = lines(&dir, "log");
         assert_eq!(got[..3], [pair("stdout", "a\n"), pair("stderr", "e\"\n"), pair("stdout", "b<>\n")]);
         assert_eq!(got[3].1.len(), MAX_LINE_BYTES);
-        assert_eq!(got[4], pair("stdout", "xxx\n"));
+        assert_eq!(got[4], pair("stdout", "xxx"));
     }
 
     #[test]

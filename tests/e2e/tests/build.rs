@@ -115,7 +115,8 @@ on_both! {
         engine.write("f/file", "content\n");
         engine.write("f/other.Dockerfile", "FROM busybox\nCOPY file /file\nRUN cat /file\n");
         engine.shell("docker build -f f/other.Dockerfile f").says("content");
-        engine.shell("mv f/other.Dockerfile f/Dockerfile && tar -C f -cz . | docker build -t tarred -").says("content");
+        engine.shell("mv f/other.Dockerfile f/Dockerfile && cp -r f p && echo packed > p/file").ok();
+        engine.shell("tar -C p -cz . | docker build -t t -").says("\npacked\n").says("Successfully tagged t:latest");
         engine.shell("docker build -f - f < f/Dockerfile").says("Using cache");
     }
 }

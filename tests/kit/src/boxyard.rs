@@ -10,7 +10,9 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::engine::{client, run_command};
-use crate::leftovers::{cgroups_of, mounts_under, named_on_host, processes_naming, sweep, wait_until};
+use crate::leftovers::{
+    cgroups_of, mounts_under, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until,
+};
 use crate::{Client, Output};
 
 /// How to start it.
@@ -269,8 +271,12 @@ impl Drop for Boxyard {
             let _ = child.kill();
             let _ = child.wait();
         }
+        let instance = self.instance();
         sweep(self.folder.path());
         sweep(&self.data);
+        if let Some(instance) = instance {
+            remove_named_on_host(&instance);
+        }
     }
 }
 
@@ -284,9 +290,11 @@ fn parent_of(pid: i32) -> String {
     rest.split_whitespace().nth(1).unwrap_or_default().to_owned()
 }
 
-/// `target/release/boxyard` of this checkout.
+/// `boxyard` in the folder that `BOXYARD_BIN_DIR` names (programs that a build does not replace under a running
+/// test), else in `target/release` of this checkout. The services lie beside it.
 pub fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/boxyard")
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release");
+    std::env::var_os("BOXYARD_BIN_DIR").map_or_else(built, PathBuf::from).join("boxyard")
 }
 
 /// Where `make setup` keeps what it made.

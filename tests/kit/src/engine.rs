@@ -2,11 +2,20 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::{Answer, Boxyard, Client, Dockerd, Options, Output};
+
+/// A command that takes longer has hung; the test fails with its name instead of with its runner's patience.
+const LONGEST_COMMAND: Duration = Duration::from_secs(150);
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +177,7 @@ fn shown(command: &Command) -> String {
 
 /// Runs a command to its end with captured output, with these bytes as its input (else none).
 pub fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Option<&[u8]>) -> Output {
-    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     let shown = shown(command);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
@@ -178,7 +187,18 @@ pub fn run_command(command: &mut Command, args: &[impl AsRef<OsStr>], stdin: Opt
         // A command that does not read all of its input closes the pipe; that is its right.
         std::thread::spawn(move || drop(pipe.write_all(&bytes)))
     });
+    let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
+    let (ended, watched) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late = watched.recv_timeout(LONGEST_COMMAND) == Err(RecvTimeoutError::Timeout);
+        if late {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        late
+    });
     let done = child.wait_with_output().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    drop(ended);
+    assert!(!watch.join().expect("the watching thread"), "{shown}: hung for {LONGEST_COMMAND:?}");
     if let Some(feeder) = feeder {
         feeder.join().expect("the feeding thread");
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ pub fn named_on_host(instance: &str) -> Vec<String> {
             found.push(format!("link {name}"));
         }
     }
-    let mut nft = std::process::Command::new("nft");
+    let mut nft = Command::new("nft");
     let tables = crate::engine::run_command(nft.args(["list", "tables"]), &[] as &[&str], None);
     found.extend(tables.stdout.lines().filter(|line| line.contains(instance)).map(str::to_owned));
     walk(Path::new("/sys/fs/cgroup"), 3, &mut |path| {
@@ -87,6 +88,38 @@ pub fn named_on_host(instance: &str) -> Vec<String> {
         }
     });
     found
+}
+
+/// Removes what [`named_on_host`] finds, after everything that used it has ended. For failed tests and kill -9 tests.
+pub fn remove_named_on_host(instance: &str) {
+    if instance.len() < 6 {
+        return; // Too short to be sure that it names nothing else.
+    }
+    for found in named_on_host(instance) {
+        let words: Vec<&str> = found.split_whitespace().collect();
+        match words.as_slice() {
+            ["link", name] => drop(Command::new("ip").args(["link", "delete", name]).status()),
+            ["table", family, name] => drop(Command::new("nft").args(["delete", "table", family, name]).status()),
+            _ => remove_cgroup(Path::new(&found)),
+        }
+    }
+}
+
+/// Ends what runs in a control group and removes its folders, the deepest first.
+fn remove_cgroup(folder: &Path) {
+    let mut folders = vec![folder.to_path_buf()];
+    walk(folder, 6, &mut |path| folders.push(path.to_path_buf()));
+    for folder in folders.iter().rev() {
+        for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = pid.parse().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+        for _ in 0..50 {
+            if fs::remove_dir(folder).is_ok() || !folder.exists() {
+                break;
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 fn walk(folder: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
