@@ -24,7 +24,7 @@ pub struct Leased {
 }
 
 /// After so many workers died with it, a build fails.
-const MAX_ATTEMPTS: i64 = 3;
+pub const MAX_ATTEMPTS: i64 = 3;
 
 impl Database {
     pub async fn queue_build(&self, id: &str, options: &[u8]) -> Result<(), Error> {
@@ -113,5 +113,24 @@ impl Database {
         .bind(id)
         .fetch_optional(&self.readers)
         .await?)
+    }
+
+    /// Builds that were waiting or running when their gateway ended: their clients are gone with it. Says which.
+    pub async fn cancel_all_builds(&self) -> Result<Vec<Build>, Error> {
+        Ok(sqlx::query_as(
+            "UPDATE builds SET state = 'cancelled' WHERE state IN ('waiting', 'running')
+             RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code",
+        )
+        .fetch_all(&self.writer)
+        .await?)
+    }
+
+    /// A finished build's row serves nobody after a day.
+    pub async fn forget_old_builds(&self, older_than_ms: i64) -> Result<(), Error> {
+        sqlx::query("DELETE FROM builds WHERE state NOT IN ('waiting', 'running') AND created_ms < $1")
+            .bind(older_than_ms)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 }

@@ -94,12 +94,15 @@ impl Database {
         .await?)
     }
 
-    pub async fn container_ids_of_node(&self, node_id: &str) -> Result<Vec<String>, Error> {
-        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM containers WHERE node_id = $1")
-            .bind(node_id)
-            .fetch_all(&self.readers)
-            .await?;
-        Ok(rows.into_iter().map(|row| row.0).collect())
+    /// By full id.
+    pub async fn container(&self, id: &str) -> Result<Option<Container>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+             FROM containers WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.readers)
+        .await?)
     }
 
     /// Applies changes that are newer than their rows, and the position of the stream that they came from.
@@ -159,9 +162,22 @@ impl Database {
         }
     }
 
-    /// A record that no node holds.
+    /// A record that no node holds, and its execs; false when it was gone already.
     pub async fn forget_container(&self, id: &str) -> Result<bool, Error> {
-        let done = sqlx::query("DELETE FROM containers WHERE id = $1").bind(id).execute(&self.writer).await?;
+        let mut tx = self.writer.begin().await?;
+        let done = sqlx::query("DELETE FROM containers WHERE id = $1").bind(id).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM execs WHERE container_id = $1").bind(id).execute(&mut *tx).await?;
+        tx.commit().await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    pub async fn set_container_spec(&self, id: &str, spec: &[u8], request: &str) -> Result<(), Error> {
+        sqlx::query("UPDATE containers SET spec = $2, request = $3 WHERE id = $1")
+            .bind(id)
+            .bind(spec)
+            .bind(request)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 }

@@ -111,6 +111,20 @@ impl Database {
         Ok(row.map(|row| row.0))
     }
 
+    /// Points a tag to an image; false when the image is gone.
+    pub async fn tag_image(&self, id: &str, name: &str) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "INSERT INTO tags (name, image_id, tagged_ms) SELECT $1, id, $3 FROM images WHERE id = $2
+             ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
+        )
+        .bind(name)
+        .bind(id)
+        .bind(now_ms())
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     pub async fn untag(&self, name: &str) -> Result<(), Error> {
         sqlx::query("DELETE FROM tags WHERE name = $1").bind(name).execute(&self.writer).await?;
         Ok(())

@@ -7,7 +7,9 @@
 mod builds;
 mod containers;
 mod error;
+mod execs;
 mod images;
+mod inventory;
 mod steps;
 
 use std::fs::File;
@@ -17,12 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-pub use builds::{Build, Leased};
+pub use builds::{Build, Leased, MAX_ATTEMPTS};
 pub use containers::{Change, Container};
 pub use error::Error;
+pub use execs::Exec;
 pub use images::{Image, Layer};
+pub use inventory::{Healed, Inventory};
 
-const READERS: u32 = 4;
+/// Each connection costs a thread and a page cache; reads here take microseconds.
+const READERS: u32 = 2;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The open database; clones share it.

@@ -59,12 +59,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let tickets = streams::Tickets::listen(&config.streams).await?;
     let store = distribution::Store::new(config.store_url.clone(), token.trim());
     let app = app::App::new(db, bus.clone(), tickets, store);
+    let contexts = app.cancel_orphans().await?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn({
         let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::router(app.clone()));
         async move { bus.serve(bus::Target::Gateway, router, cancel).await }
     });
     tokio::spawn(app::follow_events(app.clone(), cancel.clone()));
+    tokio::spawn({
+        let app = app.clone();
+        async move { app.finish_what_was_left(contexts).await }
+    });
     let alive = proto::Alive {
         kind: "gateway".to_owned(),
         id: "gateway".to_owned(),

@@ -4,17 +4,20 @@ use bus::{Target, calls};
 use model::ImageRef;
 use prost::Message as _;
 
-use super::images::{config_of, message_of};
+use super::images::message_of;
 use super::{App, Failure, Outcome};
 
 const LEASE_SECONDS: u32 = 15;
 const LEASE_MS: i64 = 15_000;
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Rows of ended builds are kept so long.
+const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// A build whose worker fell silent is looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
 
 impl App {
     pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions) -> Outcome<()> {
+        super::lock(&self.in_builds).insert(id.to_owned(), Default::default());
         self.db.queue_build(id, &options.encode_to_vec()).await?;
         self.queued.notify_waiters();
         Ok(())
@@ -58,7 +61,10 @@ impl App {
 
     pub async fn resolve_image(&self, request: proto::ImageResolve) -> Outcome<proto::Image> {
         match self.find_image(&request.reference).await {
-            Ok(image) => Ok(message_of(image)),
+            Ok(image) => {
+                self.hold_for_build(&request.build_id, &image.id);
+                Ok(message_of(image))
+            }
             Err(failure) if failure.kind == model::ErrorKind::NotFound => {
                 Err(Failure::not_found(format!("{}; pulling from a registry is not built yet", failure.message)))
             }
@@ -69,6 +75,8 @@ impl App {
     /// A miss is an image without an id.
     pub async fn lookup_step(&self, request: proto::StepLookup) -> Outcome<proto::Image> {
         let Some(id) = self.db.step(&request.key).await? else { return Ok(proto::Image::default()) };
+        // Held before it is looked for, so that a removal either sees that or has come first.
+        self.hold_for_build(&request.build_id, &id);
         let Some(image) = self.db.image(&id).await? else { return Ok(proto::Image::default()) };
         // The blobs are asked for under the lease, so that they stay while the build goes on.
         let lease = Some(request.lease.as_str()).filter(|lease| !lease.is_empty());
@@ -85,6 +93,7 @@ impl App {
         self.held(&request.build_id, request.attempt).await?;
         let image = request.image.ok_or_else(|| Failure::invalid("a step without a result"))?;
         let id = image.id.clone();
+        self.hold_for_build(&request.build_id, &id);
         self.record(image).await?;
         if !request.key.is_empty() {
             self.db.record_step(&request.key, &id).await?;
@@ -107,7 +116,13 @@ impl App {
             for tag in &options.tags {
                 tagged.push(tag.parse::<ImageRef>()?.or_latest().familiar());
             }
-            self.db.record_image(&metadata::Image { tags: tagged.clone(), ..image }).await?;
+            for tag in &tagged {
+                if !self.db.tag_image(&image.id, tag).await? {
+                    return Err(super::images::no_such_image(&image.id));
+                }
+                let name = serde_json::Map::from_iter([("name".to_owned(), tag.clone().into())]);
+                self.tell("image", "tag", &image.id, name);
+            }
         }
         let code = i64::from(request.error_code);
         let attempt = i64::from(request.attempt);
@@ -150,6 +165,34 @@ impl App {
         Ok(proto::Empty {})
     }
 
+    /// Images that a running build stands on outlive a removal until [`Self::end_build`].
+    fn hold_for_build(&self, build_id: &str, image_id: &str) {
+        if let Some(held) = super::lock(&self.in_builds).get_mut(build_id) {
+            held.insert(image_id.to_owned());
+        }
+    }
+
+    pub fn is_in_build(&self, image_id: &str) -> bool {
+        super::lock(&self.in_builds).values().any(|held| held.contains(image_id))
+    }
+
+    /// Lets go of what the build held: its images, and the context unless another build has the same.
+    pub async fn end_build(&self, id: &str, context: Option<String>) {
+        super::lock(&self.in_builds).remove(id);
+        if let Some(digest) = context {
+            self.release_blobs(vec![digest]).await;
+        }
+    }
+
+    /// Builds whose gateway ended before them: nobody waits for them any more. Their contexts, to be released.
+    pub async fn cancel_orphans(&self) -> Outcome<Vec<String>> {
+        let orphans = self.db.cancel_all_builds().await?;
+        self.db.forget_old_builds(metadata::now_ms() - KEPT_MS).await?;
+        let context =
+            |build: metadata::Build| Some(proto::BuildOptions::decode(build.options.as_slice()).ok()?.context?.digest);
+        Ok(orphans.into_iter().filter_map(context).collect())
+    }
+
     /// The client went away.
     pub async fn cancel_build(&self, id: &str) {
         match self.db.cancel_build(id).await {
@@ -161,6 +204,23 @@ impl App {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, build_id = id, "a build could not be cancelled"),
         }
+    }
+
+    /// Why a build ended that no log tells of: every worker that had it died.
+    pub async fn why_failed(&self, id: &str) -> Option<String> {
+        let build = self.db.build(id).await.ok()??;
+        let given_up = build.state == "running"
+            && build.attempt >= metadata::MAX_ATTEMPTS
+            && build.lease_until_ms < metadata::now_ms() - LEASE_MS;
+        if given_up {
+            let _ = self.db.cancel_build(id).await;
+        }
+        given_up.then(|| {
+            format!(
+                "the build was given up: {} workers in a row were lost with it, the last was {}",
+                build.attempt, build.worker_id
+            )
+        })
     }
 
     /// Which of these blobs are still named?
@@ -183,10 +243,7 @@ impl App {
     }
 }
 
-/// Whether an image's label is there, and has the value if one is given.
-pub fn has_label(image: &metadata::Image, wanted: &str) -> bool {
-    let config = config_of(image);
-    let (name, value) = wanted.split_once('=').map_or((wanted, None), |(name, value)| (name, Some(value)));
-    let label = config.pointer("/config/Labels").and_then(|labels| labels.get(name)).and_then(|label| label.as_str());
-    label.is_some_and(|label| value.is_none_or(|value| value == label))
+/// The value of an image config's label.
+pub fn label_of<'a>(config: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+    config.pointer("/config/Labels")?.get(name)?.as_str()
 }

@@ -3,9 +3,9 @@ use engine_api::CreateRequest;
 use model::ErrorKind;
 use prost::Message as _;
 use proto::ContainerState;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{App, Failure, Outcome, events::attributes_of, names, random_id, spec, view};
+use super::{App, Failure, Outcome, names, random_id, spec, view};
 
 pub use metadata::Container;
 
@@ -75,7 +75,7 @@ impl App {
         match self.change::<calls::ContainerCreate>(&container.node_id, &spec).await {
             Ok(reply) => {
                 if !reply.events.iter().any(|event| event.action == "create") {
-                    self.tell("container", "create", &id, attributes_of(&container));
+                    self.tell_container(&container, "create", &[]);
                 }
                 Ok(Created { id, warnings: reply.warnings })
             }
@@ -118,9 +118,8 @@ impl App {
     pub fn remove_when_done(&self, id: &str) {
         let (Some(app), id) = (self.me.upgrade(), id.to_owned()) else { return };
         tokio::spawn(async move {
-            let Ok(container) = app.find_container(&id).await else { return };
-            let state = view::status_of(&container).state();
-            if !is_auto_remove(&container) || !matches!(state, ContainerState::Exited | ContainerState::Dead) {
+            let Ok(Some(container)) = app.db.container(&id).await else { return };
+            if !is_auto_remove(&container) {
                 return;
             }
             match app.remove_container(&id, true, true).await {
@@ -130,6 +129,17 @@ impl App {
                 _ => {}
             }
         });
+    }
+
+    /// Containers with AutoRemove that exited while no gateway ran.
+    pub async fn remove_all_done(&self) -> Outcome<()> {
+        for container in self.db.containers().await? {
+            let state = view::status_of(&container).state();
+            if is_auto_remove(&container) && matches!(state, ContainerState::Exited | ContainerState::Dead) {
+                self.remove_when_done(&container.id);
+            }
+        }
+        Ok(())
     }
 
     pub async fn stop_container(&self, wanted: &str, signal: String, timeout_seconds: Option<i32>) -> Outcome<()> {
@@ -150,18 +160,18 @@ impl App {
 
     pub async fn kill_container(&self, wanted: &str, signal: String) -> Outcome<()> {
         let container = self.find_container(wanted).await?;
+        let number =
+            super::signals::number(&signal).ok_or_else(|| Failure::invalid(format!("Invalid signal: {signal}")))?;
         if !is_up(view::status_of(&container).state()) {
             return Err(Failure::conflict(format!(
-                "cannot kill container: {wanted}: container {} is not running",
+                "Cannot kill container: {wanted}: container {} is not running",
                 container.id
             )));
         }
         let request = proto::ContainerKill { id: container.id.clone(), signal: signal.clone() };
         let reply = self.change::<calls::ContainerKill>(&container.node_id, &request).await?;
         if !reply.events.iter().any(|event| event.action == "kill") {
-            let mut attributes = attributes_of(&container);
-            attributes.insert("signal".into(), signal.into());
-            self.tell("container", "kill", &container.id, attributes);
+            self.tell_container(&container, "kill", &[("signal", &number.to_string())]);
         }
         Ok(())
     }
@@ -211,10 +221,8 @@ impl App {
             self.db.rename_container(&container.id, &container.name, &before.encode_to_vec()).await?;
             return Err(failure);
         }
-        let mut attributes = attributes_of(&container);
-        attributes.insert("oldName".into(), format!("/{}", container.name).into());
-        attributes.insert("name".into(), name.into());
-        self.tell("container", "rename", &container.id, attributes);
+        let old_name = format!("/{}", container.name);
+        self.tell_container(&container, "rename", &[("oldName", &old_name), ("name", name)]);
         Ok(())
     }
 
@@ -222,11 +230,15 @@ impl App {
         let container = self.find_container(wanted).await?;
         let state = view::status_of(&container).state();
         if !force && (is_up(state) || state == ContainerState::Restarting) {
-            let advice = match state {
-                ContainerState::Paused => "container is paused and must be unpaused first",
-                _ => "container is running: stop the container before removing or force remove",
+            let (word, advice) = match state {
+                ContainerState::Paused => ("paused", "Unpause and then stop"),
+                ContainerState::Restarting => ("restarting", "Stop"),
+                _ => ("running", "Stop"),
             };
-            return Err(Failure::conflict(format!("cannot remove container \"/{}\": {advice}", container.name)));
+            return Err(Failure::conflict(format!(
+                "You cannot remove a {word} container {}. {advice} the container before attempting removal or force remove",
+                container.id
+            )));
         }
         let request = proto::ContainerRemove { id: container.id.clone(), force, remove_volumes };
         let told = match self.change::<calls::ContainerRemove>(&container.node_id, &request).await {
@@ -236,11 +248,10 @@ impl App {
             Err(failure) => return Err(failure),
         };
         self.db.forget_container(&container.id).await?;
-        let _ = self.changed.send(container.id.clone());
+        self.changed_to_gone(&container.id);
         if !told {
-            self.tell("container", "destroy", &container.id, attributes_of(&container));
+            self.tell_container(&container, "destroy", &[]);
         }
-        super::lock(&self.execs).retain(|_, exec| exec.container_id != container.id);
         Ok(())
     }
 
@@ -263,110 +274,9 @@ impl App {
     pub async fn inspect_container(&self, wanted: &str, size: bool) -> Outcome<Value> {
         let container = self.find_container(wanted).await?;
         let sizes = if size { self.sizes(std::slice::from_ref(&container)).await? } else { Default::default() };
-        let execs = super::lock(&self.execs);
-        let running = execs.iter().filter(|(_, exec)| exec.container_id == container.id && exec.is_running());
-        let ids = running.map(|(id, _)| id.clone()).collect();
+        let ids = self.running_execs(&container.id).await?;
         Ok(view::inspect(&container, ids, sizes.get(&container.id).copied()))
     }
-
-    /// Ends when the container is as `condition` says; the code that it exited with.
-    pub async fn wait_container(
-        self: std::sync::Arc<Self>,
-        container: Container,
-        condition: Condition,
-        mut changed: tokio::sync::broadcast::Receiver<String>,
-    ) -> i64 {
-        let id = container.id.clone();
-        let first = view::status_of(&container);
-        let mut last_code = i64::from(first.exit_code);
-        if condition == Condition::NotRunning && !is_up(first.state()) && first.state() != ContainerState::Restarting {
-            return last_code;
-        }
-        loop {
-            match changed.recv().await {
-                Ok(other) if other != id => continue,
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return last_code,
-                // After a gap the record tells.
-                Ok(_) | Err(_) => {}
-            }
-            let found = self.db.find_containers(&id).await.ok().and_then(|found| found.into_iter().next());
-            let Some(now) = found.as_ref().map(view::status_of) else { return last_code };
-            let ended = !is_up(now.state()) && now.finished_at_ns != first.finished_at_ns;
-            if now.finished_at_ns != 0 {
-                last_code = i64::from(now.exit_code);
-            }
-            if ended && condition != Condition::Removed && now.state() != ContainerState::Created {
-                return last_code;
-            }
-        }
-    }
-
-    /// POST /commit.
-    pub async fn commit(&self, wanted: &str, commit: Commit) -> Outcome<String> {
-        let container = self.find_container(wanted).await?;
-        let parent = self.find_image(&container.image_id).await?;
-        let lease = self.lease("commit").await?;
-        let request = proto::ContainerCommit { id: container.id.clone(), pause: commit.pause, lease: lease.clone() };
-        let reply = self.node_call::<calls::ContainerCommit>(&container.node_id, &request).await?;
-        let made: Value = serde_json::from_str(&container.request).unwrap_or_default();
-        let mut config = super::images::config_of(&parent);
-        let now = engine_api::time(super::now_ns());
-        let mut layers: Vec<proto::Layer> = parent.layers.iter().cloned().map(super::images::layer_message).collect();
-        let mut entry =
-            json!({"created": now, "created_by": view::spec_of(&container).args.join(" "), "comment": commit.comment});
-        if !commit.author.is_empty() {
-            entry["author"] = commit.author.clone().into();
-            config["author"] = commit.author.into();
-        }
-        match reply.layer.filter(|_| !reply.empty) {
-            Some(layer) => {
-                if let Some(list) = config.pointer_mut("/rootfs/diff_ids").and_then(Value::as_array_mut) {
-                    list.push(layer.diff_id.clone().into());
-                }
-                layers.push(layer);
-            }
-            None => entry["empty_layer"] = true.into(),
-        }
-        let mut history = config["history"].as_array().cloned().unwrap_or_default();
-        history.push(entry);
-        config["history"] = history.into();
-        config["created"] = now.into();
-        config["container"] = container.id.clone().into();
-        let mut run = made["Config"].clone();
-        if let Some(run) = run.as_object_mut() {
-            run.retain(|key, value| !value.is_null() && key != "Hostname");
-            run.insert("Hostname".into(), made["Config"]["Hostname"].clone());
-        }
-        if !commit.config.is_null() {
-            run = engine_api::fill(run, &commit.config);
-        }
-        config["config"] = run;
-        let config = view::with_changes(config, &commit.changes)?;
-        let id = self.store_image(&config, layers, parent.id, commit.name, &lease).await;
-        self.end_lease(lease).await;
-        let id = id?;
-        let mut attributes = attributes_of(&container);
-        attributes.insert("imageID".into(), id.clone().into());
-        self.tell("container", "commit", &container.id, attributes);
-        Ok(id)
-    }
-}
-
-pub struct Commit {
-    pub name: Option<model::ImageRef>,
-    pub comment: String,
-    pub author: String,
-    pub pause: bool,
-    pub changes: Vec<String>,
-    /// A config in the body: laid over the container's.
-    pub config: Value,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Condition {
-    NotRunning,
-    NextExit,
-    Removed,
 }
 
 fn is_auto_remove(container: &Container) -> bool {
@@ -382,7 +292,7 @@ pub fn not_modified() -> Failure {
     Failure::new(ErrorKind::NotModified, "")
 }
 
-trait FromJson: Sized {
+pub trait FromJson: Sized {
     fn deserialize_from(raw: &Value) -> Outcome<Self>;
 }
 

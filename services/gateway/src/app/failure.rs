@@ -46,7 +46,13 @@ from!(bus::Error, metadata::Error, streams::Error, distribution::Error);
 
 impl From<model::ReferenceError> for Failure {
     fn from(error: model::ReferenceError) -> Self {
-        Self::invalid(error.to_string())
+        match error {
+            // Docker's words up to now; the name in them is the normalised one, which only puzzles.
+            model::ReferenceError::Uppercase(_) => {
+                Self::invalid("invalid reference format: repository name must be lowercase")
+            }
+            other => Self::invalid(other.to_string()),
+        }
     }
 }
 

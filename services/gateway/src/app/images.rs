@@ -5,7 +5,6 @@ use tokio::sync::mpsc;
 
 use super::{App, Failure, Outcome};
 
-const LEASE_SECONDS: u32 = 3600;
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
 pub use metadata::Image;
@@ -37,18 +36,6 @@ impl App {
             }
         }
         Ok(None)
-    }
-
-    pub async fn lease(&self, owner: &str) -> Outcome<String> {
-        let request = proto::LeaseCreate { owner: owner.to_owned(), ttl_seconds: LEASE_SECONDS };
-        Ok(self.bus.call::<calls::LeaseCreate>(&Target::Store, &request).await?.id)
-    }
-
-    pub async fn end_lease(&self, id: String) {
-        // It ends by itself when its time is over.
-        if let Err(error) = self.bus.call::<calls::LeaseEnd>(&Target::Store, &proto::Lease { id }).await {
-            tracing::warn!(%error, "a lease could not be ended");
-        }
     }
 
     /// Loads an archive that `body` brings over a ticket; says for each image how Docker names it.
@@ -96,7 +83,7 @@ impl App {
                 tags: image.tags,
             })
             .await?;
-        for node in self.nodes() {
+        for node in self.known_nodes().await {
             let (bus, request) = (self.bus.clone(), proto::Prefetch { layers: layers.clone() });
             tokio::spawn(async move {
                 // Only a head start: a run unpacks what is missing.
@@ -113,11 +100,13 @@ impl App {
             return Err(Failure::invalid("refusing to create a tag with a digest reference"));
         }
         if !tag.is_empty() {
-            name = name.with_tag(tag)?;
+            name = name.with_tag(tag).map_err(|_| Failure::invalid("invalid tag format"))?;
         }
         let name = name.or_latest().familiar();
         let id = image.id.clone();
-        self.db.record_image(&Image { tags: vec![name.clone()], ..image }).await?;
+        if !self.db.tag_image(&id, &name).await? {
+            return Err(no_such_image(&id));
+        }
         self.tell("image", "tag", &id, Map::from_iter([("name".to_owned(), name.into())]));
         Ok(())
     }
@@ -176,6 +165,7 @@ impl App {
         changes: &[String],
     ) -> Outcome<String> {
         let lease = import.lease.clone();
+        let tag = name.as_ref().map(|name| name.clone().or_latest().familiar());
         let reply = self.bus.call::<calls::SyncImport>(&Target::Sync, &import).await?;
         let layer = reply.layer.ok_or_else(|| Failure::invalid("the import made no layer"))?;
         let now = engine_api::time(super::now_ns());
@@ -185,7 +175,10 @@ impl App {
             "history": [{"created": now, "comment": message}]
         });
         let config = super::view::with_changes(config, changes)?;
-        self.store_image(&config, vec![layer], String::new(), name, &lease).await
+        let id = self.store_image(&config, vec![layer], String::new(), name, &lease).await?;
+        let shown = tag.unwrap_or_else(|| id.clone());
+        self.tell("image", "import", &id, Map::from_iter([("name".to_owned(), shown.into())]));
+        Ok(id)
     }
 
     /// Stores a new config and records the image that it makes.

@@ -1,20 +1,31 @@
 //! What the gateway decides: which node, which image, in which order. Knows no HTTP.
 
 pub mod builds;
+pub mod capabilities;
+pub mod commit;
 pub mod containers;
 pub mod events;
 pub mod exec;
 pub mod failure;
+pub mod filters;
 pub mod images;
+pub mod lease;
+pub mod list;
 pub mod names;
+pub mod networks;
 pub mod nodes;
 pub mod prune;
 pub mod remove_image;
+pub mod signals;
 pub mod spec;
+pub mod stats;
 pub mod system;
+pub mod update;
 pub mod view;
+pub mod volumes;
+pub mod wait;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
@@ -30,12 +41,13 @@ pub struct App {
     pub tickets: Arc<streams::Tickets>,
     pub store: distribution::Store,
     pub events: events::Hub,
-    /// Ids of containers whose record changed.
-    pub changed: broadcast::Sender<String>,
+    /// Containers whose record changed.
+    pub changed: broadcast::Sender<Arc<wait::Changed>>,
     /// A build was queued.
     pub queued: Notify,
     nodes: Mutex<BTreeMap<String, proto::NodeInfo>>,
-    pub execs: Mutex<HashMap<String, exec::Exec>>,
+    /// Images that a running build stands on, by build: they outlive a removal until the build has ended.
+    in_builds: Mutex<HashMap<String, HashSet<String>>>,
 }
 
 impl App {
@@ -55,8 +67,20 @@ impl App {
             changed: broadcast::channel(1024).0,
             queued: Notify::new(),
             nodes: Mutex::default(),
-            execs: Mutex::default(),
+            in_builds: Mutex::default(),
         })
+    }
+}
+
+impl App {
+    /// What a gateway that was killed left undone: blobs of builds that nobody waits for, containers with AutoRemove.
+    pub async fn finish_what_was_left(&self, contexts: Vec<String>) {
+        if !contexts.is_empty() {
+            self.release_blobs(contexts).await;
+        }
+        if let Err(error) = self.remove_all_done().await {
+            tracing::warn!(%error, "exited containers with AutoRemove stay");
+        }
     }
 }
 

@@ -4,39 +4,26 @@ use prost::Message as _;
 
 use super::{App, Failure, Outcome, lock};
 
-/// A record that its node does not hold is older than this when it counts as lost.
-const LOST_AFTER_MS: i64 = 60_000;
-
 impl App {
     /// A node has started, or says again what it holds: its inventory is the truth for what is older than its number.
     pub async fn node_hello(&self, hello: proto::NodeHello) -> Outcome<proto::NodeHelloReply> {
         let info = hello.info.ok_or_else(|| Failure::invalid("a node's greeting without its name"))?;
-        let inventory = hello.inventory.unwrap_or_default();
-        let events: Vec<proto::NodeEvent> = inventory
-            .containers
-            .iter()
-            .map(|status| proto::NodeEvent {
-                node_id: info.id.clone(),
-                epoch: inventory.epoch,
-                seq: inventory.seq,
-                container: Some(status.clone()),
-                ..Default::default()
-            })
-            .collect();
-        self.apply(&events, None).await?;
-        for container in self.db.containers().await? {
-            let held = inventory.containers.iter().any(|status| status.id == container.id);
-            let older = container.epoch != 0
-                && (container.epoch.cast_unsigned(), container.seq.cast_unsigned()) < (inventory.epoch, inventory.seq);
-            let lost = container.epoch == 0 && metadata::now_ms() - container.created_ms > LOST_AFTER_MS;
-            if container.node_id == info.id && !held && (older || lost) {
-                self.db.forget_container(&container.id).await?;
-                let _ = self.changed.send(container.id);
-            }
-        }
-        let known_ids = self.db.container_ids_of_node(&info.id).await?;
+        let statuses = hello.inventory.unwrap_or_default();
+        let inventory = metadata::Inventory {
+            node_id: info.id.clone(),
+            epoch: statuses.epoch,
+            seq: statuses.seq,
+            containers: statuses.containers.iter().map(|s| (s.id.clone(), s.encode_to_vec())).collect(),
+        };
+        let healed = self.db.apply_inventory(&inventory).await?;
         lock(&self.nodes).insert(info.id.clone(), info);
-        Ok(proto::NodeHelloReply { known_ids })
+        for at in healed.updated {
+            self.changed_to(&statuses.containers[at]);
+        }
+        for id in &healed.forgotten {
+            self.changed_to_gone(id);
+        }
+        Ok(proto::NodeHelloReply { known_ids: healed.known })
     }
 
     pub fn nodes(&self) -> Vec<proto::NodeInfo> {

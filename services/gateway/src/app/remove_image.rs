@@ -43,14 +43,19 @@ impl App {
         Ok(done)
     }
 
-    async fn is_held(&self, image: &Image) -> Outcome<bool> {
+    /// Whether children, containers or running builds stand on it.
+    pub async fn is_held(&self, image: &Image) -> Outcome<bool> {
         let children = !self.db.children(&image.id).await?.is_empty();
-        Ok(children || !self.db.containers_of_image(&image.id).await?.is_empty())
+        let containers = !self.db.containers_of_image(&image.id).await?.is_empty();
+        Ok(children || containers || self.is_in_build(&image.id))
     }
 
     async fn check_unused(&self, image: &Image, force: bool) -> Outcome<()> {
         if !self.db.children(&image.id).await?.is_empty() {
             return Err(conflict(image, "cannot be forced", "image has dependent child images"));
+        }
+        if self.is_in_build(&image.id) {
+            return Err(conflict(image, "cannot be forced", "image is being used by a running build"));
         }
         for container in self.db.containers_of_image(&image.id).await? {
             let id = short_id(&container.id);
@@ -72,9 +77,9 @@ impl App {
         Ok(())
     }
 
-    async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
+    pub async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
         self.db.untag(tag).await?;
-        self.tell("image", "untag", &image.id, Map::from_iter([("name".to_owned(), tag.into())]));
+        self.tell("image", "untag", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
         done.push(json!({"Untagged": tag}));
         Ok(())
     }
@@ -107,25 +112,36 @@ impl App {
     async fn release(&self, gone: &[Image]) -> Outcome<u64> {
         let used = self.blobs_in_use().await?;
         let mut digests: Vec<String> = gone.iter().map(|image| image.id.clone()).collect();
-        let (mut diff_ids, mut bytes) = (Vec::new(), 0);
+        let mut layers: Vec<&metadata::Layer> = Vec::new();
         for layer in gone.iter().flat_map(|image| &image.layers) {
             if !used.contains(&layer.digest) && !digests.contains(&layer.digest) {
                 digests.push(layer.digest.clone());
-                diff_ids.push(layer.diff_id.clone());
-                bytes += layer.content_bytes;
+                layers.push(layer);
             }
         }
-        for node in self.nodes() {
-            let request = proto::ForgetLayers { diff_ids: diff_ids.clone() };
-            if let Err(error) = self.node_call::<calls::ForgetLayers>(&node.id, &request).await {
-                tracing::warn!(%error, node_id = node.id, "a node keeps unpacked layers");
+        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        if !diff_ids.is_empty() {
+            for node in self.known_nodes().await {
+                let request = proto::ForgetLayers { diff_ids: diff_ids.clone() };
+                if let Err(error) = self.node_call::<calls::ForgetLayers>(&node.id, &request).await {
+                    tracing::warn!(%error, node_id = node.id, "a node keeps unpacked layers");
+                }
             }
         }
+        let kept = self.release_blobs(digests).await;
+        Ok(layers.iter().filter(|layer| !kept.contains(&layer.digest)).map(|layer| layer.content_bytes).sum())
+    }
+
+    /// Asks the store to unlink blobs that no record names any more; says which it kept, since a lease holds them.
+    pub async fn release_blobs(&self, digests: Vec<String>) -> Vec<String> {
         let request = proto::BlobsRelease { digests };
-        if let Err(error) = self.bus.call::<calls::BlobsRelease>(&Target::Store, &request).await {
-            tracing::warn!(%error, "the layer store keeps blobs that no image names");
+        match self.bus.call::<calls::BlobsRelease>(&Target::Store, &request).await {
+            Ok(reply) => reply.kept,
+            Err(error) => {
+                tracing::warn!(%error, "the layer store keeps blobs that no image names");
+                request.digests
+            }
         }
-        Ok(bytes)
     }
 
     /// Digests that images name.

@@ -63,13 +63,21 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
         None => id[..12].to_owned(),
     };
     let image_name = request.image.unwrap_or_default();
+    if let Some(folder) = request.working_dir.as_deref().filter(|folder| !folder.is_empty() && !folder.starts_with('/'))
+    {
+        return Err(Failure::invalid(format!(
+            "the working directory '{folder}' is invalid, it needs to be an absolute path"
+        )));
+    }
     let working_dir = text(request.working_dir, "WorkingDir");
     let user = text(request.user, "User");
     let stop_signal = text(request.stop_signal, "StopSignal");
+    if !stop_signal.is_empty() && super::signals::number(&stop_signal).is_none() {
+        return Err(Failure::invalid(format!("invalid stop signal: {stop_signal}")));
+    }
     let log = host.log_config.clone().unwrap_or_default();
     let log_driver = log.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "json-file".to_owned());
     let log_options = log.config.unwrap_or_default();
-    let restart = host.restart_policy.clone().unwrap_or_default();
     let mounts = super::view::mounts(&host, &volumes)?;
     let shown = json!({
         "Hostname": hostname, "User": user, "Env": env, "Cmd": if cmd.is_empty() { Value::Null } else { json!(cmd) },
@@ -128,10 +136,7 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
             max_bytes: bytes_of(size("max-size"))?,
             max_files: size("max-file").parse().unwrap_or(0),
         }),
-        restart: Some(proto::RestartPolicy {
-            name: restart.name.filter(|name| !name.is_empty()).unwrap_or_else(|| "no".to_owned()),
-            maximum_retry_count: u32::try_from(restart.maximum_retry_count.unwrap_or(0)).unwrap_or(0),
-        }),
+        restart: Some(restart_of(&host)),
         stop_signal,
         stop_timeout_seconds: request.stop_timeout.and_then(|s| u32::try_from(s).ok()).unwrap_or(10),
         extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
@@ -168,7 +173,18 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
     Ok(Merged { spec, request: json!({"Config": config_json, "HostConfig": host_json}) })
 }
 
-fn check(host: &HostConfig) -> Outcome<()> {
+pub fn restart_of(host: &HostConfig) -> proto::RestartPolicy {
+    let restart = host.restart_policy.clone().unwrap_or_default();
+    proto::RestartPolicy {
+        name: restart.name.filter(|name| !name.is_empty()).unwrap_or_else(|| "no".to_owned()),
+        maximum_retry_count: u32::try_from(restart.maximum_retry_count.unwrap_or(0)).unwrap_or(0),
+    }
+}
+
+/// Refuses what Docker refuses, in its words.
+pub fn check(host: &HostConfig) -> Outcome<()> {
+    super::capabilities::check("CapAdd", host.cap_add.as_deref().unwrap_or_default())?;
+    super::capabilities::check("CapDrop", host.cap_drop.as_deref().unwrap_or_default())?;
     let memory = host.memory.unwrap_or(0);
     if memory != 0 && memory < MIN_MEMORY_BYTES {
         return Err(Failure::invalid("Minimum memory limit allowed is 6MB"));

@@ -1,24 +1,42 @@
+use std::collections::{HashMap, HashSet};
+
 use proto::ContainerState;
 use serde_json::{Value, json};
 
-use super::{App, Outcome, images::size_of, view};
+use super::{App, Outcome, view};
+
+/// Clients print a language here; Docker's is Go.
+const LANGUAGE: &str = "none (Rust)";
+/// What a packager says of the build; a build from a checkout says nothing of itself, so that it can be repeated.
+const GIT_COMMIT: &str = match option_env!("BOXYARD_GIT_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+const BUILD_TIME: &str = match option_env!("BOXYARD_BUILD_TIME") {
+    Some(time) => time,
+    None => "",
+};
 
 impl App {
     pub async fn version(&self) -> Value {
-        let node = self.nodes().into_iter().next().unwrap_or_default();
+        // The signs of life are waited for only a moment: `docker version` must answer without a bus too.
+        let patience = std::time::Duration::from_millis(500);
+        let nodes = tokio::time::timeout(patience, self.known_nodes()).await.unwrap_or_default();
+        let node = nodes.into_iter().next().unwrap_or_default();
         let kernel = kernel();
+        let runtime = if node.runtime.is_empty() { "crun" } else { &node.runtime };
         json!({
             "Platform": {"Name": "Boxyard"},
             "Components": [
                 {"Name": "Engine", "Version": service::VERSION, "Details": {
-                    "ApiVersion": engine_api::API_VERSION, "Arch": "amd64", "BuildTime": "", "Experimental": "false",
-                    "GitCommit": "", "GoVersion": "", "KernelVersion": kernel,
+                    "ApiVersion": engine_api::API_VERSION, "Arch": "amd64", "BuildTime": BUILD_TIME,
+                    "Experimental": "false", "GitCommit": GIT_COMMIT, "GoVersion": LANGUAGE, "KernelVersion": kernel,
                     "MinAPIVersion": engine_api::MIN_API_VERSION, "Os": "linux"}},
-                {"Name": if node.runtime.is_empty() { "crun" } else { &node.runtime }, "Version": node.runtime_version, "Details": {"GitCommit": ""}}
+                {"Name": runtime, "Version": node.runtime_version, "Details": {"GitCommit": ""}}
             ],
             "Version": service::VERSION, "ApiVersion": engine_api::API_VERSION,
-            "MinAPIVersion": engine_api::MIN_API_VERSION, "GitCommit": "", "GoVersion": "", "Os": "linux",
-            "Arch": "amd64", "KernelVersion": kernel, "BuildTime": ""
+            "MinAPIVersion": engine_api::MIN_API_VERSION, "GitCommit": GIT_COMMIT, "GoVersion": LANGUAGE,
+            "Os": "linux", "Arch": "amd64", "KernelVersion": kernel, "BuildTime": BUILD_TIME
         })
     }
 
@@ -61,31 +79,36 @@ impl App {
     pub async fn disk_usage(&self) -> Outcome<Value> {
         let images = self.db.images().await?;
         let containers = self.db.containers().await?;
-        let mut layers = std::collections::HashMap::new();
-        for layer in images.iter().flat_map(|image| &image.layers) {
-            layers.insert(layer.digest.clone(), layer.content_bytes);
+        let mut layers: HashMap<&str, (u64, usize)> = HashMap::new();
+        for image in &images {
+            // An image may hold one layer twice.
+            let own: HashMap<&str, u64> = image.layers.iter().map(|l| (l.digest.as_str(), l.content_bytes)).collect();
+            for (digest, bytes) in own {
+                layers.entry(digest).or_insert((bytes, 0)).1 += 1;
+            }
         }
-        let rows: Vec<Value> = images
-            .iter()
+        let parents: HashSet<&str> = images.iter().map(|image| image.parent_id.as_str()).collect();
+        let shown = images.iter().filter(|image| !image.tags.is_empty() || !parents.contains(image.id.as_str()));
+        let rows: Vec<Value> = shown
             .map(|image| {
                 let used = containers.iter().filter(|c| c.image_id == image.id).count();
+                let shared = |layer: &&metadata::Layer| layers.get(layer.digest.as_str()).is_some_and(|l| l.1 > 1);
+                let shared: u64 = image.layers.iter().filter(shared).map(|layer| layer.content_bytes).sum();
                 let mut row = view::image_summary(image, used as i64);
-                row["SharedSize"] = 0.into();
-                row["Size"] = size_of(image).into();
+                row["SharedSize"] = shared.into();
                 row
             })
             .collect();
         let sizes = self.sizes(&containers).await.unwrap_or_default();
         let now = super::now_ns();
-        let container_rows: Vec<Value> = containers
-            .iter()
-            .map(|c| {
-                view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied().or(Some((0, 0))), now)
-            })
-            .collect();
+        let container_row = |c: &metadata::Container| {
+            let sizes = sizes.get(&c.id).copied().unwrap_or((0, 0));
+            view::summary(c, &view::image_name_of(c, &images), Some(sizes), now)
+        };
         Ok(json!({
-            "LayersSize": layers.values().sum::<u64>(), "Images": rows, "Containers": container_rows, "Volumes": [],
-            "BuildCache": [], "BuilderSize": 0
+            "LayersSize": layers.values().map(|layer| layer.0).sum::<u64>(), "Images": rows,
+            "Containers": containers.iter().map(container_row).collect::<Vec<_>>(),
+            "Volumes": self.volumes_with_usage().await?, "BuildCache": [], "BuilderSize": 0
         }))
     }
 }

@@ -252,6 +252,20 @@ pub fn matches_reference(tag: &str, pattern: &str) -> bool {
     glob(pattern, tag) || glob(pattern, repository_of(tag))
 }
 
+/// Docker's filter by name is a regular expression; plain text with `^`, `/` and `$` at its ends is what people write.
+pub fn matches_name(name: &str, pattern: &str) -> bool {
+    let from_start = pattern.strip_prefix('^');
+    let rest = from_start.unwrap_or(pattern);
+    let (rest, to_end) = rest.strip_suffix('$').map_or((rest, false), |rest| (rest, true));
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    match (from_start.is_some(), to_end) {
+        (true, true) => name == rest,
+        (true, false) => name.starts_with(rest),
+        (false, true) => name.ends_with(rest),
+        (false, false) => name.contains(rest),
+    }
+}
+
 pub fn glob(pattern: &str, text: &str) -> bool {
     match pattern.find(['*', '?']) {
         None => pattern == text,

@@ -12,59 +12,84 @@ use super::images::error_line;
 use super::query::Query;
 use crate::app::{App, Failure, Outcome, random_id};
 
+/// A silent build is looked at so often: its workers may have died with it.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
     if query.maybe("version") == Some("2") {
         return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into());
     }
     let mut options = options(&query)?;
+    let lease = app.lease("build").await?;
     if options.remote.is_empty() {
-        let lease = app.lease("build").await?;
         let sent = distribution::Body::wrap_stream(body.into_data_stream());
-        let (digest, size) = app.store.upload(sent, Some(&lease)).await?;
+        let (digest, size) = app.store.upload(sent, Some(&lease.id)).await?;
         let media_type = "application/x-tar".to_owned();
         options.context = Some(proto::Descriptor { media_type, digest: digest.to_string(), size });
     }
     let id = random_id()[..32].to_owned();
-    let mut log = app.bus.build_log(&id).await?;
+    let log = app.bus.build_log(&id).await?;
     app.queue_build(&id, &options).await?;
     let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
     tokio::spawn(async move {
-        let mut attempt = 0;
-        loop {
-            let chunk = tokio::select! {
-                chunk = log.next() => chunk,
-                () = lines.closed() => return app.cancel_build(&id).await,
-            };
-            let chunk = match chunk {
-                Some(Ok(chunk)) => chunk,
-                Some(Err(error)) => {
-                    let _ = lines.send(error_line(&error.to_string(), None)).await;
-                    return app.cancel_build(&id).await;
-                }
-                None => return,
-            };
-            // What a worker says that has lost the build no longer counts.
-            if chunk.attempt < attempt {
-                continue;
-            }
-            attempt = chunk.attempt;
-            let (line, last) = match chunk.what {
-                Some(What::Stream(text)) => (json!({"stream": text}), false),
-                Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
-                Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
-                Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),
-                Some(What::End(_)) => return,
-                None => continue,
-            };
-            if lines.send(line).await.is_err() {
-                return app.cancel_build(&id).await;
-            }
-            if last {
-                return;
-            }
-        }
+        let _ = follow(&app, &id, log, lines).await;
+        // The context goes with its lease.
+        drop(lease);
+        app.end_build(&id, options.context.map(|context| context.digest)).await;
     });
     Ok(super::lines(ReceiverStream::new(receiver)))
+}
+
+type Lines = tokio::sync::mpsc::Sender<Value>;
+
+/// Passes the log on to the client until the build has ended; without a client the build is cancelled.
+async fn follow(
+    app: &App,
+    id: &str,
+    mut log: impl futures::Stream<Item = Result<proto::BuildLog, bus::Error>> + Unpin,
+    lines: Lines,
+) {
+    let mut attempt = 0;
+    loop {
+        let chunk = tokio::select! {
+            chunk = log.next() => chunk,
+            () = lines.closed() => return app.cancel_build(id).await,
+            () = tokio::time::sleep(LOOK) => match app.why_failed(id).await {
+                Some(why) => {
+                    let _ = lines.send(error_line(&why, None)).await;
+                    return;
+                }
+                None => continue,
+            },
+        };
+        let chunk = match chunk {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => {
+                let _ = lines.send(error_line(&error.to_string(), None)).await;
+                return app.cancel_build(id).await;
+            }
+            None => return,
+        };
+        // What a worker says that has lost the build no longer counts.
+        if chunk.attempt < attempt {
+            continue;
+        }
+        attempt = chunk.attempt;
+        let (line, last) = match chunk.what {
+            Some(What::Stream(text)) => (json!({"stream": text}), false),
+            Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
+            Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
+            Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),
+            Some(What::End(_)) => return,
+            None => continue,
+        };
+        if lines.send(line).await.is_err() {
+            return app.cancel_build(id).await;
+        }
+        if last {
+            return;
+        }
+    }
 }
 
 fn options(query: &Query) -> Outcome<proto::BuildOptions> {

@@ -12,8 +12,14 @@ use serde_json::{Value, json};
 use super::answer::{Answer, empty, json_with, ok};
 use super::hijack;
 use super::query::{Query, json_body};
-use crate::app::containers::{Commit, Condition, is_up};
-use crate::app::{App, Failure, Outcome, now_ns, view};
+use crate::app::commit::Commit;
+use crate::app::containers::is_up;
+use crate::app::list::Shown;
+use crate::app::stats::Stats;
+use crate::app::wait::Condition;
+use crate::app::{App, Failure, Outcome, filters, view};
+
+const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub async fn create(State(app): State<Arc<App>>, query: Query, body: Bytes) -> Answer {
     let raw = json_body(&body)?;
@@ -25,44 +31,10 @@ pub async fn create(State(app): State<Arc<App>>, query: Query, body: Bytes) -> A
 }
 
 pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
-    let filters = query.filters()?;
-    let limit: Option<usize> = query.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
-    let all = query.flag("all") || limit.is_some() || filters.contains_key("status") || filters.contains_key("exited");
-    let images = app.db.images().await?;
-    let now = now_ns();
-    let mut kept = Vec::new();
-    for container in app.db.containers().await? {
-        let (spec, status) = (view::spec_of(&container), view::status_of(&container));
-        let state = status.state();
-        let any =
-            |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
-        let label = |wanted: &String| match wanted.split_once('=') {
-            Some((name, value)) => spec.labels.get(name).is_some_and(|have| have == value),
-            None => spec.labels.contains_key(wanted),
-        };
-        let image = images.iter().find(|image| image.id == container.image_id);
-        let shown = (all || is_up(state) || state == ContainerState::Restarting)
-            && any("id", &|v| container.id.starts_with(v.as_str()))
-            && any("name", &|v| container.name.contains(v.trim_start_matches(['^', '/']).trim_end_matches('$')))
-            && any("status", &|v| view::state_word(state) == v)
-            && any("exited", &|v| state == ContainerState::Exited && v.parse() == Ok(status.exit_code))
-            && filters.get("label").is_none_or(|labels| labels.iter().all(label))
-            && any("ancestor", &|v| {
-                spec.image_name == *v
-                    || container.image_id.trim_start_matches("sha256:").starts_with(v.trim_start_matches("sha256:"))
-                    || image.is_some_and(|image| image.tags.iter().any(|tag| view::matches_reference(tag, v)))
-            })
-            && any("network", &|v| spec.network_mode == *v);
-        if shown {
-            kept.push(container);
-        }
-    }
-    if let Some(limit) = limit {
-        kept.truncate(limit);
-    }
-    let sizes = if query.flag("size") { app.sizes(&kept).await? } else { Default::default() };
-    let rows = kept.iter().map(|c| view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied(), now));
-    ok(&rows.collect())
+    let filters = query.filters(filters::OF_CONTAINERS)?;
+    let limit = query.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+    let shown = Shown { all: query.flag("all"), limit, size: query.flag("size") };
+    ok(&app.list_containers(&filters, shown).await?)
 }
 
 pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
@@ -115,13 +87,10 @@ pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>, query: 
 
 pub async fn resize(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
     let container = app.find_container(&id).await?;
-    let size = proto::TerminalSize {
-        id: container.id,
-        exec_id: String::new(),
-        height: query.number("h")?.unwrap_or(0),
-        width: query.number("w")?.unwrap_or(0),
-    };
+    let (height, width): (u32, u32) = (query.number("h")?.unwrap_or(0), query.number("w")?.unwrap_or(0));
+    let size = proto::TerminalSize { id: container.id.clone(), exec_id: String::new(), height, width };
     app.node_call::<calls::Resize>(&container.node_id, &size).await?;
+    app.tell_container(&container, "resize", &[("height", &height.to_string()), ("width", &width.to_string())]);
     empty(StatusCode::OK)
 }
 
@@ -137,7 +106,12 @@ pub async fn wait(State(app): State<Arc<App>>, Path(id): Path<String>, query: Qu
     let container = app.find_container(&id).await?;
     let waited = app.wait_container(container, condition, changed);
     let body = futures::stream::once(async move {
-        Ok::<_, std::convert::Infallible>(format!("{}\n", json!({"StatusCode": waited.await})))
+        let ended = waited.await;
+        let mut line = json!({"StatusCode": ended.code});
+        if !ended.error.is_empty() {
+            line["Error"] = json!({"Message": ended.error});
+        }
+        Ok::<_, std::convert::Infallible>(format!("{line}\n"))
     });
     let mut response = Response::new(Body::from_stream(body));
     response.headers_mut().insert("Content-Type", HeaderValue::from_static("application/json"));
@@ -164,6 +138,7 @@ pub async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>, query: 
     let call = app.node_call::<calls::ContainerAttach>(&container.node_id, &attach);
     let accept = async { pending.accept().await.map_err(Failure::from) };
     let (_, duplex) = tokio::try_join!(call, accept)?;
+    app.tell_container(&container, "attach", &[]);
     Ok(hijack::join(upgrade, duplex, content_type(&container)))
 }
 
@@ -184,8 +159,8 @@ pub async fn logs(State(app): State<Arc<App>>, Path(id): Path<String>, query: Qu
         follow: query.flag("follow"),
         stdout,
         stderr,
-        since_ns: nanoseconds(&query, "since")?,
-        until_ns: nanoseconds(&query, "until")?,
+        since_ns: super::nanoseconds(&query, "since")?,
+        until_ns: super::nanoseconds(&query, "until")?,
         tail: query.maybe("tail").and_then(|tail| tail.parse().ok()).filter(|&n: &i64| n >= 0).unwrap_or(-1),
         timestamps: query.flag("timestamps"),
         details: query.flag("details"),
@@ -194,19 +169,6 @@ pub async fn logs(State(app): State<Arc<App>>, Path(id): Path<String>, query: Qu
         app.node_call::<calls::ContainerLogs>(node, &logs).await.map(drop)
     })
     .await
-}
-
-/// Unix seconds with a fraction, kept exact.
-fn nanoseconds(query: &Query, key: &str) -> Outcome<i64> {
-    let text = query.text(key);
-    if text.is_empty() || text == "0" {
-        return Ok(0);
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let wrong = || Failure::invalid(format!("invalid value for \"{key}\": {text}"));
-    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
-    let fraction: i64 = format!("{fraction:0<9}").get(..9).and_then(|f| f.parse().ok()).ok_or_else(wrong)?;
-    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(fraction))
 }
 
 /// Streams what the node sends; the call itself may go on as long as the stream does.
@@ -234,18 +196,11 @@ pub async fn export(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answ
     let container = app.find_container(&id).await?;
     let (ticket, pending) = hijack::ticket(&app);
     let request = proto::ContainerExport { id: container.id.clone(), ticket: Some(ticket) };
-    let node = container.node_id.clone();
-    let call = tokio::spawn({
-        let app = app.clone();
-        async move { app.node_call::<calls::ContainerExport>(&node, &request).await }
-    });
-    match pending.accept().await {
-        Ok(duplex) => Ok(hijack::output(duplex.reader, "application/octet-stream")),
-        Err(error) => match call.await {
-            Ok(Err(failure)) => Err(failure.into()),
-            _ => Err(error.into()),
-        },
-    }
+    let (bus, node) = (app.bus.clone(), bus::Target::Node(container.node_id.clone()));
+    let call = tokio::spawn(async move { bus.call::<calls::ContainerExport>(&node, &request).await });
+    let reader = hijack::accept_or_fail(pending, call).await?;
+    app.tell_container(&container, "export", &[]);
+    Ok(hijack::output(reader, "application/octet-stream"))
 }
 
 fn stat_header(stat: &proto::PathStat) -> HeaderValue {
@@ -275,7 +230,8 @@ pub async fn archive_get(State(app): State<Arc<App>>, Path(id): Path<String>, qu
     let path = archive_path(&query)?;
     let container = app.find_container(&id).await?;
     let (ticket, pending) = hijack::ticket(&app);
-    let request = proto::ArchiveGet { id: container.id, path, ticket: Some(ticket) };
+    let request = proto::ArchiveGet { id: container.id.clone(), path, ticket: Some(ticket) };
+    app.tell_container(&container, "archive-path", &[]);
     let call = app.node_call::<calls::ArchiveGet>(&container.node_id, &request);
     let accept = async { pending.accept().await.map_err(Failure::from) };
     let (stat, duplex) = tokio::try_join!(call, accept)?;
@@ -289,7 +245,7 @@ pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, qu
     let container = app.find_container(&id).await?;
     let (ticket, pending) = hijack::ticket(&app);
     let request = proto::ArchivePut {
-        id: container.id,
+        id: container.id.clone(),
         path,
         ticket: Some(ticket),
         no_overwrite_dir_non_dir: query.flag("noOverwriteDirNonDir"),
@@ -299,6 +255,7 @@ pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, qu
     let done = app.node_call::<calls::ArchivePut>(&container.node_id, &request).await;
     sending.abort();
     done?;
+    app.tell_container(&container, "extract-to-dir", &[]);
     empty(StatusCode::OK)
 }
 
@@ -307,8 +264,9 @@ pub async fn top(State(app): State<Arc<App>>, Path(id): Path<String>, query: Que
     if !is_up(view::status_of(&container).state()) {
         return Err(Failure::conflict(format!("container {} is not running", container.id)).into());
     }
-    let request = proto::TopRequest { id: container.id, ps_args: query.text("ps_args") };
+    let request = proto::TopRequest { id: container.id.clone(), ps_args: query.text("ps_args") };
     let top = app.node_call::<calls::ContainerTop>(&container.node_id, &request).await?;
+    app.tell_container(&container, "top", &[]);
     let rows: Vec<Vec<String>> = top.processes.into_iter().map(|row| row.fields).collect();
     ok(&json!({"Titles": top.titles, "Processes": rows}))
 }
@@ -332,13 +290,7 @@ pub async fn changes(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
 pub async fn commit(State(app): State<Arc<App>>, query: Query, body: Bytes) -> Answer {
     let name = match query.text("repo") {
         repo if repo.is_empty() => None,
-        repo => {
-            let name: model::ImageRef = repo.parse()?;
-            Some(match query.text("tag") {
-                tag if tag.is_empty() => name,
-                tag => name.with_tag(&tag)?,
-            })
-        }
+        repo => Some(super::images::with_tag(&repo, &query.text("tag"))?),
     };
     let commit = Commit {
         name,
@@ -352,6 +304,39 @@ pub async fn commit(State(app): State<Arc<App>>, query: Query, body: Bytes) -> A
     Ok(json_with(StatusCode::CREATED, &json!({"Id": id})))
 }
 
-pub async fn prune(State(app): State<Arc<App>>) -> Answer {
-    ok(&app.prune_containers().await?)
+pub async fn prune(State(app): State<Arc<App>>, query: Query) -> Answer {
+    ok(&app.prune_containers(&query.filters(filters::OF_PRUNE)?).await?)
+}
+
+/// POST /containers/{id}/update: limits and restart policy of a container that may be running.
+pub async fn update(State(app): State<Arc<App>>, Path(id): Path<String>, body: Bytes) -> Answer {
+    app.update_container(&id, &json_body(&body)?).await?;
+    ok(&json!({"Warnings": null}))
+}
+
+/// One reading, or one a second while the client listens and the container runs.
+pub async fn stats(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
+    let container = app.find_container(&id).await?;
+    let (stream, one_shot) = (query.flag_or("stream", true), query.flag("one-shot"));
+    let mut stats = Stats::new(container.id, container.node_id);
+    let first = stats.next(&app).await?;
+    if !stream && one_shot {
+        return ok(&first);
+    }
+    if !stream {
+        tokio::time::sleep(STATS_INTERVAL).await;
+        return ok(&stats.next(&app).await?);
+    }
+    let readings = futures::stream::unfold((app, stats, Some(first)), |(app, mut stats, first)| async move {
+        let reading = match first {
+            Some(first) => first,
+            None => {
+                tokio::time::sleep(STATS_INTERVAL).await;
+                // It is gone, or its node is: the stream ends.
+                stats.next(&app).await.ok()?
+            }
+        };
+        Some((reading, (app, stats, None)))
+    });
+    Ok(super::lines(readings))
 }

@@ -24,15 +24,22 @@ pub async fn start(State(app): State<Arc<App>>, Path(id): Path<String>, mut requ
     let body = json_body(&body)?;
     let detach = body["Detach"].as_bool().unwrap_or(false);
     let size = |at: usize| body["ConsoleSize"][at].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let exec = app.claim_exec(&id)?;
+    let exec = app.claim_exec(&id).await?;
     if detach {
         app.start_exec(&exec, None, (size(0), size(1))).await?;
         return empty(StatusCode::OK);
     }
+    let content_type = if exec.spec.tty { hijack::RAW } else { hijack::MULTIPLEXED };
     let (ticket, pending) = hijack::ticket(&app);
-    let accept = async { pending.accept().await.map_err(Failure::from) };
-    let ((), duplex) = tokio::try_join!(app.start_exec(&exec, Some(ticket), (size(0), size(1))), accept)?;
-    Ok(hijack::join(upgrade, duplex, if exec.spec.tty { hijack::RAW } else { hijack::MULTIPLEXED }))
+    let started = {
+        let accept = async { pending.accept().await.map_err(Failure::from) };
+        tokio::try_join!(app.start_exec(&exec, Some(ticket), (size(0), size(1))), accept)
+    };
+    match started {
+        Ok(((), duplex)) => Ok(hijack::join(upgrade, duplex, content_type)),
+        // The client has given its connection away and reads why from the stream, as Docker tells it.
+        Err(failure) => Ok(hijack::say(upgrade, format!("{failure}\r\n"), exec.spec.tty, content_type)),
+    }
 }
 
 pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
@@ -40,7 +47,7 @@ pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
 }
 
 pub async fn resize(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
-    let exec = app.find_exec(&id)?;
+    let exec = app.find_exec(&id).await?;
     let size = proto::TerminalSize {
         id: exec.container_id,
         exec_id: id,

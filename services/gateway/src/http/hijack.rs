@@ -41,6 +41,10 @@ pub fn join(upgrade: Option<OnUpgrade>, stream: Duplex, content_type: &'static s
             input.abort();
         }
     });
+    switching(content_type)
+}
+
+fn switching(content_type: &'static str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -48,6 +52,29 @@ pub fn join(upgrade: Option<OnUpgrade>, stream: Duplex, content_type: &'static s
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
     response
+}
+
+/// Answers with a stream that holds only this text, as a frame of standard output where there is no terminal.
+pub fn say(upgrade: Option<OnUpgrade>, text: String, tty: bool, content_type: &'static str) -> Response {
+    let mut bytes = Vec::new();
+    if !tty {
+        bytes.extend([1, 0, 0, 0]);
+        bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    bytes.extend(text.into_bytes());
+    let Some(upgrade) = upgrade else {
+        let mut response = Response::new(Body::from(bytes));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        return response;
+    };
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let mut client = TokioIo::new(upgraded);
+            let _ = client.write_all(&bytes).await;
+            let _ = client.shutdown().await;
+        }
+    });
+    switching(content_type)
 }
 
 async fn pump(from_client: &mut (impl tokio::io::AsyncRead + Unpin), mut writer: Writer) {
@@ -64,6 +91,23 @@ async fn pump(from_client: &mut (impl tokio::io::AsyncRead + Unpin), mut writer:
                 }
             }
             Err(_) => return,
+        }
+    }
+}
+
+/// The stream that a call's other side dials back with; where it does not come, the call says why.
+pub async fn accept_or_fail<R: Send + 'static>(
+    pending: Pending,
+    mut call: tokio::task::JoinHandle<Result<R, bus::Error>>,
+) -> Outcome<Reader> {
+    let accept = pending.accept();
+    tokio::pin!(accept);
+    tokio::select! {
+        duplex = &mut accept => Ok(duplex?.reader),
+        done = &mut call => match done {
+            Ok(Err(why)) => Err(why.into()),
+            // It is done already: a short stream was dialled before.
+            _ => Ok(accept.await?.reader),
         }
     }
 }

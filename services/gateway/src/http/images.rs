@@ -11,44 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answer::{Answer, empty, ok};
 use super::query::Query;
 use super::{hijack, system};
-use crate::app::{App, Failure, builds::has_label, view};
+use crate::app::{App, Failure, filters, view};
 
 pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
-    let filters = query.filters()?;
-    let all = query.flag("all");
-    let images = app.db.images().await?;
-    let parents: std::collections::HashSet<String> = images.iter().map(|image| image.parent_id.clone()).collect();
-    let created = |image: &metadata::Image| view::created_s(&crate::app::images::config_of(image));
-    let mut bounds = (i64::MIN, i64::MAX);
-    for name in filters.get("since").into_iter().flatten() {
-        bounds.0 = bounds.0.max(created(&app.find_image(name).await?));
-    }
-    for name in filters.get("before").into_iter().flatten() {
-        bounds.1 = bounds.1.min(created(&app.find_image(name).await?));
-    }
-    let dangling = filters.get("dangling").and_then(|v| v.first()).map(|v| matches!(v.as_str(), "true" | "1"));
-    let mut rows = Vec::new();
-    for mut image in images {
-        let untagged = image.tags.is_empty();
-        let is_dangling = untagged && !parents.contains(&image.id);
-        if let Some(patterns) = filters.get("reference") {
-            image.tags.retain(|tag| patterns.iter().any(|pattern| view::matches_reference(tag, pattern)));
-            if image.tags.is_empty() {
-                continue;
-            }
-        }
-        let at = created(&image);
-        let shown = (all || !untagged || is_dangling)
-            && dangling.is_none_or(|wanted| wanted == is_dangling)
-            && filters.get("label").is_none_or(|labels| labels.iter().all(|label| has_label(&image, label)))
-            && at > bounds.0
-            && at < bounds.1;
-        if shown {
-            rows.push((at, view::image_summary(&image, -1)));
-        }
-    }
-    rows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    ok(&rows.into_iter().map(|(_, row)| row).collect())
+    let filters = query.filters(filters::OF_IMAGES)?;
+    ok(&app.list_images(&filters, query.flag("all")).await?)
 }
 
 /// `/images/{name}/...`: a name holds slashes, so the last part decides.
@@ -84,31 +51,26 @@ async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
     let images = app.images_to_save(&names).await?;
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("save").await?;
-    let request = proto::Save { ticket: Some(ticket), images, lease: lease.clone() };
+    let request = proto::Save { ticket: Some(ticket), images, lease: lease.id.clone() };
     let call = tokio::spawn({
         let app = app.clone();
         async move {
             let done = app.bus.call::<bus::calls::SyncSave>(&bus::Target::Sync, &request).await;
-            app.end_lease(lease).await;
+            drop(lease);
             done
         }
     });
-    match pending.accept().await {
-        Ok(duplex) => Ok(hijack::output(duplex.reader, "application/x-tar")),
-        Err(error) => match call.await {
-            Ok(Err(why)) => Err(why.into()),
-            _ => Err(error.into()),
-        },
-    }
+    Ok(hijack::output(hijack::accept_or_fail(pending, call).await?, "application/x-tar"))
 }
 
 pub async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("load").await?;
     let quiet = query.flag("quiet");
-    let load = proto::Load { ticket: Some(ticket), lease: lease.clone(), quiet };
+    let load = proto::Load { ticket: Some(ticket), lease: lease.id.clone(), quiet };
     let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
     tokio::spawn(async move {
+        let _lease = lease;
         let (progress, mut steps) = tokio::sync::mpsc::channel::<proto::Progress>(64);
         let sending = tokio::spawn(hijack::send_body(pending, body.into_data_stream()));
         let forward = tokio::spawn({
@@ -124,7 +86,6 @@ pub async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Answ
         let done = app.load_images(load, progress).await;
         let _ = forward.await;
         sending.abort();
-        app.end_lease(lease).await;
         match done {
             Ok(loaded) => {
                 for line in loaded {
@@ -162,34 +123,31 @@ pub fn error_line(message: &str, code: Option<i32>) -> Value {
 
 /// Import; pulling is the registry's part.
 pub async fn create(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
-    if query.maybe("fromImage").is_some_and(|name| !name.is_empty()) {
+    if let Some(image) = query.maybe("fromImage").filter(|image| !image.is_empty()) {
+        with_tag(image, &query.text("tag"))?;
         return Err(Failure::not_built(
             "pulling from a registry is not built yet: load the image from an archive with 'docker load'",
         )
         .into());
     }
+    let source = query.text("fromSrc");
+    if source.is_empty() {
+        return Err(Failure::invalid("neither fromImage nor fromSrc was given").into());
+    }
     let name = match query.text("repo") {
         repo if repo.is_empty() => None,
-        repo => {
-            let name: model::ImageRef = repo.parse()?;
-            Some(match query.text("tag") {
-                tag if tag.is_empty() => name,
-                tag => name.with_tag(&tag)?,
-            })
-        }
+        repo => Some(with_tag(&repo, &query.text("tag"))?),
     };
-    let source = query.text("fromSrc");
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("import").await?;
     let url = if source == "-" { String::new() } else { source };
     let sending = url.is_empty().then(|| tokio::spawn(hijack::send_body(pending, body.into_data_stream())));
-    let import = proto::Import { ticket: sending.is_some().then_some(ticket), url, lease: lease.clone() };
     let message = match query.text("message") {
-        message if message.is_empty() => "Imported from -".to_owned(),
+        message if message.is_empty() => format!("Imported from {}", if url.is_empty() { "-" } else { &url }),
         message => message,
     };
+    let import = proto::Import { ticket: sending.is_some().then_some(ticket), url, lease: lease.id.clone() };
     let done = app.import_image(import, name, &message, &query.all("changes")).await;
-    app.end_lease(lease).await;
     if let Some(sending) = sending {
         sending.abort();
     }
@@ -197,8 +155,18 @@ pub async fn create(State(app): State<Arc<App>>, query: Query, body: Body) -> An
     Ok(super::lines(futures::stream::iter([json!({"status": id})]).boxed()).into_response())
 }
 
+/// A name from `repo` (which may carry a tag) and a tag or digest of its own.
+pub fn with_tag(repo: &str, tag: &str) -> Result<model::ImageRef, Failure> {
+    let name: model::ImageRef = repo.parse()?;
+    match tag {
+        "" => Ok(name),
+        digest if digest.contains(':') => {
+            Ok(name.with_digest(digest.parse().map_err(|_| Failure::invalid("invalid reference format"))?))
+        }
+        tag => Ok(name.with_tag(tag)?),
+    }
+}
+
 pub async fn prune(State(app): State<Arc<App>>, query: Query) -> Answer {
-    let filters = query.filters()?;
-    let all = filters.get("dangling").and_then(|v| v.first()).is_some_and(|v| matches!(v.as_str(), "false" | "0"));
-    ok(&app.prune_images(all).await?)
+    ok(&app.prune_images(&query.filters(filters::OF_IMAGE_PRUNE)?).await?)
 }

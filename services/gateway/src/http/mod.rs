@@ -6,8 +6,10 @@ mod containers;
 mod exec;
 mod hijack;
 mod images;
+mod networks;
 mod query;
 mod system;
+mod volumes;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -100,8 +102,15 @@ fn routes(app: Arc<App>) -> Router {
         .route("/auth", post(system::auth))
         .route("/events", get(system::events))
         .route("/system/df", get(system::disk_usage))
-        .route("/networks", get(system::networks))
-        .route("/volumes", get(system::volumes))
+        .route("/networks", get(networks::list))
+        .route("/networks/prune", post(networks::prune))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route("/plugins", get(system::plugins))
+        .route("/plugins/{name}/json", get(system::no_plugin))
         .route("/images/json", get(images::list))
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save_many))
@@ -124,6 +133,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/containers/{id}/unpause", post(containers::unpause))
         .route("/containers/{id}/rename", post(containers::rename))
         .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/stats", get(containers::stats))
+        .route("/containers/{id}/update", post(containers::update))
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/attach", post(containers::attach))
         .route("/containers/{id}/logs", get(containers::logs))
@@ -151,4 +162,17 @@ fn lines(stream: impl futures::Stream<Item = serde_json::Value> + Send + 'static
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert("Content-Type", HeaderValue::from_static("application/json"));
     response
+}
+
+/// Unix seconds with a fraction, kept exact.
+fn nanoseconds(query: &query::Query, key: &str) -> crate::app::Outcome<i64> {
+    let text = query.text(key);
+    if text.is_empty() || text == "0" {
+        return Ok(0);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let wrong = || crate::app::Failure::invalid(format!("invalid value for \"{key}\": {text}"));
+    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
+    let fraction: i64 = format!("{fraction:0<9}").get(..9).and_then(|f| f.parse().ok()).ok_or_else(wrong)?;
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(fraction))
 }

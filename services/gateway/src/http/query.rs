@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde_json::Value;
 
+use crate::app::filters::Filters;
 use crate::app::{Failure, Outcome};
 
 /// The query as it was sent: a key may come several times.
@@ -52,21 +52,9 @@ impl Query {
         }
     }
 
-    /// `filters`, either `{"key": {"value": true}}` or the old `{"key": ["value"]}`.
-    pub fn filters(&self) -> Outcome<BTreeMap<String, Vec<String>>> {
-        let text = self.maybe("filters").filter(|text| !text.is_empty()).unwrap_or("{}");
-        let wrong = || Failure::invalid("invalid filter");
-        let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
-        let mut filters = BTreeMap::new();
-        for (key, values) in value.as_object().ok_or_else(wrong)? {
-            let values = match values {
-                Value::Object(map) => map.keys().cloned().collect(),
-                Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
-                _ => return Err(wrong()),
-            };
-            filters.insert(key.clone(), values);
-        }
-        Ok(filters)
+    /// `filters`, of which only the keys in `allowed` are known.
+    pub fn filters(&self, allowed: &[&str]) -> Outcome<Filters> {
+        Filters::parse(self.maybe("filters").unwrap_or_default(), allowed)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json_with, ok};
 use super::query::Query;
-use crate::app::{App, now_ns};
+use crate::app::{App, Failure, filters, now_ns};
 
 pub async fn ping() -> Response {
     let headers = [
@@ -38,91 +38,56 @@ pub async fn auth(_body: Bytes) -> Answer {
     Ok(json_with(StatusCode::NOT_IMPLEMENTED, &json!({"message": "logging in to a registry is not built yet"})))
 }
 
-pub async fn networks(State(app): State<Arc<App>>) -> Answer {
-    let node = app.known_nodes().await.into_iter().next().unwrap_or_default();
-    let network = |name: &str, driver: &str, id: &str, config: serde_json::Value| {
-        json!({"Name": name, "Id": id, "Created": "0001-01-01T00:00:00Z", "Scope": "local", "Driver": driver,
-            "EnableIPv4": true, "EnableIPv6": false, "IPAM": {"Driver": "default", "Options": null, "Config": config},
-            "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": {"Network": ""},
-            "ConfigOnly": false, "Containers": {}, "Options": {}, "Labels": {}})
-    };
-    let subnet = json!([{"Subnet": node.bridge_subnet, "Gateway": node.bridge_gateway}]);
-    ok(&json!([
-        network("bridge", "bridge", &node.bridge_network_id, subnet),
-        network("host", "host", "host", json!([])),
-        network("none", "null", "none", json!([])),
-    ]))
-}
-
-pub async fn volumes(State(app): State<Arc<App>>) -> Answer {
-    let mut volumes = Vec::new();
-    for node in app.known_nodes().await {
-        let list = app.node_call::<bus::calls::VolumeList>(&node.id, &proto::Empty {}).await?;
-        volumes.extend(list.volumes.into_iter().map(|volume| {
-            json!({"CreatedAt": engine_api::time(volume.created_at_ns), "Driver": "local",
-                "Labels": volume.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
-                "Mountpoint": volume.mountpoint, "Name": volume.name,
-                "Options": volume.options.iter().collect::<std::collections::BTreeMap<_, _>>(), "Scope": "local"})
-        }));
-    }
-    ok(&json!({"Volumes": volumes, "Warnings": null}))
-}
-
 pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
-    let filters = query.filters()?;
-    let nanos = |key: &str| query.maybe(key).and_then(|text| text.parse::<f64>().ok()).map(|s| (s * 1e9) as i64);
-    let (since, until) = (nanos("since"), nanos("until"));
+    let filters = query.filters(filters::OF_EVENTS)?;
+    let (since, until) = (super::nanoseconds(&query, "since")?, super::nanoseconds(&query, "until")?);
+    let (since, until) = (Some(since).filter(|&at| at != 0), Some(until).filter(|&at| at != 0));
+    if since.zip(until).is_some_and(|(since, until)| since > until) {
+        return Err(Failure::invalid("`since` time cannot be after `until` time").into());
+    }
     let (past, live) = app.events.follow();
     let past: Vec<_> = past.into_iter().filter(|event| since.is_some_and(|since| event.time_ns >= since)).collect();
     let live = tokio_stream::wrappers::BroadcastStream::new(live).filter_map(|event| async move { event.ok() });
     let left = until.map(|until| std::time::Duration::from_nanos(u64::try_from(until - now_ns()).unwrap_or(0)));
-    let all = futures::stream::iter(past).chain(live).filter(move |event| {
-        let matches =
-            |key: &str, test: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|values| values.iter().any(test));
-        let attribute = |name: &str| event.attributes.get(name).and_then(|v| v.as_str()).unwrap_or_default();
-        let keep = until.is_none_or(|until| event.time_ns <= until)
-            && matches("type", &|v| *v == event.kind)
-            && matches("event", &|v| event.action == *v || event.action.starts_with(&format!("{v}:")))
-            && matches("container", &|v| {
-                event.kind == "container" && (event.id.starts_with(v.as_str()) || attribute("name") == v)
-            })
-            && matches("image", &|v| attribute("image") == v || event.id == *v || attribute("name") == v)
-            && matches("label", &|v| match v.split_once('=') {
-                Some((name, value)) => event.attributes.get(name).is_some_and(|have| have == value),
-                None => event.attributes.contains_key(v),
-            });
+    let past = futures::stream::iter(past);
+    let all = match left {
+        // Docker does not follow when the end lies in the past.
+        Some(left) if left.is_zero() => past.boxed(),
+        Some(left) => past.chain(live.take_until(tokio::time::sleep(left))).boxed(),
+        None => past.chain(live).boxed(),
+    };
+    let kept = all.filter(move |event| {
+        let keep = until.is_none_or(|until| event.time_ns <= until) && event.passes(&filters);
         futures::future::ready(keep)
     });
-    let json = all.map(|event| event.json());
-    Ok(match left {
-        Some(left) => super::lines(json.take_until(tokio::time::sleep(left))),
-        None => super::lines(json),
-    })
+    Ok(super::lines(kept.map(|event| event.json())))
 }
 
-const ROOMS: [&str; 16] = [
-    "containers",
-    "images",
-    "exec",
-    "volumes",
-    "networks",
-    "build",
-    "swarm",
-    "nodes",
-    "services",
-    "tasks",
-    "secrets",
-    "configs",
-    "plugins",
-    "distribution",
-    "session",
-    "grpc",
-];
+const ROOMS: [&str; 10] =
+    ["containers", "images", "exec", "volumes", "networks", "build", "plugins", "distribution", "session", "grpc"];
+const SWARM_ROOMS: [&str; 6] = ["swarm", "nodes", "services", "tasks", "secrets", "configs"];
+
+/// Docker's answer where no swarm is: `docker inspect` and others pass over it.
+fn no_swarm() -> Response {
+    let message = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+    json_with(StatusCode::SERVICE_UNAVAILABLE, &json!({"message": message}))
+}
+
+pub async fn plugins() -> Answer {
+    ok(&json!([]))
+}
+
+pub async fn no_plugin(axum::extract::Path(name): axum::extract::Path<String>) -> Answer {
+    Err(Failure::not_found(format!("plugin \"{name}\" not found")).into())
+}
 
 /// A route of the Engine API that is not built is 501 with its name; anything else is Docker's 404.
 pub async fn unknown(method: Method, uri: Uri) -> Response {
     let path = uri.path();
     let first = path.split('/').nth(1).unwrap_or_default();
+    if SWARM_ROOMS.contains(&first) {
+        return no_swarm();
+    }
     if ROOMS.contains(&first) {
         let message = format!("{method} {path} is not built yet");
         return json_with(StatusCode::NOT_IMPLEMENTED, &json!({"message": message}));

@@ -1,0 +1,151 @@
+use std::collections::{BTreeMap, HashSet};
+
+use bus::calls;
+use engine_api::time;
+use model::ErrorKind;
+use serde_json::{Map, Value, json};
+
+use super::{App, Failure, Outcome, filters::Filters, view};
+
+/// A volume and the node that holds it.
+struct Placed {
+    node_id: String,
+    volume: proto::VolumeInfo,
+}
+
+impl App {
+    async fn volumes(&self) -> Outcome<Vec<Placed>> {
+        let mut all = Vec::new();
+        for node in self.known_nodes().await {
+            let list = self.node_call::<calls::VolumeList>(&node.id, &proto::Empty {}).await?;
+            all.extend(list.volumes.into_iter().map(|volume| Placed { node_id: node.id.clone(), volume }));
+        }
+        Ok(all)
+    }
+
+    /// Names of volumes that containers mount.
+    async fn mounted_volumes(&self) -> Outcome<HashSet<String>> {
+        let containers = self.db.containers().await?;
+        let mounts = containers.iter().flat_map(|container| view::status_of(container).mounts);
+        Ok(mounts.filter(|mount| mount.r#type == "volume").map(|mount| mount.name).collect())
+    }
+
+    pub async fn list_volumes(&self, filters: &Filters) -> Outcome<Value> {
+        let dangling = filters.flag("dangling")?;
+        let mounted = self.mounted_volumes().await?;
+        let volumes = self.volumes().await?.into_iter().map(|placed| placed.volume).filter(|volume| {
+            dangling.is_none_or(|wanted| wanted != mounted.contains(&volume.name))
+                && filters.any("name", |v| volume.name.contains(v))
+                && filters.any("driver", |v| v == "local")
+                && filters.labels(|name, value| has_label(volume, name, value))
+        });
+        let rows: Vec<Value> = volumes.map(|volume| shown(&volume)).collect();
+        Ok(json!({"Volumes": rows, "Warnings": null}))
+    }
+
+    async fn find_volume(&self, name: &str) -> Outcome<Placed> {
+        let found = self.volumes().await?.into_iter().find(|placed| placed.volume.name == name);
+        found.ok_or_else(|| Failure::not_found(format!("get {name}: no such volume")))
+    }
+
+    pub async fn inspect_volume(&self, name: &str) -> Outcome<Value> {
+        Ok(shown(&self.find_volume(name).await?.volume))
+    }
+
+    pub async fn create_volume(&self, spec: proto::VolumeSpec) -> Outcome<Value> {
+        let node_id = self.choose_node().await?;
+        let known = match spec.name.is_empty() {
+            true => false,
+            false => self.find_volume(&spec.name).await.is_ok(),
+        };
+        let volume = self.node_call::<calls::VolumeCreate>(&node_id, &spec).await?;
+        if !known {
+            self.tell("volume", "create", &volume.name, local());
+        }
+        Ok(shown(&volume))
+    }
+
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Outcome<()> {
+        let placed = match self.find_volume(name).await {
+            Err(failure) if failure.kind == ErrorKind::NotFound && force => return Ok(()),
+            other => other?,
+        };
+        let request = proto::VolumeRef { name: name.to_owned(), force };
+        self.node_call::<calls::VolumeRemove>(&placed.node_id, &request).await?;
+        self.tell("volume", "destroy", name, local());
+        Ok(())
+    }
+
+    /// Anonymous ones that no container mounts; with `all` named ones too.
+    pub async fn prune_volumes(&self, filters: &Filters) -> Outcome<Value> {
+        let all = filters.flag("all")?.unwrap_or(false);
+        let mounted = self.mounted_volumes().await?;
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        for placed in self.volumes().await? {
+            let volume = placed.volume;
+            if mounted.contains(&volume.name)
+                || !(all || volume.anonymous)
+                || !filters.labels(|name, value| has_label(&volume, name, value))
+            {
+                continue;
+            }
+            match self.remove_volume(&volume.name, false).await {
+                Ok(()) => {
+                    bytes += volume.bytes;
+                    names.push(volume.name);
+                }
+                // A container was made with it since.
+                Err(failure) if failure.kind == ErrorKind::Conflict => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.tell("volume", "prune", "", Map::from_iter([("reclaimed".to_owned(), bytes.to_string().into())]));
+        Ok(
+            json!({"VolumesDeleted": if names.is_empty() { Value::Null } else { json!(names) }, "SpaceReclaimed": bytes}),
+        )
+    }
+
+    /// The rows of GET /system/df.
+    pub async fn volumes_with_usage(&self) -> Outcome<Value> {
+        let containers = self.db.containers().await?;
+        let mounts: Vec<String> = containers
+            .iter()
+            .flat_map(|container| view::status_of(container).mounts)
+            .filter(|mount| mount.r#type == "volume")
+            .map(|mount| mount.name)
+            .collect();
+        let rows = self.volumes().await?.into_iter().map(|placed| {
+            let mut row = shown(&placed.volume);
+            let users = mounts.iter().filter(|name| **name == placed.volume.name).count();
+            row["UsageData"] = json!({"RefCount": users, "Size": placed.volume.bytes});
+            row
+        });
+        Ok(rows.collect())
+    }
+}
+
+fn local() -> Map<String, Value> {
+    Map::from_iter([("driver".to_owned(), "local".into())])
+}
+
+fn labels(volume: &proto::VolumeInfo) -> BTreeMap<&str, &str> {
+    let mut labels: BTreeMap<&str, &str> = volume.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    if volume.anonymous {
+        labels.insert("com.docker.volume.anonymous", "");
+    }
+    labels
+}
+
+fn has_label(volume: &proto::VolumeInfo, name: &str, value: Option<&str>) -> bool {
+    labels(volume).get(name).is_some_and(|have| value.is_none_or(|value| value == *have))
+}
+
+fn shown(volume: &proto::VolumeInfo) -> Value {
+    let labels = labels(volume);
+    let options: BTreeMap<_, _> = volume.options.iter().collect();
+    json!({
+        "CreatedAt": time(volume.created_at_ns), "Driver": "local",
+        "Labels": if labels.is_empty() { Value::Null } else { json!(labels) }, "Mountpoint": volume.mountpoint,
+        "Name": volume.name, "Options": if options.is_empty() { Value::Null } else { json!(options) }, "Scope": "local"
+    })
+}
