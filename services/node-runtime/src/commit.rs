@@ -109,7 +109,7 @@ impl Node {
         if let Some(limits) = request.resources {
             if container.is_running() {
                 let group = runtime::cgroup::Cgroup::new(&self.cgroup(&request.id));
-                group.update(&crate::start::resources(limits.clone())).map_err(runtime_error)?;
+                group.update(&crate::spec::resources(limits.clone())).map_err(runtime_error)?;
             }
             lock(&container.spec).resources = Some(limits);
         }

@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bus::Error;
 use prost::Message;
@@ -16,9 +18,13 @@ pub struct Container {
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
     pub shim: Mutex<Option<Arc<Handle>>>,
-    /// A person stopped it: no restart.
-    pub stopped: std::sync::atomic::AtomicBool,
+    /// A person stopped it: no restart. A file in its folder says so too.
+    pub stopped: AtomicBool,
+    /// Before the latest restart by its policy.
+    pub restart_wait: Mutex<Duration>,
 }
+
+const STOPPED_FILE: &str = "stopped";
 
 impl Container {
     pub fn new(dir: PathBuf, spec: ContainerSpec, status: ContainerStatus) -> Self {
@@ -29,13 +35,20 @@ impl Container {
             busy: Arc::default(),
             shim: Mutex::default(),
             stopped: false.into(),
+            restart_wait: Mutex::default(),
         }
     }
 
     pub fn load(dir: &Path) -> std::io::Result<Self> {
         let spec = ContainerSpec::decode(std::fs::read(dir.join("spec.pb"))?.as_slice())?;
         let status = ContainerStatus::decode(std::fs::read(dir.join("status.pb"))?.as_slice())?;
-        Ok(Self::new(dir.to_owned(), spec, status))
+        // A crash of the machine can leave a file empty, which decodes too.
+        if dir.file_name().is_none_or(|name| name != spec.id.as_str() || name != status.id.as_str()) {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "its record is damaged"));
+        }
+        let container = Self::new(dir.to_owned(), spec, status);
+        container.stopped.store(dir.join(STOPPED_FILE).exists(), Ordering::SeqCst);
+        Ok(container)
     }
 
     pub fn spec(&self) -> ContainerSpec {
@@ -52,6 +65,17 @@ impl Container {
 
     pub fn shim(&self) -> Option<Arc<Handle>> {
         lock(&self.shim).clone()
+    }
+
+    pub fn set_stopped(&self, stopped: bool) {
+        if self.stopped.swap(stopped, Ordering::SeqCst) == stopped {
+            return;
+        }
+        let file = self.dir.join(STOPPED_FILE);
+        let written = if stopped { std::fs::write(file, "") } else { std::fs::remove_file(file) };
+        if let Err(error) = written {
+            tracing::warn!(%error, "that a person stopped a container could not be recorded");
+        }
     }
 
     /// Changes the status, on disk too.

@@ -1,11 +1,13 @@
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bus::Error;
 use bytes::Bytes;
 use proto::{ContainerLogs, Empty};
 use runtime::wire::frame_header;
+use streams::Duplex;
 
 use crate::containers::Container;
 use crate::node::Node;
@@ -36,31 +38,65 @@ impl Line {
     }
 }
 
-/// Complete lines from `offset`, and where the next one begins.
-fn read(path: &Path, offset: u64) -> (Vec<Line>, u64) {
-    let Ok(mut file) = std::fs::File::open(path) else { return (Vec::new(), 0) };
-    // A file shorter than what was read is a new one.
-    let start = if file.metadata().is_ok_and(|meta| meta.len() < offset) { 0 } else { offset };
-    if file.seek(SeekFrom::Start(start)).is_err() {
-        return (Vec::new(), start);
+/// A place in the log: which file, and how far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    inode: u64,
+    offset: u64,
+}
+
+/// Complete lines of one file from `offset`, and where the next one begins.
+fn read(path: &Path, offset: u64) -> (Vec<Line>, Place) {
+    let Ok(mut file) = std::fs::File::open(path) else { return (Vec::new(), Place::default()) };
+    let Ok(meta) = file.metadata() else { return (Vec::new(), Place::default()) };
+    // A file shorter than what was read was emptied.
+    let mut place = Place { inode: meta.ino(), offset: if meta.len() < offset { 0 } else { offset } };
+    if file.seek(SeekFrom::Start(place.offset)).is_err() {
+        return (Vec::new(), place);
     }
-    let (mut lines, mut at, mut reader, mut text) = (Vec::new(), start, BufReader::new(file), Vec::new());
+    let (mut lines, mut reader, mut text) = (Vec::new(), BufReader::new(file), Vec::new());
     while let Ok(n) = reader.read_until(b'\n', &mut text) {
         if n == 0 || !text.ends_with(b"\n") {
             break;
         }
-        at += n as u64;
+        place.offset += n as u64;
         lines.extend(serde_json::from_slice::<Line>(&text));
         text.clear();
     }
-    (lines, at)
+    (lines, place)
 }
 
-fn rotated(path: &Path) -> Vec<Line> {
-    let older = (1..100).map(|n| path.with_extension(format!("log.{n}"))).take_while(|path| path.exists());
-    let mut older: Vec<_> = older.collect();
+/// What has come since `place`, over a rotation too.
+fn since(path: &Path, place: Place) -> (Vec<Line>, Place) {
+    let inode = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.ino());
+    if place.inode == inode(path) {
+        return read(path, place.offset);
+    }
+    // Files that are older than the one at hand, the oldest last.
+    let older: Vec<_> = numbered(path).collect();
+    let Some(at) = older.iter().position(|path| inode(path) == place.inode) else { return read(path, 0) };
+    let mut lines = read(&older[at], place.offset).0;
+    for path in older[..at].iter().rev() {
+        lines.extend(read(path, 0).0);
+    }
+    let (newest, place) = read(path, 0);
+    lines.extend(newest);
+    (lines, place)
+}
+
+/// Rotated files, the newest first.
+fn numbered(path: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..100).map(|n| path.with_extension(format!("log.{n}"))).take_while(|path| path.exists())
+}
+
+/// The whole log and its end.
+fn whole(path: &Path) -> (Vec<Line>, Place) {
+    let mut older: Vec<_> = numbered(path).collect();
     older.reverse();
-    older.iter().flat_map(|path| read(path, 0).0).collect()
+    let mut lines: Vec<Line> = older.iter().flat_map(|path| read(path, 0).0).collect();
+    let (newest, place) = read(path, 0);
+    lines.extend(newest);
+    (lines, place)
 }
 
 fn wanted(line: &Line, stdout: bool, stderr: bool) -> bool {
@@ -70,15 +106,20 @@ fn wanted(line: &Line, stdout: bool, stderr: bool) -> bool {
 /// The whole log.
 pub fn all(container: &Container, stdout: bool, stderr: bool) -> Vec<Bytes> {
     let (path, tty) = (container.dir.join("container.log"), container.spec().tty);
-    let mut lines = rotated(&path);
-    lines.extend(read(&path, 0).0);
-    lines.iter().filter(|line| wanted(line, stdout, stderr)).map(|line| line.frame(tty, false)).collect()
+    whole(&path).0.iter().filter(|line| wanted(line, stdout, stderr)).map(|line| line.frame(tty, false)).collect()
 }
 
 impl Node {
     pub async fn logs(&self, request: ContainerLogs) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
-        let mut duplex = crate::attach::dial(request.ticket.clone()).await?;
+        let Duplex { mut reader, mut writer } = crate::attach::dial(request.ticket.clone()).await?;
+        // Its end is that of what the client sends, which is nothing; broken off is a client that went.
+        let mut left = tokio::spawn(async move {
+            while let Ok(Some(_)) = reader.next().await {}
+            if reader.next().await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        });
         tokio::spawn(async move {
             let (path, tty) = (container.dir.join("container.log"), container.spec().tty);
             let keep = |line: &Line| {
@@ -86,25 +127,25 @@ impl Node {
                     && (request.since_ns == 0 || line.time_ns() >= request.since_ns)
                     && (request.until_ns == 0 || line.time_ns() <= request.until_ns)
             };
-            let mut lines = rotated(&path);
-            let (newest, mut offset) = read(&path, 0);
-            lines.extend(newest);
+            let (mut lines, mut place) = whole(&path);
             lines.retain(keep);
             if let Ok(tail) = usize::try_from(request.tail) {
                 lines.drain(..lines.len().saturating_sub(tail));
             }
             loop {
                 for line in lines.drain(..) {
-                    if duplex.writer.send(line.frame(tty, request.timestamps)).await.is_err() {
+                    if writer.send(line.frame(tty, request.timestamps)).await.is_err() {
+                        left.abort();
                         return;
                     }
                 }
-                if !request.follow {
+                let over = request.until_ns != 0 && runtime::wire::now_ns() > request.until_ns;
+                if !request.follow || over {
                     break;
                 }
                 // Looked at before the read: what was written before the end is not missed.
                 let running = container.is_running() || container.shim().is_some();
-                (lines, offset) = read(&path, offset);
+                (lines, place) = since(&path, place);
                 lines.retain(keep);
                 if lines.is_empty() && !running {
                     break;
@@ -112,12 +153,46 @@ impl Node {
                 if lines.is_empty() {
                     tokio::select! {
                         () = tokio::time::sleep(LOOK) => {}
-                        _ = duplex.reader.next() => return,
+                        _ = &mut left => return,
                     }
                 }
             }
-            let _ = duplex.writer.finish().await;
+            let _ = writer.finish().await;
+            left.abort();
         });
         Ok(Empty {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_misses_nothing_over_two_rotations() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("container.log");
+        let add = |text: &str| {
+            let line = format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:00Z\"}}\n");
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path).expect("the log");
+            std::io::Write::write_all(&mut file, line.as_bytes()).expect("written");
+        };
+        let rotate = || {
+            let _ = std::fs::rename(path.with_extension("log.1"), path.with_extension("log.2"));
+            std::fs::rename(&path, path.with_extension("log.1")).expect("rotated");
+        };
+        let words = |lines: Vec<Line>| lines.into_iter().map(|line| line.log).collect::<String>();
+        add("a");
+        let (lines, place) = whole(&path);
+        assert_eq!(words(lines), "a\n");
+        add("b");
+        rotate();
+        add("c");
+        rotate();
+        add("d");
+        let (lines, place) = since(&path, place);
+        assert_eq!(words(lines), "b\nc\nd\n");
+        assert_eq!(words(since(&path, place).0), "");
+        assert_eq!(words(whole(&path).0), "a\nb\nc\nd\n");
     }
 }

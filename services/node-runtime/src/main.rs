@@ -1,20 +1,26 @@
 //! boxyard-node: keeps the containers of one machine. It must not know images' names, users or the Engine API.
 //!
 //! - [`node`] holds what is shared; [`containers`] is a container and its folder, the only truth about it;
-//! - [`start`] brings one up and takes it down again; [`attach`], [`logs`], [`exec`] connect clients;
+//! - [`start`] brings one up and takes it down again, [`policy`] when its end is not to be the last; [`attach`], [`logs`], [`exec`] connect clients;
 //! - [`handlers`] ties calls to these; [`rescan`] finds containers again after a restart.
+//!
+//! Invariants: a change is on disk before it is told, and told ([`outbox`]) until the stream has it.
 
 mod archive;
 mod attach;
 mod commit;
 mod config;
 mod containers;
+mod etc;
 mod exec;
 mod handlers;
 mod init_layer;
 mod logs;
 mod node;
+mod outbox;
+mod policy;
 mod rescan;
+mod spec;
 mod start;
 mod stats;
 mod stop;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use bus::{Bus, Error};
 use proto::{NodeEvent, NodeInfo};
-use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::containers::Container;
+use crate::outbox::Outbox;
 
 /// What the handlers share.
 pub struct Node {
@@ -28,7 +28,7 @@ pub struct Node {
     pub execs: Mutex<HashMap<String, Arc<crate::exec::Exec>>>,
     epoch: u64,
     seq: AtomicU64,
-    outbox: mpsc::UnboundedSender<NodeEvent>,
+    outbox: Outbox,
 }
 
 impl Node {
@@ -39,9 +39,9 @@ impl Node {
         let network = network::Network::open(&config.instance, &machine_dir.join("network"))
             .await
             .context("making the network")?;
-        let (outbox, events) = mpsc::unbounded_channel();
+        let outbox = Outbox::open(&machine_dir.join("events"), bus.clone()).context("opening the outbox")?;
         let snapshots = Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?);
-        let node = Arc::new(Self {
+        Ok(Arc::new(Self {
             init_layer: crate::init_layer::ensure(&machine_dir, &snapshots)?,
             id: config.id.clone(),
             instance: config.instance.clone(),
@@ -50,16 +50,14 @@ impl Node {
             snapshots,
             store: distribution::Store::new(config.store_url.trim_end_matches('/'), token.trim()),
             network,
-            bus: bus.clone(),
+            bus,
             containers: Mutex::default(),
             execs: Mutex::default(),
             epoch: runtime::wire::now_ns() as u64,
             seq: AtomicU64::new(0),
             outbox,
             machine_dir,
-        });
-        tokio::spawn(publish(bus, events));
-        Ok(node)
+        }))
     }
 
     pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
@@ -93,7 +91,7 @@ impl Node {
             container: Some(status),
             exec: None,
         };
-        let _ = self.outbox.send(event.clone());
+        self.outbox.put(event.clone());
         event
     }
 
@@ -129,16 +127,6 @@ impl Node {
             bridge_network_id: self.network_id(),
             epoch: self.epoch,
             ..NodeInfo::default()
-        }
-    }
-}
-
-/// In order; an event is sent again until the stream has it.
-async fn publish(bus: Bus, mut events: mpsc::UnboundedReceiver<NodeEvent>) {
-    while let Some(event) = events.recv().await {
-        while let Err(error) = bus.publish_event(&event).await {
-            tracing::warn!(%error, "an event could not be published yet");
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
     }
 }

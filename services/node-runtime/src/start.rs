@@ -1,15 +1,14 @@
 //! Brings a container up, and takes down what it used when it has ended.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bus::Error;
+use futures::future::BoxFuture;
 use model::{DiffId, Digest};
 use proto::{ContainerSpec, ContainerState, NetworkEndpoint, NodeEvent};
-use runtime::bundle::{self, BundleSpec, Mount, Namespace, ProcessSpec, Resources, Seccomp};
-use runtime::shim::{ExitStatus, Handle, LogConfig, ShimConfig, Spawn};
+use runtime::bundle::{self, Namespace};
+use runtime::shim::{self, ExitStatus, Handle, LogConfig, ShimConfig, Spawn};
 
 use crate::containers::Container;
 use crate::node::{Node, lock};
@@ -72,34 +71,62 @@ impl Node {
     pub async fn start(self: &Arc<Self>, id: &str) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(id)?;
         let _busy = container.busy.lock().await;
+        // It may have gone while this waited.
+        let container = self.container(id)?;
         if container.is_running() {
             return Err(Error::new(model::ErrorKind::NotModified, "container is already running"));
         }
-        container.stopped.store(false, Ordering::SeqCst);
-        let result = self.bring_up(&container).await;
+        container.set_stopped(false);
+        *lock(&container.restart_wait) = std::time::Duration::ZERO;
+        Ok(vec![self.start_held(&container, 0).await?])
+    }
+
+    /// A start by the container's policy. Boxed: a start leads to a watch, and that to a restart.
+    pub fn start_again(self: &Arc<Self>, container: &Arc<Container>) -> BoxFuture<'static, Result<(), Error>> {
+        let (node, container) = (self.clone(), container.clone());
+        Box::pin(async move {
+            let _busy = container.busy.lock().await;
+            let status = container.status();
+            let wanted = status.state() == ContainerState::Restarting && !container.stopped.load(Ordering::SeqCst);
+            if wanted && node.container(&status.id).is_ok() {
+                node.start_held(&container, status.restart_count + 1).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The caller holds the container's lock.
+    async fn start_held(self: &Arc<Self>, container: &Arc<Container>, restarts: u32) -> Result<NodeEvent, Error> {
+        self.forget_execs(container);
+        let result = self.bring_up(container, restarts).await;
         if let Err(error) = result {
-            *lock(&container.shim) = None;
-            let code = if error.message().contains("executable file") { 127 } else { 128 };
+            let shim = lock(&container.shim).take();
+            if let Some(shim) = shim {
+                match shim::exit_status(shim.dir()) {
+                    Some(_) => shim.wait_gone().await,
+                    // It never came to the start.
+                    None => crate::stop::retire(&shim).await,
+                }
+            }
             container.change(|status| {
-                status.set_state(if status.started_at_ns == 0 {
-                    ContainerState::Created
-                } else {
-                    ContainerState::Exited
+                status.set_state(match status.started_at_ns {
+                    0 => ContainerState::Created,
+                    _ => ContainerState::Exited,
                 });
-                status.exit_code = code;
+                status.exit_code = exit_code(error.message());
                 status.error = error.message().to_owned();
                 status.pid = 0;
             })?;
-            self.tell(&container, "", &[]);
-            self.take_down(&container).await;
+            self.tell(container, "", &[]);
+            self.take_down(container).await;
             return Err(error);
         }
-        let event = self.tell(&container, "start", &[]);
-        self.watch(&container);
-        Ok(vec![event])
+        let event = self.tell(container, "start", &[]);
+        self.watch(container);
+        Ok(event)
     }
 
-    async fn bring_up(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Error> {
+    async fn bring_up(self: &Arc<Self>, container: &Arc<Container>, restarts: u32) -> Result<(), Error> {
         let spec = container.spec();
         let rootfs = container.dir.join("rootfs");
         let (layers, network, shim) = tokio::join!(self.stack(&spec), self.connect(&spec), self.ensure_shim(container));
@@ -108,7 +135,7 @@ impl Node {
         let (node, filled, root) = (self.clone(), spec.clone(), rootfs.clone());
         crate::commit::blocking(move || node.fill_volumes(&filled, &root)).await?;
         let mounts = self.mounts(container, &spec, endpoint.as_ref())?;
-        let bundle_spec = self.bundle_spec(&spec, rootfs, mounts, namespace);
+        let bundle_spec = self.bundle_spec(&spec, rootfs, mounts, namespace)?;
         bundle::write(&container.dir.join("bundle"), &bundle_spec).map_err(runtime_error)?;
         let started = shim.start().await.map_err(runtime_error)?;
         container.change(|status| {
@@ -117,6 +144,7 @@ impl Node {
             status.started_at_ns = started.started_at_ns;
             status.finished_at_ns = 0;
             status.exit_code = 0;
+            status.restart_count = restarts;
             status.error.clear();
             status.oom_killed = false;
             status.network = endpoint;
@@ -184,132 +212,39 @@ impl Node {
         Ok((Namespace::Path(end.netns_path), Some(endpoint)))
     }
 
-    fn mounts(
-        &self,
-        container: &Container,
-        spec: &ContainerSpec,
-        endpoint: Option<&NetworkEndpoint>,
-    ) -> Result<Vec<Mount>, Error> {
-        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        for line in &spec.extra_hosts {
-            if let Some((name, ip)) = line.split_once(':') {
-                hosts += &format!("{ip}\t{name}\n");
-            }
-        }
-        if let Some(endpoint) = endpoint {
-            hosts += &format!("{}\t{}\n", endpoint.ip_address, spec.hostname);
-        }
-        let resolv = if spec.dns.is_empty() {
-            std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
-        } else {
-            spec.dns.iter().map(|ip| format!("nameserver {ip}\n")).collect()
-        };
-        let mut mounts = Vec::new();
-        for (name, text) in [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolv)] {
-            let path = container.dir.join(name);
-            std::fs::write(&path, text).map_err(|e| Error::internal(format!("writing {}: {e}", path.display())))?;
-            mounts.push(bind(path, format!("/etc/{name}"), false));
-        }
-        for mount in &spec.mounts {
-            use proto::mount::Type;
-            let source = match mount.r#type() {
-                Type::Bind => {
-                    let source = PathBuf::from(&mount.source);
-                    if !source.exists() {
-                        if !mount.create_source {
-                            return Err(Error::invalid(format!("bind source path does not exist: {}", mount.source)));
-                        }
-                        std::fs::create_dir_all(&source).map_err(|e| Error::internal(e.to_string()))?;
-                    }
-                    source
-                }
-                Type::Volume => self.volume_data(&mount.source)?,
-                Type::Tmpfs => PathBuf::from("tmpfs"),
-            };
-            let mut made = bind(source, mount.target.clone(), mount.read_only);
-            made.propagation = mount.propagation.clone();
-            if mount.r#type() == Type::Tmpfs {
-                made.kind = "tmpfs".to_owned();
-                made.options = mount.options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
-            }
-            mounts.push(made);
-        }
-        Ok(mounts)
-    }
-
-    fn bundle_spec(&self, spec: &ContainerSpec, rootfs: PathBuf, mounts: Vec<Mount>, network: Namespace) -> BundleSpec {
-        let limits = spec.resources.clone().unwrap_or_default();
-        let host = |mode: &str| if mode == "host" { Namespace::Host } else { Namespace::Private };
-        let rlimits = limits.ulimits.iter().map(|limit| bundle::Rlimit {
-            name: limit.name.clone(),
-            soft: limit.soft,
-            hard: limit.hard,
-        });
-        let devices = spec.devices.iter().map(|device| bundle::Device {
-            host_path: PathBuf::from(&device.host_path),
-            container_path: device.container_path.clone(),
-            permissions: device.permissions.clone(),
-        });
-        BundleSpec {
-            rootfs,
-            hostname: spec.hostname.clone(),
-            domainname: spec.domainname.clone(),
-            process: ProcessSpec {
-                args: spec.args.clone(),
-                env: spec.env.clone(),
-                cwd: spec.working_dir.clone(),
-                user: spec.user.clone(),
-                group_add: spec.group_add.clone(),
-                tty: spec.tty,
-                cap_add: spec.cap_add.clone(),
-                cap_drop: spec.cap_drop.clone(),
-                no_new_privileges: spec.security_opt.iter().any(|o| o.starts_with("no-new-privileges")),
-                rlimits: rlimits.collect(),
-                oom_score_adj: spec.oom_score_adj.and_then(|adj| adj.try_into().ok()),
-            },
-            mounts,
-            privileged: spec.privileged,
-            readonly_rootfs: spec.readonly_rootfs,
-            init: spec.init,
-            resources: resources(limits),
-            sysctls: spec.sysctls.clone().into_iter().collect(),
-            network,
-            ipc: host(&spec.ipc_mode),
-            pid: host(&spec.pid_mode),
-            uts: host(&spec.uts_mode),
-            shm_bytes: spec.shm_bytes,
-            devices: devices.collect(),
-            masked_paths: spec.masked_paths_set.then(|| spec.masked_paths.clone()),
-            readonly_paths: spec.readonly_paths_set.then(|| spec.readonly_paths.clone()),
-            seccomp: match spec.security_opt.iter().any(|o| o == "seccomp=unconfined") {
-                true => Seccomp::Unconfined,
-                false => Seccomp::Docker,
-            },
-            cgroup_path: self.cgroup(&spec.id),
-            ..BundleSpec::default()
-        }
-    }
-
     /// Waits for the end in the background.
     pub fn watch(self: &Arc<Self>, container: &Arc<Container>) {
         let (node, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let Some(shim) = container.shim() else { return };
-            let end = shim.wait_exit().await.unwrap_or_else(|_| ExitStatus {
-                code: 137,
-                oom: false,
-                finished_at_ns: runtime::wire::now_ns(),
-                error: String::new(),
-            });
+            let end = match shim.wait_exit().await {
+                Ok(end) => end,
+                // The shim was killed: its container must not live on unseen.
+                Err(_) => node.clear_dead(&container, 137).await,
+            };
             node.ended(&container, &end).await;
         });
+    }
+
+    /// Clears what a shim left that died, and answers how its container ended: as recorded, else with `code`.
+    pub async fn clear_dead(&self, container: &Container, code: i32) -> ExitStatus {
+        let dir = container.dir.join("shim");
+        let recorded = shim::exit_status(&dir);
+        if let Err(error) = shim::clean_up(&self.shim_binary, &dir).await {
+            tracing::warn!(%error, "what a dead shim left could not be cleared");
+        }
+        tracing::warn!(container_id = %container.status().id, "a container's shim has died");
+        let finished_at_ns = runtime::wire::now_ns();
+        recorded.unwrap_or_else(|| ExitStatus { code, oom: false, finished_at_ns, error: String::new() })
     }
 
     /// The end is told first; what the container used goes afterwards.
     pub async fn ended(self: &Arc<Self>, container: &Arc<Container>, end: &ExitStatus) {
         let _busy = container.busy.lock().await;
+        let (policy, restarts) = (container.spec().restart.unwrap_or_default(), container.status().restart_count);
+        let again = !container.stopped.load(Ordering::SeqCst) && crate::policy::wants(&policy, end.code, restarts);
         let changed = container.change(|status| {
-            status.set_state(ContainerState::Exited);
+            status.set_state(if again { ContainerState::Restarting } else { ContainerState::Exited });
             status.exit_code = end.code;
             status.oom_killed = end.oom;
             status.finished_at_ns = end.finished_at_ns;
@@ -327,7 +262,9 @@ impl Node {
             shim.wait_gone().await;
         }
         self.take_down(container).await;
-        self.restart_if_wanted(container, end.code);
+        if again {
+            self.restart_later(container);
+        }
     }
 
     pub async fn take_down(&self, container: &Container) {
@@ -339,58 +276,12 @@ impl Node {
             tracing::warn!(%error, container_id = %id, "the network could not be taken down");
         }
     }
+}
 
-    fn restart_if_wanted(self: &Arc<Self>, container: &Arc<Container>, code: i32) {
-        let policy = container.spec().restart.unwrap_or_default();
-        let count = container.status().restart_count;
-        let wanted = match policy.name.as_str() {
-            "always" | "unless-stopped" => true,
-            "on-failure" => code != 0 && (policy.maximum_retry_count == 0 || count < policy.maximum_retry_count),
-            _ => false,
-        };
-        if !wanted || container.stopped.load(Ordering::SeqCst) {
-            return;
-        }
-        let (node, container) = (self.clone(), container.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(100 << count.min(9))).await;
-            if container.stopped.load(Ordering::SeqCst) || container.is_running() {
-                return;
-            }
-            let _ = container.change(|status| status.restart_count += 1);
-            if let Err(error) = restart(&node, &container).await {
-                tracing::warn!(%error, "a restart failed");
-            }
-        });
+/// Docker's exit code of a container that did not start.
+fn exit_code(message: &str) -> i32 {
+    if !message.contains("exec: ") {
+        return 128;
     }
-}
-
-/// Boxed: a start leads to a watch, and that to a restart.
-fn restart(node: &Arc<Node>, container: &Arc<Container>) -> futures::future::BoxFuture<'static, Result<(), Error>> {
-    let (node, id) = (node.clone(), container.status().id);
-    Box::pin(async move { node.start(&id).await.map(drop) })
-}
-
-fn bind(source: impl AsRef<Path>, target: String, read_only: bool) -> Mount {
-    let source = source.as_ref().to_owned();
-    Mount { kind: "bind".to_owned(), source, target, read_only, propagation: String::new(), options: Vec::new() }
-}
-
-pub fn resources(limits: proto::Resources) -> Resources {
-    Resources {
-        memory_bytes: limits.memory_bytes,
-        memory_reservation_bytes: limits.memory_reservation_bytes,
-        memory_swap_bytes: limits.memory_swap_bytes,
-        memory_swappiness: limits.memory_swappiness,
-        oom_kill_disable: limits.oom_kill_disable,
-        nano_cpus: limits.nano_cpus,
-        cpu_shares: limits.cpu_shares,
-        cpu_period_us: limits.cpu_period_us,
-        cpu_quota_us: limits.cpu_quota_us,
-        cpuset_cpus: limits.cpuset_cpus,
-        cpuset_mems: limits.cpuset_mems,
-        pids_limit: limits.pids_limit,
-        blkio_weight: u16::try_from(limits.blkio_weight).unwrap_or(0),
-        ..Resources::default()
-    }
+    if message.contains("not found in $PATH") || message.contains("no such file or directory") { 127 } else { 126 }
 }

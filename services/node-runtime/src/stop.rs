@@ -39,18 +39,30 @@ impl Node {
     pub async fn kill(&self, id: &str, signal: &str) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(id)?;
         let signal = signal_number(signal, Signal::SIGKILL)?;
+        if let Some(event) = self.give_up_restart(&container).await? {
+            return Ok(vec![event]);
+        }
         let shim = container.shim().filter(|_| container.is_running());
         let shim = shim.ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
-        if signal == Signal::SIGKILL as i32 {
-            container.stopped.store(true, Ordering::SeqCst);
+        let stop_signal = signal_number(&container.spec().stop_signal, Signal::SIGTERM)?;
+        let deadly = signal == Signal::SIGKILL as i32 || signal == stop_signal;
+        if deadly {
+            container.set_stopped(true);
         }
         shim.signal(signal).await.map_err(runtime_error)?;
-        Ok(vec![self.tell(&container, "kill", &[("signal", signal.to_string())])])
+        let mut events = vec![self.tell(&container, "kill", &[("signal", signal.to_string())])];
+        if deadly {
+            events.extend(self.let_die(&container));
+        }
+        Ok(events)
     }
 
     pub async fn stop(&self, request: &ContainerStop) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(&request.id)?;
-        container.stopped.store(true, Ordering::SeqCst);
+        container.set_stopped(true);
+        if let Some(event) = self.give_up_restart(&container).await? {
+            return Ok(vec![event]);
+        }
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
             return Err(Error::new(model::ErrorKind::NotModified, "container is already stopped"));
         };
@@ -61,6 +73,7 @@ impl Node {
         let seconds = request.timeout_seconds.unwrap_or(default);
         let _ = shim.signal(signal).await;
         let mut events = vec![self.tell(&container, "kill", &[("signal", signal.to_string())])];
+        events.extend(self.let_die(&container));
         let limit = u64::try_from(seconds).ok().map(Duration::from_secs);
         if !gone(&container, limit).await {
             let _ = shim.signal(Signal::SIGKILL as i32).await;
@@ -83,19 +96,32 @@ impl Node {
 
     pub async fn remove(self: &Arc<Self>, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(&request.id)?;
-        container.stopped.store(true, Ordering::SeqCst);
         if container.is_running() {
             if !request.force {
                 return Err(Error::conflict(format!(
-                    "cannot remove container {:?}: container is running: stop the container before removing or force \
+                    "You cannot remove a running container {}. Stop the container before attempting removal or force \
                      remove",
-                    container.spec().name
+                    request.id
                 )));
             }
-            self.kill(&request.id, "KILL").await?;
+            match self.kill(&request.id, "KILL").await {
+                // It ended by itself.
+                Err(error)
+                    if error.kind() != model::ErrorKind::Conflict && error.kind() != model::ErrorKind::Unavailable =>
+                {
+                    return Err(error);
+                }
+                _ => {}
+            }
             gone(&container, None).await;
         }
+        container.stopped.store(true, Ordering::SeqCst);
         let _busy = container.busy.lock().await;
+        // Another removal was first.
+        self.container(&request.id)?;
+        if container.is_running() {
+            return Err(Error::conflict(format!("container {} was started meanwhile", request.id)));
+        }
         // A shim that a client joined and that never started.
         let idle = lock(&container.shim).take();
         if let Some(idle) = idle {
@@ -103,16 +129,45 @@ impl Node {
         }
         self.take_down(&container).await;
         self.snapshots.release(&request.id).map_err(snapshot)?;
-        let trash = container.dir.clone();
-        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(trash))
-            .await
-            .map_err(|e| Error::internal(e.to_string()))?
+        // Gone at once; a crash in the middle leaves no half container.
+        let trash = self.machine_dir.join(TRASH).join(&request.id);
+        std::fs::create_dir_all(self.machine_dir.join(TRASH))
+            .and_then(|()| std::fs::rename(&container.dir, &trash))
             .map_err(|e| Error::internal(format!("removing a container's folder: {e}")))?;
+        self.forget_execs(&container);
         lock(&self.containers).remove(&request.id);
+        tokio::task::spawn_blocking(move || throw_away(&trash));
         if request.remove_volumes {
             self.drop_volumes(&container.spec());
         }
         Ok(vec![self.tell_removed(&container)])
+    }
+
+    /// Of a container between an end and the restart by its policy.
+    async fn give_up_restart(&self, container: &Container) -> Result<Option<NodeEvent>, Error> {
+        if container.status().state() != ContainerState::Restarting {
+            return Ok(None);
+        }
+        container.set_stopped(true);
+        let _busy = container.busy.lock().await;
+        if container.status().state() != ContainerState::Restarting {
+            return Ok(None);
+        }
+        container.change(|status| status.set_state(ContainerState::Exited))?;
+        Ok(Some(self.tell(container, "stop", &[])))
+    }
+
+    /// A frozen process gets its signal when it is thawed.
+    fn let_die(&self, container: &Container) -> Option<NodeEvent> {
+        if container.status().state() != ContainerState::Paused {
+            return None;
+        }
+        let thawed = runtime::cgroup::Cgroup::new(&self.cgroup(&container.status().id)).thaw();
+        if let Err(error) = thawed {
+            tracing::warn!(%error, "a frozen container could not be thawed to end");
+        }
+        container.change(|status| status.set_state(ContainerState::Running)).ok()?;
+        Some(self.tell(container, "unpause", &[]))
     }
 
     pub async fn pause(&self, id: &str, freeze: bool) -> Result<Vec<NodeEvent>, Error> {
@@ -130,13 +185,30 @@ impl Node {
     }
 }
 
+/// Deletes what was removed.
+pub fn throw_away(trash: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(trash) {
+        tracing::warn!(%error, "a removed container's folder could not be deleted");
+    }
+}
+
+/// Folders of removed containers, until they are deleted.
+pub const TRASH: &str = "trash";
+/// Exists: the containers were stopped with the whole Boxyard, and not by a person.
+pub const RESUME_FILE: &str = "resume";
+
 pub async fn stop_all(node: &Arc<Node>) {
+    if let Err(error) = std::fs::write(node.machine_dir.join(RESUME_FILE), "") {
+        tracing::warn!(%error, "it could not be recorded that containers are to be resumed");
+    }
     let ids: Vec<String> = lock(&node.containers).keys().cloned().collect();
     let stops = ids.into_iter().map(|id| {
         let node = node.clone();
         async move {
             let Ok(container) = node.container(&id) else { return };
+            let by_person = container.stopped.load(Ordering::SeqCst);
             let _ = node.stop(&ContainerStop { id, signal: String::new(), timeout_seconds: Some(10) }).await;
+            container.set_stopped(by_person);
             // Held until what the container used is gone.
             drop(container.busy.lock().await);
         }
@@ -157,7 +229,7 @@ fn remove_cgroups(instance: &str) {
 }
 
 /// Ends a shim whose container never started; it is known by pid, start time and boot id.
-async fn retire(shim: &runtime::shim::Handle) {
+pub async fn retire(shim: &runtime::shim::Handle) {
     let file = shim.dir().join(runtime::wire::IDENTITY_FILE);
     let identity = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
     if let Some(identity) = identity.filter(Identity::is_alive) {

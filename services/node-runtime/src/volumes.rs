@@ -93,6 +93,9 @@ impl Node {
             };
             match mount.r#type() {
                 Type::Bind => {
+                    if !mount.create_source && !Path::new(&mount.source).exists() {
+                        return Err(crate::spec::missing_source(&mount.source));
+                    }
                     point.r#type = "bind".to_owned();
                     let given = mount.propagation.as_str();
                     point.propagation = if given.is_empty() { "rprivate" } else { given }.to_owned();

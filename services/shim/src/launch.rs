@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use runtime::wire::{EXIT_FILE, ExitStatus, ShimConfig, now_ns};
+use runtime::wire::{EXIT_FILE, ExitStatus, IDENTITY_FILE, Identity, ShimConfig, now_ns};
 
 use crate::record::{self, Durable};
 use crate::stdio::{ChildEnds, Stdio3};
@@ -72,7 +72,16 @@ pub fn launch(config: &ShimConfig) -> anyhow::Result<Launched> {
 
 /// After a shim that died: its container goes too, since nobody can know how it ends.
 pub fn clean_up(config: &ShimConfig) -> anyhow::Result<()> {
-    if config.exec.is_none() {
+    let of_this_boot = std::fs::read(IDENTITY_FILE)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Identity>(&text).ok())
+        .is_none_or(|shim| Identity::of(std::process::id() as i32).is_ok_and(|now| now.boot_id == shim.boot_id));
+    if !of_this_boot {
+        // The pids that the runtime noted are others' by now.
+        if config.exec.is_none() {
+            let _ = std::fs::remove_dir_all(config.runtime_root.join(&config.id));
+        }
+    } else if config.exec.is_none() {
         // It fails where the runtime knows no such container, and then nothing is left to do.
         delete(config)?.wait().context("cannot wait for the OCI runtime")?;
     }

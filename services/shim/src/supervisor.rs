@@ -149,7 +149,9 @@ impl Supervisor {
             fds.push(PollFd::new(console.listener.as_fd(), PollFlags::POLLIN));
         }
         let ending = matches!(self.phase, Phase::Ending { .. });
-        if ending || !self.clients.iter().any(Client::is_full) {
+        // Until the runtime has ended it is not known whether these are its own words, which are nobody's output.
+        let starting = matches!(self.phase, Phase::Starting { .. });
+        if !starting && (ending || !self.clients.iter().any(Client::is_full)) {
             for (stream, fd) in self.stdio.outputs() {
                 sources.push(Source::Output(stream));
                 fds.push(PollFd::new(fd, PollFlags::POLLIN));
