@@ -17,8 +17,6 @@ pub enum Error {
     Store(#[from] distribution::Error),
     #[error("{0}")]
     Format(#[from] oci::Error),
-    #[error("{0}")]
-    Unimplemented(&'static str),
     #[error("a task of the archive reader broke down")]
     Task,
 }
@@ -32,7 +30,6 @@ impl Error {
             Self::Stream(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Format(error) => error.kind(),
-            Self::Unimplemented(_) => ErrorKind::Unimplemented,
         }
     }
 }

@@ -1,7 +1,9 @@
 use bus::calls::{SyncImport, SyncLoad, SyncSave};
 use distribution::Store;
+use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::progress::Teller;
 use crate::{import, load, save};
 
 pub fn router(store: Store) -> bus::Router {
@@ -11,10 +13,8 @@ pub fn router(store: Store) -> bus::Router {
             let store = loading.clone();
             async move {
                 let stream = dial(request.ticket).await?;
-                let images = load::load(store, stream, lease(&request.lease)).await?;
-                if !request.quiet {
-                    tell(&progress, &images).await;
-                }
+                let teller = Teller { to: (!request.quiet).then_some(progress), runtime: Handle::current() };
+                let images = load::load(store, stream, lease(&request.lease), teller).await?;
                 Ok(proto::LoadReply { images })
             }
         })
@@ -29,25 +29,14 @@ pub fn router(store: Store) -> bus::Router {
         .on::<SyncImport, _, _>(move |request| {
             let store = importing.clone();
             async move {
-                if !request.url.is_empty() {
-                    return Err(Error::Unimplemented("importing from a URL is not built yet").into());
-                }
-                let stream = dial(request.ticket).await?;
-                let layer = import::import(store, stream, lease(&request.lease)).await?;
+                let lease = lease(&request.lease);
+                let layer = match request.url.as_str() {
+                    "" => import::import(store, dial(request.ticket).await?, lease).await?,
+                    url => import::import_url(store, url, lease).await?,
+                };
                 Ok(proto::ImportReply { layer: Some(layer) })
             }
         })
-}
-
-/// Docker's line for each layer.
-async fn tell(progress: &bus::ProgressSender, images: &[proto::LoadedImage]) {
-    for layer in images.iter().flat_map(|image| &image.layers) {
-        let size = layer.blob.as_ref().map_or(0, |blob| blob.size);
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
-        let id = model::short_id(&layer.diff_id).to_owned();
-        let status = "Loading layer".to_owned();
-        progress.send(&proto::Progress { id, status, current: size, total: size, stream: String::new() }).await;
-    }
 }
 
 async fn dial(ticket: Option<proto::Ticket>) -> Result<streams::Duplex, Error> {

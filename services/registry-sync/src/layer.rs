@@ -58,13 +58,13 @@ impl Uploader {
     /// # Errors
     /// `Read` when `from` breaks off or cannot be unpacked; `Store` as the layer store says.
     pub fn upload(&self, from: impl Read) -> Result<Stored, Error> {
-        let mut packed = Hashed { inner: from, hash: Sha256::new() };
+        let mut packed = Hashed { inner: from, hash: Sha256::new(), size: 0 };
         let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_UNDER_WAY);
         let (store, lease) = (self.store.clone(), self.lease.clone());
         let upload = self.runtime.spawn(async move {
             store.upload(Body::wrap_stream(ReceiverStream::new(receiver)), lease.as_deref()).await
         });
-        let scanned = scan(&mut packed, &sender);
+        let scanned = scan(&mut packed, Some(&sender));
         if let Err(error) = &scanned {
             // An error in the body breaks the request off, so that half a blob is never taken for one.
             let _ = sender.blocking_send(Err(io::Error::other(error.to_string())));
@@ -86,12 +86,31 @@ impl Uploader {
         };
         Ok(Stored { packed, diff_id: DiffId::new(digest), size, content_bytes })
     }
+
+    /// Whether the layer store has this blob, which the lease keeps from now on. Blocks.
+    pub fn holds(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.runtime.block_on(self.store.has(digest, self.lease.as_deref()))?.is_some())
+    }
+
+    /// Checks that `from` is the blob that the layer store holds already.
+    ///
+    /// # Errors
+    /// `Archive` when it is another one; `Read` when `from` breaks off.
+    pub fn look_through(&self, from: impl Read, known: &Digest) -> Result<Stored, Error> {
+        let mut packed = Hashed { inner: from, hash: Sha256::new(), size: 0 };
+        let (compression, content_bytes) = scan(&mut packed, None).map_err(Error::Read)?;
+        let (digest, size) = (Digest::from_sha256(&packed.hash.finalize().into()), packed.size);
+        if compression != Compression::None || digest != *known {
+            return Err(Error::Archive(format!("invalid archive: blob {known} has another digest")));
+        }
+        Ok(Stored { packed: digest.clone(), diff_id: DiffId::new(digest), size, content_bytes })
+    }
 }
 
 /// Unpacks, sends on, and sums up the sizes of a tar's files.
 fn scan<R: Read>(
     packed: &mut Hashed<R>,
-    sender: &mpsc::Sender<io::Result<Bytes>>,
+    sender: Option<&mpsc::Sender<io::Result<Bytes>>>,
 ) -> io::Result<(Compression, Option<u64>)> {
     let (compression, unpacked) = decompress(&mut *packed)?;
     let mut tee = BufReader::with_capacity(BUFFER_BYTES, Tee { inner: unpacked, sender, failed: false });
@@ -118,27 +137,32 @@ fn sizes(tar: impl Read) -> io::Result<u64> {
 struct Hashed<R> {
     inner: R,
     hash: Sha256,
+    size: u64,
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);
+        self.size += count as u64;
         Ok(count)
     }
 }
 
-/// Sends all that is read to the layer store.
+/// Sends all that is read to the layer store, where it is wanted.
 struct Tee<'a, R> {
     inner: R,
-    sender: &'a mpsc::Sender<io::Result<Bytes>>,
+    sender: Option<&'a mpsc::Sender<io::Result<Bytes>>>,
     failed: bool,
 }
 
 impl<R: Read> Read for Tee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer).inspect_err(|_| self.failed = true)?;
-        if count > 0 && self.sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..count]))).is_err() {
+        if count > 0
+            && let Some(sender) = self.sender
+            && sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..count]))).is_err()
+        {
             self.failed = true;
             return Err(io::ErrorKind::BrokenPipe.into());
         }

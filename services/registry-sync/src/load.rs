@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use distribution::Store;
 use model::{Digest, ImageRef};
 use oci::{Descriptor, ImageConfig, Index, Manifest, media_type};
@@ -7,7 +9,9 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::compression::decompress;
 use crate::error::Error;
+use crate::import::drain;
 use crate::layer::{Stored, Uploader};
+use crate::progress::Teller;
 use crate::spool::{Spool, blob_name};
 
 /// Indexes within indexes.
@@ -32,17 +36,25 @@ pub async fn load(
     store: Store,
     stream: streams::Duplex,
     lease: Option<String>,
+    teller: Teller,
 ) -> Result<Vec<proto::LoadedImage>, Error> {
     let uploader = Uploader { store, lease, runtime: Handle::current() };
     let reader = Box::pin(stream.reader.into_async_read());
     tokio::task::spawn_blocking(move || {
-        let (_, archive) = decompress(SyncIoBridge::new(reader)).map_err(Error::Read)?;
-        let mut loader = Loader { spool: Spool::new(uploader.clone())?, uploader };
-        loader.spool.fill(archive)?;
-        loader.images()
+        let mut reader = SyncIoBridge::new(reader);
+        let images = read(uploader, teller, &mut reader);
+        drain(&images, &mut reader);
+        images
     })
     .await
     .map_err(|_| Error::Task)?
+}
+
+fn read(uploader: Uploader, teller: Teller, archive: &mut impl Read) -> Result<Vec<proto::LoadedImage>, Error> {
+    let (_, archive) = decompress(archive).map_err(Error::Read)?;
+    let mut loader = Loader { spool: Spool::new(uploader.clone(), teller)?, uploader };
+    loader.spool.fill(archive)?;
+    loader.images()
 }
 
 struct Loader {

@@ -2,6 +2,7 @@
 //!
 //! - [`handlers`] answers the bus;
 //! - [`load`] reads an archive, [`save`] writes one, [`import`] takes a root file system;
+//! - [`progress`] tells how far a load is;
 //! - [`spool`] holds an archive's entries until it is known what they are.
 
 mod compression;
@@ -10,6 +11,7 @@ mod handlers;
 mod import;
 mod layer;
 mod load;
+mod progress;
 mod save;
 mod spool;
 

@@ -6,6 +6,7 @@ use model::Digest;
 
 use crate::error::Error;
 use crate::layer::{Stored, Uploader};
+use crate::progress::{Counted, Teller};
 
 /// A file above this is nothing but a layer: it goes straight to the layer store.
 const SPOOLED_MAX_BYTES: u64 = 4 << 20;
@@ -21,6 +22,7 @@ pub struct Spool {
     end: u64,
     entries: HashMap<String, Entry>,
     uploader: Uploader,
+    teller: Teller,
 }
 
 enum Entry {
@@ -30,9 +32,9 @@ enum Entry {
 }
 
 impl Spool {
-    pub fn new(uploader: Uploader) -> Result<Self, Error> {
+    pub fn new(uploader: Uploader, teller: Teller) -> Result<Self, Error> {
         let file = tempfile::tempfile().map_err(Error::Spool)?;
-        Ok(Self { file, end: 0, entries: HashMap::new(), uploader })
+        Ok(Self { file, end: 0, entries: HashMap::new(), uploader, teller })
     }
 
     /// Takes in a whole archive, uncompressed. Blocks.
@@ -43,7 +45,7 @@ impl Spool {
             let kind = entry.header().entry_type();
             let Some(name) = clean("", &String::from_utf8_lossy(&entry.path_bytes())) else { continue };
             let found = if kind.is_file() || kind.is_contiguous() {
-                self.take_in(&mut entry)?
+                self.take_in(&name, &mut entry)?
             } else if kind.is_symlink() || kind.is_hard_link() {
                 let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
                 let base = if kind.is_symlink() { parent(&name) } else { "" };
@@ -64,11 +66,12 @@ impl Spool {
         Ok(())
     }
 
-    fn take_in(&mut self, entry: &mut impl Read) -> Result<Entry, Error> {
+    fn take_in(&mut self, name: &str, entry: &mut tar::Entry<'_, impl Read>) -> Result<Entry, Error> {
+        let total = entry.size();
         let mut start = Vec::new();
         entry.take(SPOOLED_MAX_BYTES + 1).read_to_end(&mut start).map_err(Error::Read)?;
         if start.len() as u64 > SPOOLED_MAX_BYTES {
-            return Ok(Entry::Stored(self.uploader.upload(start.as_slice().chain(entry))?));
+            return Ok(Entry::Stored(self.upload(name, start.as_slice().chain(entry), total)?));
         }
         let (offset, size) = (self.end, start.len() as u64);
         self.file.write_all(&start).map_err(Error::Spool)?;
@@ -112,9 +115,18 @@ impl Spool {
             return Ok(stored.clone());
         }
         let bytes = self.bytes(&key)?;
-        let stored = self.uploader.upload(bytes.as_slice())?;
+        let stored = self.upload(&key, bytes.as_slice(), bytes.len() as u64)?;
         self.entries.insert(key, Entry::Stored(stored.clone()));
         Ok(stored)
+    }
+
+    /// Stores one layer; tells how far it is unless the layer store holds it already, as Docker does.
+    fn upload(&self, name: &str, from: impl Read, total: u64) -> Result<Stored, Error> {
+        let digest = name.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse().ok());
+        match digest {
+            Some(digest) if self.uploader.holds(&digest)? => self.uploader.look_through(from, &digest),
+            _ => self.uploader.upload(Counted::new(from, &self.teller, name, total)),
+        }
     }
 
     /// Follows links; the name of a file that is there.
