@@ -22,6 +22,7 @@ mod holds;
 mod layers;
 mod mount;
 mod pack;
+mod padded;
 mod root;
 mod unpack;
 mod walk;

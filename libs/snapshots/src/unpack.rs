@@ -14,6 +14,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 use xattr::FileExt as _;
 
+use crate::padded::Padded;
 use crate::root::{Root, is_kind};
 use crate::{Error, whiteout};
 
@@ -65,12 +66,18 @@ struct Attributes {
 impl Unpacker<'_> {
     fn run(&mut self, tar: impl Read) -> Result<u64, Error> {
         let mut content_bytes = 0u64;
+        let (tar, end) = Padded::new(tar);
         let mut archive = tar::Archive::new(tar);
         for entry in archive.entries().map_err(Error::Archive)? {
             let mut entry = entry.map_err(Error::Archive)?;
             let path = clean(&entry.path_bytes())?;
             content_bytes = content_bytes.saturating_add(entry.size());
             self.entry(&path, &mut entry).map_err(|error| name_errno(error, &path))?;
+            let sparse = entry.header().entry_type().is_gnu_sparse();
+            let size = if sparse { entry.header().entry_size().map_err(Error::Archive)? } else { entry.size() };
+            if !end.holds(entry.raw_file_position(), size) {
+                return Err(Error::Archive(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
         for (path, mtime) in std::mem::take(&mut self.folders) {
             // A later entry may have put something else there.

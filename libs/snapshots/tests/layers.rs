@@ -133,6 +133,19 @@ fn a_tar_with_another_digest_is_no_layer() {
     assert!(snapshots.apply(&diff_id, &b""[..]).is_ok(), "a second time needs no bytes");
 }
 
+/// The docker command's own tar of `build -f -` ends without padding and trailer.
+#[test]
+fn a_tar_may_end_with_its_last_byte_of_content() {
+    let (_, bytes) = tar_of(&[File("a", "0123456789")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let unpack = |length: usize| {
+        snapshots::unpack(folder.path(), Path::new(""), &bytes[..length], &snapshots::UnpackOptions::default())
+    };
+    assert_eq!(unpack(522).expect("whole content"), 10);
+    assert!(unpack(521).is_err(), "a byte of content is missing");
+    assert!(unpack(500).is_err(), "half a header");
+}
+
 #[test]
 fn whiteouts_hide_what_is_below() {
     let (folder, snapshots) = open();
