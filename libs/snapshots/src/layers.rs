@@ -6,7 +6,7 @@ use model::{DiffId, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::unpack::{UnpackOptions, unpack};
-use crate::{Error, upper_size};
+use crate::{Error, durable, upper_size};
 
 /// The unpacked layers of one machine; a handle to the folder, cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,11 +33,13 @@ impl Snapshots {
         }
         let snapshots = Self { root: fs::canonicalize(&root).map_err(Error::io("opening", &root))? };
         snapshots.sweep()?;
+        // What a process that is gone has left unwritten.
+        durable::write_soon(&snapshots);
         Ok(snapshots)
     }
 
     pub fn has_layer(&self, diff_id: &DiffId) -> bool {
-        self.id_file(diff_id).exists()
+        self.record(diff_id).is_ok()
     }
 
     /// # Errors
@@ -108,13 +110,22 @@ impl Snapshots {
         let name = random_name();
         let place = self.layers().join(&name);
         fs::rename(folder, &place).map_err(Error::io("moving in", folder))?;
-        let draft = self.root.join("t").join(format!("{}-id", self.temporary_name()));
-        let named = fs::write(&draft, format!("{name} {}\n", stat.content_bytes))
+        let draft = self.draft();
+        let named = fs::write(&draft, format!("{name} {} {}\n", stat.content_bytes, *durable::BOOT_ID))
             // A link fails when the name is there, which a rename would not: the first who publishes a layer wins.
-            .and_then(|()| fs::hard_link(&draft, self.id_file(diff_id)));
+            .and_then(|()| match fs::hard_link(&draft, self.id_file(diff_id)) {
+                // A record of before the machine's crash is not a layer.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.has_layer(diff_id) => {
+                    fs::rename(&draft, self.id_file(diff_id))
+                }
+                other => other,
+            });
         let _ = fs::remove_file(&draft);
         match named {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                durable::write_soon(self);
+                Ok(())
+            }
             Err(error) => {
                 remove_tree(&place);
                 if error.kind() == io::ErrorKind::AlreadyExists {
@@ -132,9 +143,8 @@ impl Snapshots {
             other => other.map_err(Error::io("reading", path))?,
         };
         // A record that cannot be read counts as no layer, so that it is unpacked anew.
-        let (name, bytes) = text.trim().split_once(' ').ok_or_else(|| Error::NoLayer(diff_id.clone()))?;
-        let content_bytes = bytes.parse().map_err(|_| Error::NoLayer(diff_id.clone()))?;
-        Ok((name.to_owned(), LayerStat { content_bytes }))
+        let (name, stat) = parse(&text).ok_or_else(|| Error::NoLayer(diff_id.clone()))?;
+        Ok((name.to_owned(), stat))
     }
 
     /// A new folder for half-done work, swept when this process is gone.
@@ -147,6 +157,11 @@ impl Snapshots {
     fn temporary_name(&self) -> String {
         let pid = std::process::id();
         format!("{pid}-{}-{}", start_time(pid).unwrap_or(0), random_name())
+    }
+
+    /// A file that is renamed or linked when it is whole.
+    pub(crate) fn draft(&self) -> PathBuf {
+        self.root.join("t").join(format!("{}-id", self.temporary_name()))
     }
 
     fn sweep(&self) -> Result<(), Error> {
@@ -166,10 +181,13 @@ impl Snapshots {
                 remove_tree(&path);
             }
         }
-        let named: Vec<_> = list(&self.root.join("ids"))?
-            .iter()
-            .filter_map(|path| Some(fs::read_to_string(path).ok()?.split_once(' ')?.0.to_owned()))
-            .collect();
+        let mut named = Vec::new();
+        for path in list(&self.root.join("ids"))? {
+            match fs::read_to_string(&path).ok().as_deref().and_then(parse) {
+                Some((name, _)) => named.push(name.to_owned()),
+                None => remove_tree(&path),
+            }
+        }
         for path in list(&self.layers())? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name != "empty" && !named.iter().any(|known| known == name) {
@@ -196,6 +214,14 @@ impl Snapshots {
         let path = self.root.join("gc.lock");
         File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io("opening", path))
     }
+}
+
+/// A layer's record: its folder's name, its size, and the boot in which it was made until it is on disk.
+fn parse(text: &str) -> Option<(&str, LayerStat)> {
+    let mut words = text.split_whitespace();
+    let (name, bytes) = (words.next()?, words.next()?);
+    let is_whole = words.next().is_none_or(|boot| boot == *durable::BOOT_ID);
+    is_whole.then_some((name, LayerStat { content_bytes: bytes.parse().ok()? }))
 }
 
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {

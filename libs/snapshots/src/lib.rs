@@ -4,7 +4,7 @@
 //! state is on disk only:
 //!
 //! ```text
-//! ids/<64 hex>      a layer that is complete: its folder's name and its size in bytes
+//! ids/<64 hex>      a layer that is complete: its folder's name, its size in bytes, and the boot id until it is on disk
 //! l/<12 hex>        the unpacked layer; short names, so that 125 of them fit into one mount's options
 //! refs/<owner>      the layers that a container or a build step holds
 //! t/…               unpacking; named after the process, swept when that process is gone
@@ -17,6 +17,7 @@
 //! image-spec, Layer Filesystem Changeset). Everything here blocks: call it where blocking is allowed.
 
 mod changes;
+mod durable;
 mod error;
 mod holds;
 mod layers;
