@@ -46,6 +46,9 @@ impl App {
         config["config"] = run;
         let config = view::with_changes(config, &commit.changes)?;
         let id = self.store_image(&config, layers, parent.id, commit.name.clone(), &lease.id).await?;
+        if let (Some(name), Some(image)) = (&commit.name, self.db.image(&id).await?) {
+            self.tell_image(&image, "tag", &name.clone().or_latest().familiar());
+        }
         let reference = commit.name.map(|name| name.or_latest().familiar()).unwrap_or_default();
         let more = [("comment", commit.comment.as_str()), ("imageID", &id), ("imageRef", &reference)];
         self.tell_container(&container, "commit", &more);

@@ -27,6 +27,7 @@ impl App {
     }
 
     pub async fn create_container(&self, name: Option<String>, raw: &Value) -> Outcome<Created> {
+        let raw = &self.with_ids(raw).await?;
         let request = CreateRequest::deserialize_from(raw)?;
         let name =
             name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
@@ -44,9 +45,6 @@ impl App {
         let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
         let merged = spec::merge(&id, &shown_name, &image, request, raw)?;
         let (mut spec, request) = (merged.spec, merged.request);
-        if let Some(other) = spec.network_mode.strip_prefix("container:") {
-            spec.network_mode = format!("container:{}", self.find_container(other).await?.id);
-        }
         let mut container = Container {
             id: id.clone(),
             name: shown_name,
@@ -72,8 +70,10 @@ impl App {
             container.name.clone_from(&spec.name);
             container.spec = spec.encode_to_vec();
         }
-        match self.change::<calls::ContainerCreate>(&container.node_id, &spec).await {
+        match self.node_call::<calls::ContainerCreate>(&container.node_id, &spec).await {
             Ok(reply) => {
+                self.tell_volumes(reply.events.iter().find_map(|event| event.container.as_ref()));
+                self.apply(&reply.events, None).await?;
                 if !reply.events.iter().any(|event| event.action == "create") {
                     self.tell_container(&container, "create", &[]);
                 }
@@ -84,6 +84,18 @@ impl App {
                 Err(failure)
             }
         }
+    }
+
+    /// A name in `container:NAME` may be given to another container later, so the id takes its place.
+    async fn with_ids(&self, raw: &Value) -> Outcome<Value> {
+        let mut raw = raw.clone();
+        for key in ["NetworkMode", "PidMode", "IpcMode"] {
+            let Some(mode) = raw.pointer_mut(&format!("/HostConfig/{key}")) else { continue };
+            if let Some(other) = mode.as_str().and_then(|mode| mode.strip_prefix("container:")) {
+                *mode = format!("container:{}", self.find_container(other).await?.id).into();
+            }
+        }
+        Ok(raw)
     }
 
     async fn name_taken(&self, name: &str) -> Failure {
@@ -159,7 +171,9 @@ impl App {
     }
 
     pub async fn kill_container(&self, wanted: &str, signal: String) -> Outcome<()> {
-        let container = self.find_container(wanted).await?;
+        let container = self.find_container(wanted).await.map_err(|failure| {
+            Failure::new(failure.kind, format!("Cannot kill container: {wanted}: {}", failure.message))
+        })?;
         let number =
             super::signals::number(&signal).ok_or_else(|| Failure::invalid(format!("Invalid signal: {signal}")))?;
         if !is_up(view::status_of(&container).state()) {
@@ -249,6 +263,9 @@ impl App {
         };
         self.db.forget_container(&container.id).await?;
         self.changed_to_gone(&container.id);
+        if remove_volumes {
+            self.tell_volumes_gone(&container);
+        }
         if !told {
             self.tell_container(&container, "destroy", &[]);
         }

@@ -113,12 +113,12 @@ impl App {
         // Each event is told once, whether the reply or the stream brings it first.
         let told: Vec<&proto::NodeEvent> =
             events.iter().filter(|event| !event.action.is_empty() && self.events.first_time(event)).collect();
-        let mut attributes = HashMap::new();
+        let mut records = HashMap::new();
         for id in told.iter().map(|event| container_id(event)) {
-            if !attributes.contains_key(id)
+            if !records.contains_key(id)
                 && let Some(container) = self.db.container(id).await?
             {
-                attributes.insert(id.to_owned(), attributes_of(&container));
+                records.insert(id.to_owned(), container);
             }
         }
         let applied = self.db.apply(&changes, position.map(|number| (STREAM, number))).await?;
@@ -131,22 +131,55 @@ impl App {
                 let code = event.attributes.get("exitCode").and_then(|code| code.parse().ok()).unwrap_or(137);
                 self.exec_ended(exec_id, code).await?;
             }
-            let id = container_id(event);
-            let mut attributes = attributes.get(id).cloned().unwrap_or_default();
-            let network = event.container.as_ref().and_then(|status| status.network.clone());
-            let time_ns = if event.time_ns == 0 { now_ns() } else { event.time_ns };
-            // Docker joins the network just before the start, and leaves it just after the end.
-            if event.action == "start" {
-                self.tell_network("connect", id, network.as_ref(), time_ns);
-            }
-            attributes.extend(event.attributes.iter().map(|(key, value)| (key.clone(), value.clone().into())));
-            let (kind, action) = ("container".to_owned(), event.action.clone());
-            self.events.publish(Event { time_ns, kind, action, id: id.to_owned(), attributes });
-            if event.action == "die" {
-                self.tell_network("disconnect", id, network.as_ref(), time_ns);
-            }
+            self.tell_change(event, records.get(container_id(event)));
         }
         Ok(())
+    }
+
+    /// A node's event as Docker tells it: networks and volumes are joined just before a start, left just after an end.
+    fn tell_change(&self, event: &proto::NodeEvent, record: Option<&metadata::Container>) {
+        let spec = record.map(super::view::spec_of).unwrap_or_default();
+        let mut attributes = record.map(|record| attributes_from(record, &spec)).unwrap_or_default();
+        attributes.extend(event.attributes.iter().map(|(key, value)| (key.clone(), value.clone().into())));
+        let status = event.container.clone().unwrap_or_default();
+        let time_ns = if event.time_ns == 0 { now_ns() } else { event.time_ns };
+        let publish = |kind: &str, action: &str, id: &str, attributes: Map<String, Value>| {
+            let (kind, action, id) = (kind.to_owned(), action.to_owned(), id.to_owned());
+            self.events.publish(Event { time_ns, kind, action, id, attributes });
+        };
+        let id = container_id(event);
+        let network = |action: &str| {
+            if let Some((network_id, name, driver)) = self.network_of(&spec, status.network.as_ref()) {
+                publish(
+                    "network",
+                    action,
+                    &network_id,
+                    pairs(&[("container", id), ("name", &name), ("type", &driver)]),
+                );
+            }
+        };
+        let volumes = || status.mounts.iter().filter(|mount| mount.r#type == "volume");
+        if event.action == "start" {
+            network("connect");
+            for volume in volumes() {
+                let writable = if volume.rw { "true" } else { "false" };
+                let more = [
+                    ("container", id),
+                    ("destination", &volume.target),
+                    ("driver", "local"),
+                    ("propagation", &volume.propagation),
+                    ("read/write", writable),
+                ];
+                publish("volume", "mount", &volume.name, pairs(&more));
+            }
+        }
+        publish("container", &event.action, id, attributes);
+        if event.action == "die" {
+            network("disconnect");
+            for volume in volumes() {
+                publish("volume", "unmount", &volume.name, pairs(&[("container", id), ("driver", "local")]));
+            }
+        }
     }
 
     /// The record of a container has changed: those who wait hear it, and AutoRemove acts on it.
@@ -164,13 +197,29 @@ impl App {
         let _ = self.changed.send(Arc::new(Changed { id: id.to_owned(), status: None }));
     }
 
-    fn tell_network(&self, action: &str, id: &str, network: Option<&proto::NetworkEndpoint>, time_ns: i64) {
-        let Some(network) = network.filter(|network| !network.network_id.is_empty()) else { return };
-        let name = if network.network_name.is_empty() { "bridge" } else { &network.network_name };
-        let attributes = [("container", id), ("name", name), ("type", name)];
-        let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-        let (kind, action, id) = ("network".to_owned(), action.to_owned(), network.network_id.clone());
-        self.events.publish(Event { time_ns, kind, action, id, attributes });
+    /// Id, name and driver of the network that a container is in.
+    fn network_of(
+        &self,
+        spec: &proto::ContainerSpec,
+        endpoint: Option<&proto::NetworkEndpoint>,
+    ) -> Option<(String, String, String)> {
+        let driver = match spec.network_mode.as_str() {
+            mode @ ("bridge" | "host") => mode,
+            "none" => "null",
+            _ => return None,
+        };
+        let id = endpoint.map(|endpoint| endpoint.network_id.clone()).filter(|id| !id.is_empty());
+        let id = id.or_else(|| self.network_id(&spec.network_mode))?;
+        Some((id, spec.network_mode.clone(), driver.to_owned()))
+    }
+
+    /// An event of an image: its labels, and `name` as Docker fills it.
+    pub fn tell_image(&self, image: &metadata::Image, action: &str, name: &str) {
+        let config = super::images::config_of(image);
+        let labels = config.pointer("/config/Labels").and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut attributes = labels;
+        attributes.insert("name".into(), name.into());
+        self.tell("image", action, &image.id, attributes);
     }
 
     /// An event of a container that the gateway itself causes.
@@ -206,15 +255,19 @@ fn change(event: &proto::NodeEvent) -> Option<metadata::Change> {
     })
 }
 
+fn pairs(list: &[(&str, &str)]) -> Map<String, Value> {
+    list.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect()
+}
+
 /// Docker's attributes of every event of a container: image, name and labels.
 pub fn attributes_of(container: &metadata::Container) -> Map<String, Value> {
-    let mut attributes = Map::new();
-    if let Ok(spec) = proto::ContainerSpec::decode(container.spec.as_slice()) {
-        attributes.insert("image".into(), spec.image_name.into());
-        let mut labels: Vec<_> = spec.labels.into_iter().collect();
-        labels.sort();
-        attributes.extend(labels.into_iter().map(|(key, value)| (key, value.into())));
-    }
+    attributes_from(container, &super::view::spec_of(container))
+}
+
+fn attributes_from(container: &metadata::Container, spec: &proto::ContainerSpec) -> Map<String, Value> {
+    let mut attributes: Map<String, Value> =
+        spec.labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    attributes.insert("image".into(), spec.image_name.clone().into());
     attributes.insert("name".into(), container.name.clone().into());
     attributes
 }

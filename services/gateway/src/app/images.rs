@@ -57,7 +57,9 @@ impl App {
                 tags: image.tags.clone(),
             })
             .await?;
-            self.tell("image", "load", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
+            if let Some(recorded) = self.db.image(&image.id).await? {
+                self.tell_image(&recorded, "load", &recorded.id);
+            }
             if image.tags.is_empty() {
                 lines.push(format!("Loaded image ID: {}\n", image.id));
             }
@@ -103,11 +105,16 @@ impl App {
             name = name.with_tag(tag).map_err(|_| Failure::invalid("invalid tag format"))?;
         }
         let name = name.or_latest().familiar();
-        let id = image.id.clone();
-        if !self.db.tag_image(&id, &name).await? {
-            return Err(no_such_image(&id));
+        self.point_tag(&image, &name).await
+    }
+
+    /// # Errors
+    /// `NotFound` when the image has just gone.
+    pub async fn point_tag(&self, image: &Image, name: &str) -> Outcome<()> {
+        if !self.db.tag_image(&image.id, name).await? {
+            return Err(no_such_image(&image.id));
         }
-        self.tell("image", "tag", &id, Map::from_iter([("name".to_owned(), name.into())]));
+        self.tell_image(image, "tag", name);
         Ok(())
     }
 

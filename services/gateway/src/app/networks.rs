@@ -17,7 +17,17 @@ pub struct Network {
 
 impl App {
     pub async fn networks(&self) -> Vec<Network> {
-        let node = self.known_nodes().await.into_iter().next().unwrap_or_default();
+        // Asked for, so that the first node is known.
+        self.known_nodes().await;
+        self.networks_of_known()
+    }
+
+    pub fn network_id(&self, name: &str) -> Option<String> {
+        self.networks_of_known().into_iter().find(|network| network.name == name).map(|network| network.id)
+    }
+
+    fn networks_of_known(&self) -> Vec<Network> {
+        let node = self.nodes().into_iter().next().unwrap_or_default();
         // Host and none have no bridge to be named after; the id must only stay the same.
         let id = |name: &str| model::Digest::of(format!("{}/{name}", node.id).as_bytes()).hex().to_owned();
         let plain =

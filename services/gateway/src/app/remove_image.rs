@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use bus::{Target, calls};
 use model::short_id;
 use serde_json::{Map, Value, json};
@@ -79,7 +81,7 @@ impl App {
 
     pub async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
         self.db.untag(tag).await?;
-        self.tell("image", "untag", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
+        self.tell_image(image, "untag", &image.id);
         done.push(json!({"Untagged": tag}));
         Ok(())
     }
@@ -105,6 +107,17 @@ impl App {
         self.db.forget_image(&image.id).await?;
         self.tell("image", "delete", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
         done.push(json!({"Deleted": image.id}));
+        // Docker names the layers that went with it, from the top, by what they and all below them hold.
+        let mut kept = HashSet::new();
+        for other in self.db.images().await? {
+            kept.extend(chain_ids(other.layers.iter().map(|layer| layer.diff_id.as_str())));
+        }
+        for container in self.db.containers_of_image(&image.id).await? {
+            let spec = super::view::spec_of(&container);
+            kept.extend(chain_ids(spec.layers.iter().map(|layer| layer.diff_id.as_str())));
+        }
+        let chain = chain_ids(image.layers.iter().map(|layer| layer.diff_id.as_str()));
+        done.extend(chain.into_iter().rev().filter(|id| !kept.contains(id)).map(|id| json!({"Deleted": id})));
         Ok(())
     }
 
@@ -145,8 +158,8 @@ impl App {
     }
 
     /// Digests that images name.
-    pub async fn blobs_in_use(&self) -> Outcome<std::collections::HashSet<String>> {
-        let mut used = std::collections::HashSet::new();
+    pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
+        let mut used = HashSet::new();
         for image in self.db.images().await? {
             used.extend(image.layers.into_iter().map(|layer| layer.digest));
             used.insert(image.id);
@@ -162,4 +175,28 @@ impl App {
 
 fn conflict(image: &Image, force: &str, why: &str) -> Failure {
     Failure::conflict(format!("conflict: unable to delete {} ({force}) - {why}", short_id(&image.id)))
+}
+
+/// OCI image-spec, "Layer ChainID": base layer first.
+fn chain_ids<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::new();
+    for diff_id in diff_ids {
+        chain.push(match chain.last() {
+            None => diff_id.to_owned(),
+            Some(below) => model::Digest::of(format!("{below} {diff_id}").as_bytes()).to_string(),
+        });
+    }
+    chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_id_covers_what_lies_below() {
+        let ids = chain_ids(["sha256:a", "sha256:b"].into_iter());
+        assert_eq!(ids[0], "sha256:a");
+        assert_eq!(ids[1], model::Digest::of(b"sha256:a sha256:b").to_string());
+    }
 }

@@ -32,11 +32,13 @@ impl App {
             resources: Some(resources.clone()),
             restart: Some(restart.clone()),
         };
-        self.change::<calls::ContainerUpdate>(&container.node_id, &update).await?;
+        let reply = self.change::<calls::ContainerUpdate>(&container.node_id, &update).await?;
         let after =
             proto::ContainerSpec { resources: Some(resources), restart: Some(restart), ..view::spec_of(&container) };
         self.db.set_container_spec(&container.id, &after.encode_to_vec(), &request.to_string()).await?;
-        self.tell_container(&container, "update", &[]);
+        if !reply.events.iter().any(|event| event.action == "update") {
+            self.tell_container(&container, "update", &[]);
+        }
         Ok(())
     }
 }

@@ -105,6 +105,21 @@ impl App {
         )
     }
 
+    /// Docker tells `create` of every volume that a new container names, known or not.
+    pub fn tell_volumes(&self, status: Option<&proto::ContainerStatus>) {
+        for mount in status.into_iter().flat_map(|status| &status.mounts).filter(|mount| mount.r#type == "volume") {
+            self.tell("volume", "create", &mount.name, local());
+        }
+    }
+
+    /// The anonymous volumes of a container that was removed with them: those that the node has named itself.
+    pub fn tell_volumes_gone(&self, container: &metadata::Container) {
+        let anonymous = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        for mount in view::status_of(container).mounts.iter().filter(|mount| anonymous(&mount.name)) {
+            self.tell("volume", "destroy", &mount.name, local());
+        }
+    }
+
     /// The rows of GET /system/df.
     pub async fn volumes_with_usage(&self) -> Outcome<Value> {
         let containers = self.db.containers().await?;

@@ -20,23 +20,16 @@ pub enum Condition {
     Removed,
 }
 
-/// What POST /containers/{id}/wait answers.
-pub struct Ended {
-    pub code: i64,
-    /// Why it never ran.
-    pub error: String,
-}
-
 impl App {
-    /// Ends when the container is as `condition` says. `changed` must have been subscribed before the record was read.
+    /// Ends when the container is as `condition` says; the code that it exited with. `changed` must have been subscribed before the record was read.
     pub async fn wait_container(
         self: Arc<Self>,
         container: Container,
         condition: Condition,
         mut changed: Receiver<Arc<Changed>>,
-    ) -> Ended {
+    ) -> i64 {
         let first = view::status_of(&container);
-        let mut last = ended(&first);
+        let mut last = i64::from(first.exit_code);
         if condition == Condition::NotRunning && is_over(first.state()) {
             return last;
         }
@@ -55,7 +48,7 @@ impl App {
             if now.finished_at_ns == first.finished_at_ns && now.error == first.error {
                 continue;
             }
-            last = ended(&now);
+            last = i64::from(now.exit_code);
             if condition != Condition::Removed && is_over(now.state()) {
                 return last;
             }
@@ -65,8 +58,4 @@ impl App {
 
 fn is_over(state: ContainerState) -> bool {
     !is_up(state) && state != ContainerState::Restarting
-}
-
-fn ended(status: &ContainerStatus) -> Ended {
-    Ended { code: i64::from(status.exit_code), error: status.error.clone() }
 }

@@ -16,8 +16,10 @@ use crate::app::{App, Failure, Outcome, random_id};
 const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
-    if query.maybe("version") == Some("2") {
-        return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into());
+    match query.maybe("version").unwrap_or("") {
+        "" | "1" => {}
+        "2" => return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into()),
+        other => return Err(Failure::invalid(format!("invalid version {other:?}")).into()),
     }
     let mut options = options(&query)?;
     let lease = app.lease("build").await?;
@@ -30,24 +32,28 @@ pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Ans
     let id = random_id()[..32].to_owned();
     let log = app.bus.build_log(&id).await?;
     app.queue_build(&id, &options).await?;
-    let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
+    let (lines, mut receiver) = tokio::sync::mpsc::channel::<Line>(64);
     tokio::spawn(async move {
-        let _ = follow(&app, &id, log, lines).await;
+        follow(&app, &id, log, lines).await;
         // The context goes with its lease.
         drop(lease);
         app.end_build(&id, options.context.map(|context| context.digest)).await;
     });
-    Ok(super::lines(ReceiverStream::new(receiver)))
+    // A build that fails before it has said anything is answered as an error.
+    let first = receiver.recv().await.transpose()?;
+    let rest = ReceiverStream::new(receiver).filter_map(|line| futures::future::ready(line.ok()));
+    Ok(super::lines(futures::stream::iter(first).chain(rest)))
 }
 
-type Lines = tokio::sync::mpsc::Sender<Value>;
+/// A line for the client, or why there will be none.
+type Line = Result<Value, Failure>;
 
 /// Passes the log on to the client until the build has ended; without a client the build is cancelled.
 async fn follow(
     app: &App,
     id: &str,
     mut log: impl futures::Stream<Item = Result<proto::BuildLog, bus::Error>> + Unpin,
-    lines: Lines,
+    lines: tokio::sync::mpsc::Sender<Line>,
 ) {
     let mut attempt = 0;
     loop {
@@ -56,7 +62,7 @@ async fn follow(
             () = lines.closed() => return app.cancel_build(id).await,
             () = tokio::time::sleep(LOOK) => match app.why_failed(id).await {
                 Some(why) => {
-                    let _ = lines.send(error_line(&why, None)).await;
+                    let _ = lines.send(Ok(error_line(&why, None))).await;
                     return;
                 }
                 None => continue,
@@ -65,7 +71,7 @@ async fn follow(
         let chunk = match chunk {
             Some(Ok(chunk)) => chunk,
             Some(Err(error)) => {
-                let _ = lines.send(error_line(&error.to_string(), None)).await;
+                let _ = lines.send(Ok(error_line(&error.to_string(), None))).await;
                 return app.cancel_build(id).await;
             }
             None => return,
@@ -76,6 +82,10 @@ async fn follow(
         }
         attempt = chunk.attempt;
         let (line, last) = match chunk.what {
+            Some(What::Error(message)) if chunk.number == 0 => {
+                let _ = lines.send(Err(Failure::invalid(message))).await;
+                return;
+            }
             Some(What::Stream(text)) => (json!({"stream": text}), false),
             Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
             Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
@@ -83,7 +93,7 @@ async fn follow(
             Some(What::End(_)) => return,
             None => continue,
         };
-        if lines.send(line).await.is_err() {
+        if lines.send(Ok(line)).await.is_err() {
             return app.cancel_build(id).await;
         }
         if last {
@@ -108,6 +118,12 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
             },
         }
     };
+    let isolation = query.text("isolation");
+    if !matches!(isolation.as_str(), "" | "default") {
+        return Err(Failure::invalid(format!("Unsupported isolation: {isolation:?}")));
+    }
+    let platform = query.text("platform");
+    check_platform(&platform)?;
     let args = map("buildargs")?;
     let text = |map: serde_json::Map<String, Value>| {
         map.into_iter()
@@ -144,14 +160,36 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         squash: query.flag("squash"),
         resources: Some(resources),
         extra_hosts: query.all("extrahosts"),
-        platform: query.text("platform"),
+        platform,
         remote: query.text("remote"),
         context: None,
         cache_from: list("cachefrom"),
         shm_bytes: query.number("shmsize")?.unwrap_or(0),
         security_opt: list("securityopt"),
-        isolation: query.text("isolation"),
+        isolation,
     })
+}
+
+/// `os`, `arch`, `os/arch` or `os/arch/variant` that somebody has heard of.
+fn check_platform(platform: &str) -> Outcome<()> {
+    const SYSTEMS: [&str; 9] =
+        ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "android", "aix"];
+    const PROCESSORS: [&str; 16] = [
+        "amd64", "x86_64", "x86-64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "ppc64le", "s390x",
+        "riscv64", "mips64le", "loong64", "wasm",
+    ];
+    let parts: Vec<&str> = platform.split('/').collect();
+    let known = match parts.as_slice() {
+        [""] => true,
+        [one] => SYSTEMS.contains(one) || PROCESSORS.contains(one),
+        [system, processor] | [system, processor, _] => SYSTEMS.contains(system) && PROCESSORS.contains(processor),
+        _ => false,
+    };
+    if known {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!("{platform:?}: unknown operating system or architecture: invalid argument")))
+    }
 }
 
 pub async fn prune() -> Answer {

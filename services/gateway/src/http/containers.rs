@@ -106,11 +106,7 @@ pub async fn wait(State(app): State<Arc<App>>, Path(id): Path<String>, query: Qu
     let container = app.find_container(&id).await?;
     let waited = app.wait_container(container, condition, changed);
     let body = futures::stream::once(async move {
-        let ended = waited.await;
-        let mut line = json!({"StatusCode": ended.code});
-        if !ended.error.is_empty() {
-            line["Error"] = json!({"Message": ended.error});
-        }
+        let line = json!({"StatusCode": waited.await});
         Ok::<_, std::convert::Infallible>(format!("{line}\n"))
     });
     let mut response = Response::new(Body::from_stream(body));
@@ -241,8 +237,17 @@ pub async fn archive_get(State(app): State<Arc<App>>, Path(id): Path<String>, qu
 }
 
 pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query, body: Body) -> Answer {
-    let path = archive_path(&query)?;
-    let container = app.find_container(&id).await?;
+    let found = match archive_path(&query) {
+        Ok(path) => app.find_container(&id).await.map(|container| (path, container)),
+        Err(failure) => Err(failure),
+    };
+    let (path, container) = match found {
+        Ok(found) => found,
+        Err(failure) => {
+            hijack::drain(body.into_data_stream()).await;
+            return Err(failure.into());
+        }
+    };
     let (ticket, pending) = hijack::ticket(&app);
     let request = proto::ArchivePut {
         id: container.id.clone(),

@@ -13,6 +13,8 @@ use crate::app::{App, Outcome};
 pub const RAW: &str = "application/vnd.docker.raw-stream";
 pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
+const DRAINED_BYTES: usize = 1 << 20;
+
 pub fn ticket(app: &App) -> (proto::Ticket, Pending) {
     let (ticket, pending) = app.tickets.issue();
     (proto::Ticket { secret: ticket.secret, address: ticket.address }, pending)
@@ -117,6 +119,20 @@ pub fn output(reader: Reader, content_type: &'static str) -> Response {
     let mut response = Response::new(Body::from_stream(reader.into_stream()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Reads a little of a body that is not wanted, since many clients read the answer only when they have sent it.
+pub async fn drain(mut body: impl Stream<Item = Result<bytes::Bytes, axum::Error>> + Unpin) {
+    let mut left = DRAINED_BYTES;
+    let read = async {
+        while left > 0
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            left = left.saturating_sub(chunk.len());
+        }
+    };
+    // A client that sends nothing more waits for the answer.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), read).await;
 }
 
 /// Sends a request's body over the stream that the other side dials back.

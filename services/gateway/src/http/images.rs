@@ -49,6 +49,11 @@ pub async fn save_many(State(app): State<Arc<App>>, query: Query) -> Answer {
 
 async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
     let images = app.images_to_save(&names).await?;
+    for image in &images {
+        if let Some(image) = app.db.image(&image.id).await? {
+            app.tell_image(&image, "save", &image.id);
+        }
+    }
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("save").await?;
     let request = proto::Save { ticket: Some(ticket), images, lease: lease.id.clone() };

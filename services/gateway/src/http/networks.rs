@@ -22,7 +22,8 @@ pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answ
     Err(Failure::new(model::ErrorKind::Denied, message).into())
 }
 
-pub async fn prune(query: Query) -> Answer {
+pub async fn prune(State(app): State<Arc<App>>, query: Query) -> Answer {
     query.filters(filters::OF_PRUNE)?;
+    app.tell("network", "prune", "", serde_json::Map::from_iter([("reclaimed".to_owned(), "0".into())]));
     ok(&json!({"NetworksDeleted": null}))
 }
