@@ -119,4 +119,42 @@ on_both! {
         engine.shell("tar -C p -cz . | docker build -t t -").says("\npacked\n").says("Successfully tagged t:latest");
         engine.shell("docker build -f - f < f/Dockerfile").says("Using cache");
     }
+
+    fn step_containers_stay_where_they_are_wanted(engine: &Engine) {
+        let ps = || engine.docker(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Image}} {{.Command}} {{.State}}"]);
+        build(engine, "FROM busybox\nENV A=b\nRUN echo x > /x\n", &[]).ok();
+        build(engine, "FROM busybox\nRUN exit 3\n", &["--force-rm"]).fails(3, "returned a non-zero code: 3");
+        assert_eq!(ps().ok(), "", "containers of steps that succeeded, or were not wanted, are gone");
+
+        let failed = build(engine, "FROM busybox\nENV A=b\nRUN echo y > /y; rm /etc/passwd; exit 4\n", &[]);
+        failed.fails(4, "returned a non-zero code: 4");
+        assert_eq!(failed.stdout.matches("Removing intermediate container").count(), 0, "ENV is cached\n{failed}");
+        let running = failed.stdout.split("Running in ").nth(1).expect("a step ran")[..12].to_owned();
+        let parent = failed.stdout.lines().filter_map(|line| line.strip_prefix(" ---> ")).rfind(|id| id.len() == 12);
+        let listed = ps();
+        let line = listed.ok();
+        assert!(line.starts_with(&running) && line.contains(&format!(" sha256:{}", parent.expect("an image"))), "{listed}");
+        assert!(line.ends_with("\"/bin/sh -c 'echo y > /y; rm /etc/passwd; exit 4'\" exited"), "{listed}");
+        assert_eq!(engine.docker(&["inspect", "-f", "{{.State.ExitCode}} {{.Path}} {{.Config.Env}}", &running]).ok()[..9], *"4 /bin/sh");
+        assert_eq!(engine.docker(&["diff", &running]).lines(), ["C /etc", "D /etc/passwd", "A /y"]);
+        engine.docker(&["commit", &running, "rescued"]).ok();
+        assert_eq!(engine.docker(&["run", "--rm", "rescued", "sh", "-c", "cat /y; echo $A; ls /etc/passwd 2>&1 | wc -l"]).ok(), "y\nb\n1");
+        engine.docker(&["start", "-a", &running]).fails(4, "");
+        engine.docker(&["rm", &running]).ok();
+        assert_eq!(ps().ok(), "");
+
+        let kept = build(engine, "FROM busybox\nENV C=d\nRUN echo one > /one\nCOPY . /c\nWORKDIR /w\n", &["--rm=false", "-t", "k"]);
+        kept.says("Successfully tagged k:latest").hides("Removing intermediate container");
+        let states = engine.docker(&["ps", "-a", "--format", "{{.State}} {{.Command}}", "--no-trunc"]);
+        assert_eq!(states.lines(), [
+            "created \"/bin/sh -c '#(nop) WORKDIR /w'\"",
+            "exited \"/bin/sh -c 'echo one > /one'\"",
+            "created \"/bin/sh -c '#(nop) ' 'ENV C=d'\"",
+        ]);
+        let ids = engine.docker(&["ps", "-aq"]);
+        assert_eq!(engine.docker(&["diff", ids.lines()[1]]).ok(), "A /one");
+        engine.docker(&["start", "-a", ids.lines()[1]]).ok();
+        assert_eq!(engine.docker(&["run", "--rm", "k", "cat", "/one"]).ok(), "one", "the layer is the image's own");
+        engine.shell("docker rm $(docker ps -aq)").ok();
+    }
 }
