@@ -63,7 +63,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("object_store", &["blobs"]),
     ("oci-spec", &["oci", "runtime"]),
     ("axum", &["gateway", "layer-store"]),
-    ("reqwest", &["distribution", "build-worker"]),
+    // The two that also fetch a plain URL for a user: ADD and build contexts, and import.
+    ("reqwest", &["distribution", "build-worker", "registry-sync"]),
     ("tar", &["snapshots", "registry-sync", "build-worker", "node-runtime", "cli"]),
     ("clap", &["cli", "gateway", "registry-sync", "layer-store", "build-worker", "node-runtime", "service"]),
 ];
