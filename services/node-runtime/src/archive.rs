@@ -23,7 +23,7 @@ use crate::start::snapshot;
 pub struct Tree {
     pub path: PathBuf,
     mounted: bool,
-    _busy: Option<tokio::sync::OwnedMutexGuard<()>>,
+    _held: Vec<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Drop for Tree {
@@ -43,10 +43,11 @@ impl Node {
         let busy = container.busy.clone().lock_owned().await;
         let pid = container.status().pid;
         if container.is_running() && pid > 0 {
-            return Ok(Tree { path: format!("/proc/{pid}/root").into(), mounted: false, _busy: None });
+            return Ok(Tree { path: format!("/proc/{pid}/root").into(), mounted: false, _held: Vec::new() });
         }
+        let resources = container.resources.clone().lock_owned().await;
         self.mount_quiet(container, layers).await?;
-        Ok(Tree { path: container.dir.join("rootfs"), mounted: true, _busy: Some(busy) })
+        Ok(Tree { path: container.dir.join("rootfs"), mounted: true, _held: vec![busy, resources] })
     }
 
     pub async fn archive_stat(&self, request: ArchiveStat) -> Result<PathStat, Error> {

@@ -14,8 +14,8 @@ pub async fn dial(ticket: Option<Ticket>) -> Result<Duplex, Error> {
     streams::dial(&ticket.secret, &ticket.address).await.map_err(|e| Error::new(e.kind(), e.to_string()))
 }
 
-/// Bytes both ways, until the process' output has ended.
-pub async fn pump(duplex: Duplex, shim: UnixStream) {
+/// Bytes both ways, until the process' output has ended; `at_end` comes before the client sees that.
+pub async fn pump(duplex: Duplex, shim: UnixStream, at_end: impl FnOnce()) {
     let Duplex { mut reader, mut writer } = duplex;
     let (mut output, mut input) = shim.into_split();
     let typed = tokio::spawn(async move {
@@ -38,6 +38,7 @@ pub async fn pump(duplex: Duplex, shim: UnixStream) {
             }
         }
     }
+    at_end();
     let _ = writer.finish().await;
     typed.abort();
 }
@@ -64,7 +65,7 @@ impl Node {
                 }
             }
             match joined {
-                Some(joined) => pump(duplex, joined).await,
+                Some(joined) => pump(duplex, joined, || ()).await,
                 None => drop(duplex.writer.finish().await),
             }
         });

@@ -7,6 +7,7 @@ use bus::Error;
 use prost::Message;
 use proto::{ContainerSpec, ContainerState, ContainerStatus, NodeEvent};
 use runtime::shim::Handle;
+use tokio::sync::Notify;
 
 use crate::node::{Node, lock};
 
@@ -17,6 +18,9 @@ pub struct Container {
     status: Mutex<ContainerStatus>,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,
+    /// Root mount and network, which are taken down after an end was told. Taken after `busy`.
+    pub resources: Arc<tokio::sync::Mutex<()>>,
+    changed: Notify,
     pub shim: Mutex<Option<Arc<Handle>>>,
     /// A person stopped it: no restart. A file in its folder says so too.
     pub stopped: AtomicBool,
@@ -33,6 +37,8 @@ impl Container {
             spec: Mutex::new(spec),
             status: Mutex::new(status),
             busy: Arc::default(),
+            resources: Arc::default(),
+            changed: Notify::new(),
             shim: Mutex::default(),
             stopped: false.into(),
             restart_wait: Mutex::default(),
@@ -82,7 +88,32 @@ impl Container {
     pub fn change(&self, change: impl FnOnce(&mut ContainerStatus)) -> Result<(), Error> {
         let mut status = lock(&self.status);
         change(&mut status);
-        write(&self.dir.join("status.pb"), &status.encode_to_vec())
+        let written = write(&self.dir.join("status.pb"), &status.encode_to_vec());
+        self.changed.notify_waiters();
+        written
+    }
+
+    /// Waits until it does not run; false when that takes longer than `limit`.
+    pub async fn stands(&self, limit: Option<Duration>) -> bool {
+        let standing = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                // From here on a change is not missed.
+                changed.as_mut().enable();
+                if !self.is_running() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, standing).await.is_ok(),
+            None => {
+                standing.await;
+                true
+            }
+        }
     }
 }
 

@@ -115,7 +115,14 @@ impl Node {
             (Ok(started), client) => {
                 exec.running(started.pid);
                 if let Some((duplex, joined)) = client {
-                    tokio::spawn(crate::attach::pump(duplex, joined));
+                    // A client asks for the exit code as soon as the output has ended.
+                    let (ended, dir) = (exec.clone(), exec.dir.clone());
+                    let at_end = move || {
+                        if let Some(end) = shim::exit_status(&dir) {
+                            ended.ended(end.code);
+                        }
+                    };
+                    tokio::spawn(crate::attach::pump(duplex, joined, at_end));
                 }
                 let answer = reply(&exec);
                 self.watch_exec(exec, container, shim);

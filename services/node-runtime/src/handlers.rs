@@ -22,6 +22,7 @@ fn with<Q, A, F: Future<Output = Result<A, Error>> + Send + 'static>(
 pub fn router(node: &Arc<Node>) -> Router {
     Router::new()
         .on::<calls::ContainerCreate, _, _>(with(node, |n, q| async move { n.create(q).await.map(reply) }))
+        .on::<calls::ContainerAdopt, _, _>(with(node, |n, q| async move { n.adopt(q).await.map(reply) }))
         .on::<calls::ContainerStart, _, _>(with(node, |n, q: proto::ContainerStart| async move {
             n.start(&q.id).await.map(reply)
         }))
@@ -61,7 +62,7 @@ pub fn router(node: &Arc<Node>) -> Router {
         .on::<calls::ArchivePut, _, _>(with(node, |n, q| async move { n.archive_put(q).await }))
         .on::<calls::VolumeCreate, _, _>(with(node, |n, q| async move { n.volume_create(q) }))
         .on::<calls::VolumeRemove, _, _>(with(node, |n, q| async move { n.volume_remove(&q) }))
-        .on::<calls::VolumeList, _, _>(with(node, |n, _| async move { Ok(n.volume_list()) }))
+        .on::<calls::VolumeList, _, _>(with(node, |n, _| async move { n.volume_list().await }))
         .on::<calls::ExecCreate, _, _>(with(node, |n, q| async move { n.exec_create(q) }))
         .on::<calls::ExecStart, _, _>(with(node, |n, q| async move { n.exec_start(q).await }))
         .on::<calls::ExecInspect, _, _>(with(node, |n, q| async move { n.exec_inspect(&q) }))

@@ -6,6 +6,7 @@
 //!
 //! Invariants: a change is on disk before it is told, and told ([`outbox`]) until the stream has it.
 
+mod adopt;
 mod archive;
 mod attach;
 mod commit;
@@ -19,6 +20,7 @@ mod logs;
 mod node;
 mod outbox;
 mod policy;
+mod remove;
 mod rescan;
 mod spec;
 mod start;
@@ -37,6 +39,9 @@ use crate::node::Node;
 
 /// Exists: the node stops its containers when it ends.
 const STOP_FILE: &str = "stop-containers";
+
+/// How long the end waits for what removed containers leave.
+const CLEARING: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
@@ -70,7 +75,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let stop = cancel.clone();
     let beating = tokio::spawn(async move { bus.keep_alive(alive, stop).await });
-    tokio::spawn(rescan::hello(node.clone()));
+    tokio::spawn(rescan::greet(node.clone()));
     service::announce_ready();
     service::shutdown_signal().await;
     if config.machine_dir.join(STOP_FILE).exists() {
@@ -79,6 +84,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
             tracing::warn!(%error, "the network could not be taken down");
         }
     }
+    // Clean-ups that are under way; others go on at the next start.
+    node.tasks.close();
+    let _ = tokio::time::timeout(CLEARING, node.tasks.wait()).await;
     cancel.cancel();
     calls.await.context("the task that answers the bus")??;
     beating.await.context("the task of the sign of life")

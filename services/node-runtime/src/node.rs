@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use bus::{Bus, Error};
 use proto::{NodeEvent, NodeInfo};
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::containers::Container;
@@ -26,6 +27,9 @@ pub struct Node {
     pub bus: Bus,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
     pub execs: Mutex<HashMap<String, Arc<crate::exec::Exec>>>,
+    /// Clean-ups behind an answer.
+    pub tasks: TaskTracker,
+    runtime_version: String,
     epoch: u64,
     seq: AtomicU64,
     outbox: Outbox,
@@ -35,17 +39,20 @@ impl Node {
     pub async fn open(config: &Config, bus: Bus) -> anyhow::Result<Arc<Self>> {
         std::fs::create_dir_all(config.machine_dir.join("containers")).context("making the machine folder")?;
         let machine_dir = config.machine_dir.canonicalize().context("opening the machine folder")?;
+        crate::adopt::announce(&machine_dir, &config.id).context("naming the machine's node")?;
         let token = std::fs::read_to_string(&config.token_file).context("reading the token file")?;
         let network = network::Network::open(&config.instance, &machine_dir.join("network"))
             .await
             .context("making the network")?;
         let outbox = Outbox::open(&machine_dir.join("events"), bus.clone()).context("opening the outbox")?;
+        let runtime_binary = config.runtime_binary().context("neither crun nor runc is on PATH")?;
+        let runtime_version = version_of(&runtime_binary);
         let snapshots = Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?);
         Ok(Arc::new(Self {
             init_layer: crate::init_layer::ensure(&machine_dir, &snapshots)?,
             id: config.id.clone(),
             instance: config.instance.clone(),
-            runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
+            runtime_binary,
             shim_binary: config.shim_binary(),
             snapshots,
             store: distribution::Store::new(config.store_url.trim_end_matches('/'), token.trim()),
@@ -53,6 +60,8 @@ impl Node {
             bus,
             containers: Mutex::default(),
             execs: Mutex::default(),
+            tasks: TaskTracker::new(),
+            runtime_version,
             epoch: runtime::wire::now_ns() as u64,
             seq: AtomicU64::new(0),
             outbox,
@@ -119,6 +128,7 @@ impl Node {
             os_version: field("VERSION_ID="),
             architecture: std::env::consts::ARCH.to_owned(),
             runtime: self.runtime_binary.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            runtime_version: self.runtime_version.clone(),
             cgroup_version: if v2 { "2" } else { "1" }.to_owned(),
             data_dir: self.machine_dir.display().to_string(),
             bridge_subnet: self.network.subnet(),
@@ -129,6 +139,14 @@ impl Node {
             ..NodeInfo::default()
         }
     }
+}
+
+/// `crun version 1.8.1` says it on its first line; empty when it does not.
+fn version_of(runtime: &Path) -> String {
+    let said = std::process::Command::new(runtime).arg("--version").output().map(|output| output.stdout);
+    let text = String::from_utf8(said.unwrap_or_default()).unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    first.split_whitespace().last().unwrap_or_default().to_owned()
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,24 +13,26 @@ use runtime::shim;
 
 use crate::containers::{Container, write};
 use crate::node::{Node, lock};
-use crate::stop::{RESUME_FILE, TRASH, throw_away};
+use crate::stop::RESUME_FILE;
 
 /// Of the boot in which the containers ran.
 const BOOT_FILE: &str = "boot-id";
+/// Between two greetings.
+const GREETING: Duration = Duration::from_secs(30);
 /// Docker's exit code of a container that was running when its machine went down.
 const MACHINE_WENT_DOWN: i32 = 255;
 
 /// Shims that live are joined, ends that were missed are told, and each container's fate is logged.
 pub async fn rescan(node: &Arc<Node>) {
-    for folder in std::fs::read_dir(node.machine_dir.join(TRASH)).into_iter().flatten().flatten() {
-        throw_away(&folder.path());
-    }
+    node.empty_trash().await;
     let rebooted = note_boot(&node.machine_dir);
     for folder in std::fs::read_dir(node.machine_dir.join("containers")).into_iter().flatten().flatten() {
         match Container::load(&folder.path()) {
             Ok(container) => again(node, Arc::new(container), rebooted).await,
             // Its creation was never answered.
-            Err(error) if error.kind() == ErrorKind::NotFound => throw_away(&folder.path()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let _ = std::fs::remove_dir_all(folder.path());
+            }
             Err(error) => {
                 tracing::error!(%error, folder = %folder.path().display(), "a container's folder could not be read");
             }
@@ -89,7 +91,7 @@ async fn take_back(node: &Arc<Node>, container: &Container) {
     if node.machine_dir.join("runtime").join(&container.status().id).exists() {
         node.clear_dead(container, 137).await;
     }
-    node.take_down(container).await;
+    node.take_down(&container.status().id, &container.dir).await;
 }
 
 /// Whether the machine was started anew since the last time.
@@ -106,26 +108,35 @@ fn note_boot(machine_dir: &Path) -> bool {
     !before.is_empty()
 }
 
-/// Tells the gateway what is here, until it has heard; what it does not know goes.
-pub async fn hello(node: Arc<Node>) {
+/// Tells the gateway what is here, again and again: what either of the two has missed is mended by it.
+pub async fn greet(node: Arc<Node>) {
+    let mut unknown = HashSet::new();
     loop {
         let (epoch, seq) = node.number();
         let containers: Vec<_> = lock(&node.containers).values().map(|container| container.status()).collect();
         let held: Vec<String> = containers.iter().map(|status| status.id.clone()).collect();
         let inventory = proto::NodeInventory { node_id: node.id.clone(), epoch, seq, containers };
         let hello = proto::NodeHello { info: Some(node.info()), inventory: Some(inventory) };
-        match node.bus.call::<NodeHello>(&Target::Gateway, &hello).await {
-            Ok(reply) => return forget(&node, held, reply.known_ids).await,
-            Err(error) => tracing::info!(%error, "the gateway has not answered yet"),
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let pause = match node.bus.call::<NodeHello>(&Target::Gateway, &hello).await {
+            Ok(reply) => {
+                let known: HashSet<String> = reply.known_ids.into_iter().collect();
+                let now = held.into_iter().filter(|id| !known.contains(id)).collect();
+                forget(&node, &unknown & &now).await;
+                unknown = now;
+                GREETING
+            }
+            Err(error) => {
+                tracing::info!(%error, "the gateway has not answered yet");
+                Duration::from_millis(300)
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Containers whose record is gone: their removal was answered, or their creation never was.
-async fn forget(node: &Arc<Node>, held: Vec<String>, known: Vec<String>) {
-    let known: HashSet<String> = known.into_iter().collect();
-    for id in held.into_iter().filter(|id| !known.contains(id)) {
+/// Containers whose record is gone, twice in a row: their creation was never answered.
+async fn forget(node: &Arc<Node>, unknown: HashSet<String>) {
+    for id in unknown {
         tracing::warn!(container_id = %id, "the gateway has no record of a container; it is removed");
         let request = ContainerRemove { id, force: true, remove_volumes: true };
         if let Err(error) = node.remove(&request).await {

@@ -1,5 +1,6 @@
 //! Brings a container up, and takes down what it used when it has ended.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -97,6 +98,7 @@ impl Node {
 
     /// The caller holds the container's lock.
     async fn start_held(self: &Arc<Self>, container: &Arc<Container>, restarts: u32) -> Result<NodeEvent, Error> {
+        let _resources = container.resources.lock().await;
         self.forget_execs(container);
         let result = self.bring_up(container, restarts).await;
         if let Err(error) = result {
@@ -118,7 +120,7 @@ impl Node {
                 status.pid = 0;
             })?;
             self.tell(container, "", &[]);
-            self.take_down(container).await;
+            self.take_down(&container.status().id, &container.dir).await;
             return Err(error);
         }
         let event = self.tell(container, "start", &[]);
@@ -241,6 +243,7 @@ impl Node {
     /// The end is told first; what the container used goes afterwards.
     pub async fn ended(self: &Arc<Self>, container: &Arc<Container>, end: &ExitStatus) {
         let _busy = container.busy.lock().await;
+        let resources = container.resources.clone().lock_owned().await;
         let (policy, restarts) = (container.spec().restart.unwrap_or_default(), container.status().restart_count);
         let again = !container.stopped.load(Ordering::SeqCst) && crate::policy::wants(&policy, end.code, restarts);
         let changed = container.change(|status| {
@@ -258,21 +261,29 @@ impl Node {
         }
         self.tell(container, "die", &[("exitCode", end.code.to_string())]);
         let shim = lock(&container.shim).take();
-        if let Some(shim) = shim {
-            shim.wait_gone().await;
-        }
-        self.take_down(container).await;
-        if again {
-            self.restart_later(container);
-        }
+        let (node, container) = (self.clone(), container.clone());
+        self.tasks.spawn(async move {
+            if let Some(shim) = shim {
+                shim.wait_gone().await;
+            }
+            node.take_down(&container.status().id, &container.dir).await;
+            drop(resources);
+            if again {
+                node.restart_later(&container);
+            }
+        });
     }
 
-    pub async fn take_down(&self, container: &Container) {
-        let id = container.status().id;
-        if let Err(error) = snapshots::unmount(&container.dir.join("rootfs")) {
+    /// Root mount and network of a container, whose folder `dir` is. May be repeated.
+    pub async fn take_down(&self, id: &str, dir: &Path) {
+        let rootfs = dir.join("rootfs");
+        // It waits for the upper file system to be written.
+        let unmounted = crate::commit::blocking(move || snapshots::unmount(&rootfs).map_err(snapshot));
+        let (unmounted, detached) = tokio::join!(unmounted, self.network.detach(id));
+        if let Err(error) = unmounted {
             tracing::warn!(%error, container_id = %id, "the root could not be unmounted");
         }
-        if let Err(error) = self.network.detach(&id).await {
+        if let Err(error) = detached {
             tracing::warn!(%error, container_id = %id, "the network could not be taken down");
         }
     }

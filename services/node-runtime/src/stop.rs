@@ -1,16 +1,16 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bus::Error;
 use nix::sys::signal::Signal;
-use proto::{ContainerRemove, ContainerState, ContainerStop, NodeEvent};
+use proto::{ContainerState, ContainerStop, NodeEvent};
 use runtime::wire::Identity;
 
 use crate::containers::Container;
 use crate::node::{Node, lock};
-use crate::start::{runtime_error, snapshot};
+use crate::start::runtime_error;
 
 fn signal_number(text: &str, default: Signal) -> Result<i32, Error> {
     if text.is_empty() {
@@ -22,17 +22,6 @@ fn signal_number(text: &str, default: Signal) -> Result<i32, Error> {
     let upper = text.to_ascii_uppercase();
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     name.parse::<Signal>().map(|s| s as i32).map_err(|_| Error::invalid(format!("Invalid signal: {text}")))
-}
-
-async fn gone(container: &Container, limit: Option<Duration>) -> bool {
-    let begin = Instant::now();
-    while container.is_running() {
-        if limit.is_some_and(|limit| begin.elapsed() >= limit) {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    true
 }
 
 impl Node {
@@ -75,10 +64,10 @@ impl Node {
         let mut events = vec![self.tell(&container, "kill", &[("signal", signal.to_string())])];
         events.extend(self.let_die(&container));
         let limit = u64::try_from(seconds).ok().map(Duration::from_secs);
-        if !gone(&container, limit).await {
+        if !container.stands(limit).await {
             let _ = shim.signal(Signal::SIGKILL as i32).await;
             events.push(self.tell(&container, "kill", &[("signal", "9".to_owned())]));
-            gone(&container, None).await;
+            container.stands(None).await;
         }
         events.push(self.tell(&container, "stop", &[]));
         Ok(events)
@@ -92,55 +81,6 @@ impl Node {
         events.extend(self.start(&request.id).await?);
         events.push(self.tell(&*self.container(&request.id)?, "restart", &[]));
         Ok(events)
-    }
-
-    pub async fn remove(self: &Arc<Self>, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
-        let container = self.container(&request.id)?;
-        if container.is_running() {
-            if !request.force {
-                return Err(Error::conflict(format!(
-                    "You cannot remove a running container {}. Stop the container before attempting removal or force \
-                     remove",
-                    request.id
-                )));
-            }
-            match self.kill(&request.id, "KILL").await {
-                // It ended by itself.
-                Err(error)
-                    if error.kind() != model::ErrorKind::Conflict && error.kind() != model::ErrorKind::Unavailable =>
-                {
-                    return Err(error);
-                }
-                _ => {}
-            }
-            gone(&container, None).await;
-        }
-        container.stopped.store(true, Ordering::SeqCst);
-        let _busy = container.busy.lock().await;
-        // Another removal was first.
-        self.container(&request.id)?;
-        if container.is_running() {
-            return Err(Error::conflict(format!("container {} was started meanwhile", request.id)));
-        }
-        // A shim that a client joined and that never started.
-        let idle = lock(&container.shim).take();
-        if let Some(idle) = idle {
-            retire(&idle).await;
-        }
-        self.take_down(&container).await;
-        self.snapshots.release(&request.id).map_err(snapshot)?;
-        // Gone at once; a crash in the middle leaves no half container.
-        let trash = self.machine_dir.join(TRASH).join(&request.id);
-        std::fs::create_dir_all(self.machine_dir.join(TRASH))
-            .and_then(|()| std::fs::rename(&container.dir, &trash))
-            .map_err(|e| Error::internal(format!("removing a container's folder: {e}")))?;
-        self.forget_execs(&container);
-        lock(&self.containers).remove(&request.id);
-        tokio::task::spawn_blocking(move || throw_away(&trash));
-        if request.remove_volumes {
-            self.drop_volumes(&container.spec());
-        }
-        Ok(vec![self.tell_removed(&container)])
     }
 
     /// Of a container between an end and the restart by its policy.
@@ -185,15 +125,6 @@ impl Node {
     }
 }
 
-/// Deletes what was removed.
-pub fn throw_away(trash: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(trash) {
-        tracing::warn!(%error, "a removed container's folder could not be deleted");
-    }
-}
-
-/// Folders of removed containers, until they are deleted.
-pub const TRASH: &str = "trash";
 /// Exists: the containers were stopped with the whole Boxyard, and not by a person.
 pub const RESUME_FILE: &str = "resume";
 
@@ -209,11 +140,12 @@ pub async fn stop_all(node: &Arc<Node>) {
             let by_person = container.stopped.load(Ordering::SeqCst);
             let _ = node.stop(&ContainerStop { id, signal: String::new(), timeout_seconds: Some(10) }).await;
             container.set_stopped(by_person);
-            // Held until what the container used is gone.
-            drop(container.busy.lock().await);
         }
     });
     futures::future::join_all(stops).await;
+    // What the containers used goes now.
+    node.tasks.close();
+    node.tasks.wait().await;
     remove_cgroups(&node.instance);
 }
 

@@ -1,14 +1,13 @@
 //! Volumes: `volumes/<name>/_data`, and beside it what is known about it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bus::Error;
 use prost::Message as _;
 use proto::mount::Type;
 use proto::{ContainerSpec, Empty, MountPoint, VolumeInfo, VolumeList, VolumeRef, VolumeSpec};
 
-use crate::commit::io;
+use crate::commit::{blocking, io};
 use crate::containers::write;
 use crate::node::{Node, lock};
 use crate::start::snapshot;
@@ -52,11 +51,22 @@ impl Node {
         Ok(info)
     }
 
-    pub fn volume_list(&self) -> VolumeList {
-        let folders = std::fs::read_dir(self.machine_dir.join("volumes")).into_iter().flatten().flatten();
-        let mut volumes: Vec<VolumeInfo> = folders.filter_map(|folder| read(&folder.path())).collect();
-        volumes.sort_by(|a, b| a.name.cmp(&b.name));
-        VolumeList { volumes }
+    /// With their sizes.
+    pub async fn volume_list(&self) -> Result<VolumeList, Error> {
+        let all = self.machine_dir.join("volumes");
+        blocking(move || {
+            let folders = std::fs::read_dir(all).into_iter().flatten().flatten();
+            let mut volumes: Vec<VolumeInfo> = folders
+                .filter_map(|folder| {
+                    let info = read(&folder.path())?;
+                    let bytes = snapshots::upper_size(&folder.path().join("_data")).unwrap_or(0);
+                    Some(VolumeInfo { bytes: i64::try_from(bytes).unwrap_or(i64::MAX), ..info })
+                })
+                .collect();
+            volumes.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(VolumeList { volumes })
+        })
+        .await
     }
 
     pub fn volume_remove(&self, request: &VolumeRef) -> Result<Empty, Error> {
@@ -144,12 +154,22 @@ impl Node {
         Ok(())
     }
 
+    fn anonymous_volumes(&self, spec: &ContainerSpec) -> impl Iterator<Item = String> {
+        let volumes = spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume);
+        volumes.filter_map(|mount| {
+            let info = self.volume_folder(&mount.source).ok().and_then(|folder| read(&folder));
+            info.filter(|info| info.anonymous).map(|info| info.name)
+        })
+    }
+
+    pub fn has_anonymous_volumes(&self, spec: &ContainerSpec) -> bool {
+        self.anonymous_volumes(spec).next().is_some()
+    }
+
     /// The anonymous volumes of a container that is gone.
-    pub fn drop_volumes(self: &Arc<Self>, spec: &ContainerSpec) {
-        for mount in spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume) {
-            let anonymous = self.volume_folder(&mount.source).ok().and_then(|f| read(&f)).is_some_and(|v| v.anonymous);
-            if anonymous && let Err(error) = self.volume_remove(&VolumeRef { name: mount.source.clone(), force: true })
-            {
+    pub fn drop_volumes(&self, spec: &ContainerSpec) {
+        for name in self.anonymous_volumes(spec) {
+            if let Err(error) = self.volume_remove(&VolumeRef { name, force: true }) {
                 tracing::warn!(%error, "a volume could not be removed");
             }
         }
