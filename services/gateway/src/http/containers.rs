@@ -185,7 +185,7 @@ async fn stream(
         }
         duplex = &mut accepted => duplex?,
     };
-    Ok(hijack::output(duplex.reader, content_type))
+    Ok(hijack::output_held(duplex, content_type))
 }
 
 pub async fn export(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {

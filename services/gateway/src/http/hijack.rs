@@ -28,7 +28,7 @@ pub fn upgrade_of(request: &mut Request) -> Option<OnUpgrade> {
 
 /// Answers 101 and joins the client's connection with the stream; without an upgrade the output is the body.
 pub fn join(upgrade: Option<OnUpgrade>, stream: Duplex, content_type: &'static str) -> Response {
-    let Some(upgrade) = upgrade else { return output(stream.reader, content_type) };
+    let Some(upgrade) = upgrade else { return output_held(stream, content_type) };
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(upgraded));
@@ -117,6 +117,18 @@ pub async fn accept_or_fail<R: Send + 'static>(
 /// A stream's output as a response; one that breaks off breaks the response off too.
 pub fn output(reader: Reader, content_type: &'static str) -> Response {
     let mut response = Response::new(Body::from_stream(reader.into_stream()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The same, and the other side sees at once when the client goes: its way back is closed then, and not before.
+pub fn output_held(stream: Duplex, content_type: &'static str) -> Response {
+    let Duplex { reader, writer } = stream;
+    let held = reader.into_stream().map(move |item| {
+        let _ = &writer;
+        item
+    });
+    let mut response = Response::new(Body::from_stream(held));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
