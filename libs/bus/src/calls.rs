@@ -117,6 +117,7 @@ calls! {
     }
     Node {
         ContainerCreate(ContainerSpec) -> NodeReply;
+        ContainerAdopt(ContainerAdopt) -> NodeReply;
         ContainerStart(ContainerStart) -> NodeReply;
         ContainerStop(ContainerStop) -> NodeReply;
         ContainerRestart(ContainerStop) -> NodeReply;

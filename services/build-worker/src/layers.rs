@@ -49,6 +49,12 @@ pub struct Made {
     pub upload: Upload,
 }
 
+impl Made {
+    pub fn diff_id(&self) -> Result<DiffId, Failure> {
+        diff_id(&self.layer)
+    }
+}
+
 struct NewLayer {
     diff_id: DiffId,
     content_bytes: u64,

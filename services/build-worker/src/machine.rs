@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use snapshots::Snapshots;
 
 use crate::failure::{Doing as _, Failure};
+use crate::handover::Handover;
 use crate::network::Networks;
 
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Machine {
     /// One folder for each build in progress.
     pub builds: PathBuf,
     pub networks: Networks,
+    pub handover: Handover,
 }
 
 static STEPS: AtomicU64 = AtomicU64::new(0);
@@ -41,7 +43,12 @@ pub fn owner(build_id: &str) -> String {
 }
 
 /// Removes what a killed worker left: its steps' processes are dead, since each shim watches its worker.
-pub async fn sweep(builds: &Path, snapshots: &Snapshots, networks: &Networks) -> Result<(), Failure> {
+pub async fn sweep(
+    builds: &Path,
+    snapshots: &Snapshots,
+    networks: &Networks,
+    handover: &Handover,
+) -> Result<(), Failure> {
     let reading = || format!("reading {}", builds.display());
     std::fs::create_dir_all(builds).doing(reading)?;
     for build in std::fs::read_dir(builds).doing(reading)? {
@@ -53,6 +60,7 @@ pub async fn sweep(builds: &Path, snapshots: &Snapshots, networks: &Networks) ->
             }
         }
         networks.sweep(&path).await?;
+        handover.sweep(&path);
         for mount in mounts_under(&path).into_iter().rev() {
             snapshots::unmount(&mount).map_err(Failure::caused)?;
         }

@@ -14,6 +14,7 @@ mod config;
 mod context;
 mod copy;
 mod failure;
+mod handover;
 mod image;
 mod layers;
 mod log;

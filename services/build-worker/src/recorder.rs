@@ -3,6 +3,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::failure::Failure;
+use crate::handover::Offer;
 
 /// Steps that may wait for their layer's upload; a build that is further ahead waits.
 const QUEUE: usize = 32;
@@ -17,9 +18,16 @@ pub struct Recorder {
     task: Mutex<Option<AbortOnDropHandle<Result<(), Failure>>>>,
 }
 
-struct Step {
-    upload: Option<Upload>,
-    result: proto::StepResult,
+enum Step {
+    Result {
+        upload: Option<Upload>,
+        result: Box<proto::StepResult>,
+    },
+    /// A container that stays; its image is that of a step before.
+    Container {
+        container: proto::StepContainer,
+        offer: Option<Offer>,
+    },
 }
 
 impl Recorder {
@@ -31,9 +39,18 @@ impl Recorder {
 
     /// Puts a step in line. Fails with what an earlier one failed with.
     pub async fn add(&self, upload: Option<Upload>, result: proto::StepResult) -> Result<(), Failure> {
+        self.put(Step::Result { upload, result: Box::new(result) }).await
+    }
+
+    /// Puts a container in line that stays behind.
+    pub async fn keep(&self, container: proto::StepContainer, offer: Option<Offer>) -> Result<(), Failure> {
+        self.put(Step::Container { container, offer }).await
+    }
+
+    async fn put(&self, step: Step) -> Result<(), Failure> {
         let sender = self.steps.lock().await.clone();
         let taken = match sender {
-            Some(sender) => sender.send(Step { upload, result }).await.is_ok(),
+            Some(sender) => sender.send(step).await.is_ok(),
             None => false,
         };
         if taken {
@@ -53,11 +70,22 @@ impl Recorder {
 }
 
 async fn record(bus: Bus, mut steps: mpsc::Receiver<Step>) -> Result<(), Failure> {
-    while let Some(Step { upload, result }) = steps.recv().await {
-        if let Some(upload) = upload {
-            upload.await.map_err(Failure::caused)??;
+    while let Some(step) = steps.recv().await {
+        match step {
+            Step::Result { upload, result } => {
+                if let Some(upload) = upload {
+                    upload.await.map_err(Failure::caused)??;
+                }
+                bus.call::<calls::StepResult>(&Target::Gateway, &result).await?;
+            }
+            Step::Container { container, offer } => {
+                // The image is what counts; a container that could not be kept does not fail its build.
+                if let Err(error) = bus.call::<calls::StepContainer>(&Target::Gateway, &container).await {
+                    tracing::warn!(%error, container_id = %container.id, "a step's container could not be kept");
+                }
+                tokio::task::spawn_blocking(|| drop(offer)).await.map_err(Failure::caused)?;
+            }
         }
-        bus.call::<calls::StepResult>(&Target::Gateway, &result).await?;
     }
     Ok(())
 }

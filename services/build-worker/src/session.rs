@@ -77,6 +77,9 @@ impl Session {
             if options.squash {
                 return Err(Failure::user("squash is only supported with experimental mode"));
             }
+            if !options.remove && !options.force_remove && self.worker.machine.handover.node_id().is_none() {
+                return Err(Failure::user("the build's machine has no node that would keep containers: use --rm"));
+            }
             let owner = machine::owner(&self.lease.build_id);
             let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
             let blobs = self.worker.bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::context::kept::Kept;
+use crate::handover::Handover;
 use crate::machine::{self, Machine};
 use crate::network::Networks;
 use crate::session::Session;
@@ -84,7 +85,8 @@ impl Worker {
         let snapshots = Snapshots::open(config.machine_dir.join("snapshots"))?;
         let builds = config.data_dir.join("b");
         let networks = Networks::new(&config.instance, config.machine_dir.join("network"));
-        machine::sweep(&builds, &snapshots, &networks).await?;
+        let handover = Handover::new(config.machine_dir.clone());
+        machine::sweep(&builds, &snapshots, &networks, &handover).await?;
         let machine = Machine {
             instance: config.instance.clone(),
             runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
@@ -92,6 +94,7 @@ impl Worker {
             runtime_root: config.data_dir.join("oci"),
             builds: builds.canonicalize()?,
             networks,
+            handover,
         };
         let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
         let store = Store::new(config.store_url.clone(), token);

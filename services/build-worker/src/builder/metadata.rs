@@ -5,12 +5,13 @@ use std::path::Path;
 use dockerfile::{Command, Healthcheck, Kind, Test};
 
 use super::stage::Stage;
+use super::stays::Ended;
 use super::steps::container_id;
 use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::failure::Failure;
 use crate::image;
-use crate::layers::blocking;
+use crate::layers::{Made, blocking};
 use crate::rooted::{Root, clean};
 use crate::{ports, wording};
 
@@ -58,9 +59,11 @@ impl Builder {
         .await?;
         let container = container_id();
         self.print_running(&container).await?;
+        let parent = stage.clone();
         let layer = tree.into_layer(self, stage).await?;
+        let made = layer.as_ref().map(Made::diff_id).transpose()?;
         self.record(stage, &command, layer).await?;
-        self.print_removed(&container).await
+        self.retire(&parent, Ended::never_ran(&container, &command), made).await
     }
 }
 

@@ -13,7 +13,9 @@ mod metadata;
 mod output;
 mod run;
 pub(crate) use run::bind;
+mod sources;
 mod stage;
+mod stays;
 mod steps;
 mod tree;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 use bus::Bus;
 use dockerfile::{Instruction, Kind, Lexer};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
@@ -32,6 +35,7 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::recorder::Recorder;
+use sources::Source;
 use stage::Stage;
 
 /// One build on this worker.
@@ -46,6 +50,8 @@ pub struct Builder {
     pub machine: Machine,
     pub cancel: CancellationToken,
     pub recorder: Recorder,
+    /// Images of `--cache-from`.
+    sources: Mutex<Vec<Source>>,
 }
 
 /// What a build needs besides itself.
@@ -73,7 +79,20 @@ impl Builder {
         let Parts { bus, log, layers, context, machine, cancel } = parts;
         let build_id = lease.build_id.clone();
         let recorder = Recorder::new(bus.clone());
-        Self { build_id, attempt: lease.attempt, options, bus, log, layers, context, machine, cancel, recorder }
+        let sources = Mutex::default();
+        Self {
+            build_id,
+            attempt: lease.attempt,
+            options,
+            bus,
+            log,
+            layers,
+            context,
+            machine,
+            cancel,
+            recorder,
+            sources,
+        }
     }
 
     /// Runs every stage; gives the id of the last one's image.
@@ -81,6 +100,7 @@ impl Builder {
         if !plan.warnings.is_empty() {
             self.log.stream(&format!("\x1b[91m{}\n\x1b[0m", plan.warnings.join("\n"))).await?;
         }
+        *self.sources.lock().await = self.sources().await?;
         let given = self.options.build_args.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
         let unset = self.options.unset_build_args.iter().map(|name| (name.clone(), None));
         let mut progress = Progress {

@@ -5,25 +5,29 @@ use std::time::Duration;
 
 use dockerfile::{Command, Heredoc, Run};
 use runtime::bundle::{self, BundleSpec, Mount, ProcessSpec, Resources, Rlimit, Seccomp};
-use runtime::shim::{ShimConfig, Spawn, Streams};
+use runtime::shim::{ExitStatus, ShimConfig, Spawn, Streams};
 
 use super::files::needs_buildkit;
 use super::metadata::resolve;
 use super::stage::Stage;
+use super::stays::Ended;
 use super::steps::container_id;
 use super::tree::Tree;
 use super::{Builder, Progress, output};
 use crate::artefacts::Artefacts;
 use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure};
+use crate::handover::Changes;
 use crate::image;
-use crate::layers::blocking;
+use crate::layers::{Made, blocking};
 use crate::network::StepNetwork;
 use crate::rooted::{Root, clean, is_dir};
 use crate::space;
 
 /// How long a cancelled step's processes may take to die.
 const KILL_TIME: Duration = Duration::from_secs(2);
+/// Docker's exit code of a container whose command could not be started.
+const NOT_STARTED: i32 = 127;
 
 /// A command to run in a container of a stage.
 struct Task<'a> {
@@ -32,6 +36,13 @@ struct Task<'a> {
     env: Vec<String>,
     network: StepNetwork,
     script: Option<Script>,
+}
+
+/// A command that ran to its end.
+struct Ran {
+    artefacts: Artefacts,
+    started_at_ns: i64,
+    exit: ExitStatus,
 }
 
 /// A heredoc that names its own interpreter (`#!`): a file in the container, run as it is.
@@ -81,7 +92,8 @@ impl Builder {
         let mode = run.network.unwrap_or_else(|| self.options.network_mode.clone());
         let id = container_id();
         self.print_running(&id).await?;
-        let env = stage.config.env.iter().cloned().chain(pairs.iter().map(|(n, v)| format!("{n}={v}"))).collect();
+        let given: Vec<String> = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let env = stage.config.env.iter().chain(&given).cloned().collect();
         let build = self.machine.build_folder(&self.build_id);
         let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
         let (tree, network) = (tree?, network?);
@@ -91,25 +103,39 @@ impl Builder {
         };
         let task = Task { id: &id, args, env, network, script };
         let ran = self.run_task(stage, &tree, &task).await;
-        let code = match ran {
-            Ok((0, artefacts)) => {
+        let mut ended = Ended { env: given, ..Ended::never_ran(&id, &task.args) };
+        let failure = match ran {
+            Ok(Ran { artefacts, started_at_ns, exit }) => {
+                (ended.started_at_ns, ended.finished_at_ns) = (started_at_ns, exit.finished_at_ns);
+                ended.exit_code = exit.code;
                 tree.unmount()?;
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
-                let layer = tree.into_layer(self, stage).await?;
-                self.record(stage, &command, layer).await?;
-                return self.print_removed(&id).await;
+                if exit.code == 0 {
+                    let parent = stage.clone();
+                    let layer = tree.into_layer(self, stage).await?;
+                    let made = layer.as_ref().map(Made::diff_id).transpose()?;
+                    self.record(stage, &command, layer).await?;
+                    return self.retire(&parent, ended, made).await;
+                }
+                Failure::Command { command: task.args.join(" "), code: exit.code }
             }
-            Ok((code, _)) => code,
+            Err(error @ Failure::User(_)) => {
+                ended.exit_code = NOT_STARTED;
+                error
+            }
             Err(error) => return Err(error),
         };
         if self.options.force_remove {
             self.print_removed(&id).await?;
+        } else {
+            let changes = (ended.started_at_ns != 0).then(|| Changes::Upper(tree.upper()));
+            self.keep(stage, ended, changes).await?;
         }
-        Err(Failure::Command { command: task.args.join(" "), code })
+        Err(failure)
     }
 
-    async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<(i32, Artefacts), Failure> {
+    async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<Ran, Failure> {
         let bundle = tree.folder().join("b");
         let cgroup_path = format!("/boxyard-{}/{}", self.machine.instance, task.id);
         let (root, files) = (tree.root(), task.network.files(tree.folder(), &self.options.extra_hosts)?);
@@ -146,10 +172,13 @@ impl Builder {
         let handle = spawn.spawn().await.map_err(start_error)?;
         let streams = Streams { stdin: false, stdout: true, stderr: true };
         let stream = handle.attach(streams).await.map_err(start_error)?;
-        if let Err(error) = handle.start().await {
-            handle.wait_gone().await;
-            return Err(start_error(error));
-        }
+        let started_at_ns = match handle.start().await {
+            Ok(started) => started.started_at_ns,
+            Err(error) => {
+                handle.wait_gone().await;
+                return Err(start_error(error));
+            }
+        };
         let work = async {
             output::pump(stream, &self.log).await?;
             handle.wait_exit().await.map_err(start_error)
@@ -164,10 +193,10 @@ impl Builder {
             if tokio::time::timeout(KILL_TIME, handle.wait_gone()).await.is_err() {
                 tracing::warn!(container_id = task.id, "a step's container does not end");
             }
-            return ended.map(|exit| (exit.code, artefacts));
+        } else {
+            handle.wait_gone().await;
         }
-        handle.wait_gone().await;
-        ended.map(|exit| (exit.code, artefacts))
+        ended.map(|exit| Ran { artefacts, started_at_ns, exit })
     }
 
     fn bundle(

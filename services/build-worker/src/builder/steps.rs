@@ -5,6 +5,7 @@ use model::{Digest, short_id};
 
 use super::Builder;
 use super::stage::Stage;
+use super::stays::Ended;
 use crate::failure::Failure;
 use crate::image;
 use crate::layers::Made;
@@ -27,13 +28,15 @@ impl Builder {
             build_id: self.build_id.clone(),
         };
         let found = self.bus.call::<bus::calls::StepLookup>(&Target::Gateway, &request).await?;
-        if found.id.is_empty() || !self.layers.pin(&found.layers).await? {
+        let here = !found.id.is_empty() && self.may_use(&found.id).await && self.layers.pin(&found.layers).await?;
+        if here {
+            let file = oci::ImageConfig::parse(&found.config).map_err(Failure::caused)?;
+            stage.advance(found.id, file, found.layers);
+        } else if !self.restore(stage, command).await? {
             stage.cache_missed = true;
             return Ok(false);
         }
         self.log.stream(" ---> Using cache\n").await?;
-        let file = oci::ImageConfig::parse(&found.config).map_err(Failure::caused)?;
-        stage.advance(found.id, file, found.layers);
         Ok(true)
     }
 
@@ -84,7 +87,8 @@ impl Builder {
         }
         let container = container_id();
         self.print_running(&container).await?;
+        let parent = stage.clone();
         self.record(stage, &command, None).await?;
-        self.print_removed(&container).await
+        self.retire(&parent, Ended::never_ran(&container, &command), None).await
     }
 }

@@ -78,14 +78,7 @@ impl App {
         // Held before it is looked for, so that a removal either sees that or has come first.
         self.hold_for_build(&request.build_id, &id);
         let Some(image) = self.db.image(&id).await? else { return Ok(proto::Image::default()) };
-        // The blobs are asked for under the lease, so that they stay while the build goes on.
-        let lease = Some(request.lease.as_str()).filter(|lease| !lease.is_empty());
-        for layer in &image.layers {
-            let Ok(digest) = layer.digest.parse() else { return Ok(proto::Image::default()) };
-            if self.store.has(&digest, lease).await?.is_none() {
-                return Ok(proto::Image::default());
-            }
-        }
+        // The worker asks for each layer under its lease, and takes one that is gone for a miss.
         Ok(message_of(image))
     }
 
@@ -101,7 +94,7 @@ impl App {
         Ok(proto::Empty {})
     }
 
-    async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
+    pub(super) async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
         let build = self.db.build(build_id).await?;
         let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));
         held.ok_or_else(|| Failure::conflict(format!("build {build_id} is no longer this worker's")))
@@ -117,52 +110,13 @@ impl App {
                 tagged.push(tag.parse::<ImageRef>()?.or_latest().familiar());
             }
             for tag in &tagged {
-                if !self.db.tag_image(&image.id, tag).await? {
-                    return Err(super::images::no_such_image(&image.id));
-                }
-                let name = serde_json::Map::from_iter([("name".to_owned(), tag.clone().into())]);
-                self.tell("image", "tag", &image.id, name);
+                self.point_tag(&image, tag).await?;
             }
         }
         let code = i64::from(request.error_code);
         let attempt = i64::from(request.attempt);
         self.db.finish_build(&request.build_id, attempt, &request.image_id, &request.error, code).await?;
         Ok(proto::BuildFinishReply { tagged })
-    }
-
-    /// A step's container that stays behind becomes an exited container's record.
-    pub async fn step_container(&self, request: proto::StepContainer) -> Outcome<proto::Empty> {
-        let spec = proto::ContainerSpec::decode(request.spec.as_slice())
-            .map_err(|e| Failure::invalid(format!("a step's container: {e}")))?;
-        let mut status = proto::ContainerStatus {
-            id: spec.id.clone(),
-            exit_code: request.exit_code,
-            started_at_ns: request.started_at_ns,
-            finished_at_ns: request.finished_at_ns,
-            ..Default::default()
-        };
-        status.set_state(proto::ContainerState::Exited);
-        let config = engine_api::fill(
-            engine_api::config_defaults(),
-            &serde_json::json!({"Hostname": spec.hostname, "Cmd": spec.args, "Env": spec.env, "Image": spec.image_id,
-                "WorkingDir": spec.working_dir, "User": spec.user}),
-        );
-        let request_json = serde_json::json!({"Config": config, "HostConfig": engine_api::host_config_defaults()});
-        self.db
-            .insert_container(&metadata::Container {
-                id: spec.id.clone(),
-                name: if spec.name.is_empty() { super::names::random_name(3) } else { spec.name.clone() },
-                node_id: request.node_id,
-                image_id: spec.image_id.clone(),
-                spec: spec.encode_to_vec(),
-                request: request_json.to_string(),
-                status: status.encode_to_vec(),
-                created_ms: metadata::now_ms(),
-                epoch: 0,
-                seq: 0,
-            })
-            .await?;
-        Ok(proto::Empty {})
     }
 
     /// Images that a running build stands on outlive a removal until [`Self::end_build`].

@@ -19,6 +19,7 @@ pub mod remove_image;
 pub mod signals;
 pub mod spec;
 pub mod stats;
+pub mod step_container;
 pub mod system;
 pub mod update;
 pub mod view;
