@@ -134,6 +134,7 @@ impl<W: Write> Packer<W> {
             return self.append(header(EntryType::Directory, metadata), entry, io::empty());
         }
         if kind.is_symlink() {
+            self.content_bytes = self.content_bytes.saturating_add(metadata.len());
             entry.link = Some(fs::read_link(full).map_err(reading)?);
             return self.append(header(EntryType::Symlink, metadata), entry, io::empty());
         }

@@ -63,6 +63,13 @@ struct Attributes {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
+/// What an entry adds to its layer's size, as Docker's overlay2 counts: a symbolic link is as long as its target.
+fn counted_bytes<R: Read>(entry: &tar::Entry<'_, R>) -> u64 {
+    let is_link = entry.header().entry_type().is_symlink();
+    let target = if is_link { entry.link_name_bytes() } else { None };
+    target.map_or(entry.size(), |target| target.len() as u64)
+}
+
 impl Unpacker<'_> {
     fn run(&mut self, tar: impl Read) -> Result<u64, Error> {
         let mut content_bytes = 0u64;
@@ -71,7 +78,7 @@ impl Unpacker<'_> {
         for entry in archive.entries().map_err(Error::Archive)? {
             let mut entry = entry.map_err(Error::Archive)?;
             let path = clean(&entry.path_bytes())?;
-            content_bytes = content_bytes.saturating_add(entry.size());
+            content_bytes = content_bytes.saturating_add(counted_bytes(&entry));
             self.entry(&path, &mut entry).map_err(|error| name_errno(error, &path))?;
             let sparse = entry.header().entry_type().is_gnu_sparse();
             let size = if sparse { entry.header().entry_size().map_err(Error::Archive)? } else { entry.size() };

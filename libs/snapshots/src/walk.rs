@@ -78,7 +78,7 @@ fn children(root: &Root, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Sum of the sizes of a tree's regular files, hard links once.
+/// Sum of the sizes of a tree's files and symbolic links, hard links once, as Docker's overlay2 counts a layer.
 ///
 /// # Errors
 /// `NotFound` when the folder is not there.
@@ -87,7 +87,8 @@ pub fn upper_size(upper: &Path) -> Result<u64, Error> {
     let mut bytes = 0u64;
     walk(upper, &mut |node| {
         let metadata = &node.metadata;
-        if metadata.is_file() && (metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino()))) {
+        let counts = metadata.is_file() || metadata.is_symlink();
+        if counts && (metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino()))) {
             bytes = bytes.saturating_add(metadata.len());
         }
         Ok(())

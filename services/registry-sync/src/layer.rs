@@ -129,7 +129,10 @@ fn sizes(tar: impl Read) -> io::Result<u64> {
     let mut sum = 0u64;
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries()? {
-        sum = sum.saturating_add(entry?.size());
+        let entry = entry?;
+        // As Docker's overlay2 counts: a symbolic link is as long as its target.
+        let target = if entry.header().entry_type().is_symlink() { entry.link_name_bytes() } else { None };
+        sum = sum.saturating_add(target.map_or(entry.size(), |target| target.len() as u64));
     }
     Ok(sum)
 }

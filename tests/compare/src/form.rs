@@ -59,7 +59,8 @@ fn token(word: &str) -> String {
             body
         }
     } else if let Some((kind, id)) = body.split_once(':').filter(|(kind, _)| ["file", "dir", "multi"].contains(kind)) {
-        if hex(id, 64) { return format!("{kind}:<sum>{tail}") } else { body }
+        // A table cuts them off.
+        if hex(id, 64) || hex(id, 16) { return format!("{kind}:<sum>{tail}") } else { body }
     } else if hex(body, 64) {
         "<id>"
     } else if hex(body, 12) {

@@ -88,9 +88,9 @@ fn every_command_on_both_sides() {
     for (row, _) in known.iter().zip(used).filter(|(_, used)| !used) {
         faults.push(format!("{}: $ {}\n  is listed as different, and no longer is", row.case, row.step));
     }
+    assert!(faults.is_empty(), "{} of {steps} steps differ:\n\n{}", faults.len(), faults.join("\n"));
     docker.stop();
     ours.stop();
-    assert!(faults.is_empty(), "{} of {steps} steps differ:\n\n{}", faults.len(), faults.join("\n"));
 }
 
 #[test]
