@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
         "/containers/create",
         "{\"Image\":\"busybox\",\"HostConfig\":{\"CapAdd\":[\"NOSUCH\"]}}",
         400,
-        "invalid capability",
+        "unknown capability",
     ),
     case(
         "POST",

@@ -50,7 +50,7 @@ pub fn check(field: &str, list: &[String]) -> Outcome<()> {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
         if plain != "ALL" && !NAMES.contains(&plain) {
-            return Err(Failure::invalid(format!("invalid {field}: invalid capability: \"{name}\"")));
+            return Err(Failure::invalid(format!("invalid {field}: unknown capability: \"CAP_{plain}\"")));
         }
     }
     Ok(())

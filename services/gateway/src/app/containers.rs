@@ -178,7 +178,7 @@ impl App {
             super::signals::number(&signal).ok_or_else(|| Failure::invalid(format!("Invalid signal: {signal}")))?;
         if !is_up(view::status_of(&container).state()) {
             return Err(Failure::conflict(format!(
-                "Cannot kill container: {wanted}: container {} is not running",
+                "Cannot kill container: {wanted}: Container {} is not running",
                 container.id
             )));
         }

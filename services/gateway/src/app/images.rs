@@ -118,6 +118,19 @@ impl App {
         Ok(())
     }
 
+    /// A config that only the database holds goes to the store, since an archive is made of what lies there.
+    pub async fn store_configs(&self, images: &[proto::SavedImage], lease: &str) -> Outcome<()> {
+        for saved in images {
+            let digest: Digest = saved.id.parse().map_err(|_| Failure::invalid("an image without an id"))?;
+            if self.store.has(&digest, Some(lease)).await?.is_none()
+                && let Some(image) = self.db.image(&saved.id).await?
+            {
+                self.store.put_bytes(&image.config, Some(lease)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The images of GET /images/get: by id without tags, by a repository with all of its tags.
     pub async fn images_to_save(&self, names: &[String]) -> Outcome<Vec<proto::SavedImage>> {
         let mut saved: Vec<proto::SavedImage> = Vec::new();
@@ -135,14 +148,14 @@ impl App {
                         }
                     }
                     if chosen.is_empty() {
-                        chosen.push((self.find_image(name).await?, Vec::new()));
+                        chosen.push((self.find_saved(name).await?, Vec::new()));
                     }
                 }
                 Some(reference) => {
-                    let image = self.find_image(name).await?;
+                    let image = self.find_saved(name).await?;
                     chosen.push((image, vec![reference.or_latest().familiar()]));
                 }
-                None => chosen.push((self.find_image(name).await?, Vec::new())),
+                None => chosen.push((self.find_saved(name).await?, Vec::new())),
             }
             for (image, tags) in chosen {
                 match saved.iter_mut().find(|other| other.id == image.id) {
@@ -161,6 +174,14 @@ impl App {
             }
         }
         Ok(saved)
+    }
+
+    /// Saving names what is missing as it was typed.
+    async fn find_saved(&self, name: &str) -> Outcome<Image> {
+        self.find_image(name).await.map_err(|failure| match failure.kind {
+            model::ErrorKind::NotFound => Failure::not_found(format!("No such image: {name}")),
+            _ => failure,
+        })
     }
 
     /// A root file system as an image of one layer.

@@ -48,10 +48,15 @@ impl App {
         let images = self.db.images().await?.len();
         let now = engine_api::time(super::now_ns());
         let limits = true;
+        let runtime = if node.runtime.is_empty() { "crun" } else { &node.runtime };
+        let security = match node.security_options.is_empty() {
+            true => vec!["name=seccomp,profile=builtin".to_owned()],
+            false => node.security_options.clone(),
+        };
         let mut info = json!({
             "ID": node.id, "Containers": containers.len(), "ContainersRunning": running, "ContainersPaused": paused,
             "ContainersStopped": containers.len() - running - paused, "Images": images, "Driver": "overlay2",
-            "DriverStatus": [], "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
+            "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"], ["userxattr", "false"]], "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
             "MemoryLimit": limits, "SwapLimit": limits, "CpuCfsPeriod": limits, "CpuCfsQuota": limits,
             "CPUShares": limits, "CPUSet": limits, "PidsLimit": limits, "IPv4Forwarding": true,
             "OomKillDisable": false, "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
@@ -64,11 +69,11 @@ impl App {
             "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": null, "AllowNondistributableArtifactsCIDRs": null, "AllowNondistributableArtifactsHostnames": null},
             "NCPU": node.cpus, "MemTotal": node.memory_bytes, "GenericResources": null, "DockerRootDir": node.data_dir,
             "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "Name": node.name, "Labels": [],
-            "ExperimentalBuild": false, "ServerVersion": service::VERSION, "Runtimes": {"crun": {"path": "crun"}},
-            "DefaultRuntime": "crun", "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
+            "ExperimentalBuild": false, "ServerVersion": service::VERSION, "Runtimes": {runtime: {"path": runtime}},
+            "DefaultRuntime": runtime, "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
             "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "ContainerdCommit": {"ID": "", "Expected": ""},
             "RuncCommit": {"ID": node.runtime_version, "Expected": node.runtime_version}, "InitCommit": {"ID": "", "Expected": ""},
-            "SecurityOptions": node.security_options, "Warnings": null
+            "SecurityOptions": security, "Warnings": null
         });
         if let (Some(info), Value::Object(more)) = (info.as_object_mut(), more) {
             info.extend(more);

@@ -142,7 +142,7 @@ pub fn inspect(container: &metadata::Container, execs: Vec<String>, sizes: Optio
         "RestartCount": status.restart_count, "Driver": "overlay2", "Platform": "linux", "MountLabel": "",
         "ProcessLabel": "", "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-        "HostConfig": request["HostConfig"], "GraphDriver": {"Data": null, "Name": "overlay2"},
+        "HostConfig": request["HostConfig"], "GraphDriver": {"Data": {}, "Name": "overlay2"},
         "Mounts": mount_points(&status), "Config": request["Config"],
         "NetworkSettings": {
             "Bridge": "", "SandboxID": endpoint.sandbox_id, "SandboxKey": endpoint.sandbox_key, "Ports": {},
@@ -190,7 +190,7 @@ pub fn image_inspect(image: &Image) -> Value {
         "Comment": if text("comment").is_empty() { comment.to_owned() } else { text("comment") },
         "Created": text("created"), "DockerVersion": text("docker_version"), "Author": text("author"),
         "Config": engine_api::fill(defaults, &given), "Architecture": text("architecture"), "Os": text("os"),
-        "Size": size_of(image), "GraphDriver": {"Data": null, "Name": "overlay2"},
+        "Size": size_of(image), "GraphDriver": {"Data": {}, "Name": "overlay2"},
         "RootFS": {"Type": "layers", "Layers": config.pointer("/rootfs/diff_ids").cloned().unwrap_or_default()},
         "Metadata": {"LastTagTime": time(image.recorded_ms * 1_000_000)}
     });
@@ -285,6 +285,27 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+fn is_bind_option(word: &str) -> bool {
+    const WORDS: [&str; 15] = [
+        "",
+        "ro",
+        "rw",
+        "z",
+        "Z",
+        "nocopy",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "consistent",
+        "cached",
+        "delegated",
+    ];
+    WORDS.contains(&word)
+}
+
 /// Binds, mounts, tmpfs and anonymous volumes of a request.
 pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount>> {
     let mut mounts = Vec::new();
@@ -296,6 +317,12 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             [source, target, options] => (*source, *target, *options),
             _ => return Err(Failure::invalid(format!("invalid volume specification: '{bind}'"))),
         };
+        if let Some(wrong) = options.split(',').find(|word| !is_bind_option(word)) {
+            return Err(Failure::invalid(match options.contains(',') {
+                true => format!("invalid mode: {options}"),
+                false => format!("invalid mode: {wrong}"),
+            }));
+        }
         if !target.starts_with('/') {
             return Err(Failure::invalid(format!(
                 "invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute"

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, empty, json_with, ok};
 use super::hijack;
 use super::query::{Query, json_body};
+use super::version::Version;
 use crate::app::commit::Commit;
 use crate::app::containers::is_up;
 use crate::app::list::Shown;
@@ -37,8 +38,10 @@ pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
     ok(&app.list_containers(&filters, shown).await?)
 }
 
-pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
-    ok(&app.inspect_container(&id, query.flag("size")).await?)
+pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>, version: Version, query: Query) -> Answer {
+    let mut container = app.inspect_container(&id, query.flag("size")).await?;
+    version.container(&mut container);
+    ok(&container)
 }
 
 pub async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
@@ -196,7 +199,7 @@ pub async fn export(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answ
     let call = tokio::spawn(async move { bus.call::<calls::ContainerExport>(&node, &request).await });
     let reader = hijack::accept_or_fail(pending, call).await?;
     app.tell_container(&container, "export", &[]);
-    Ok(hijack::output(reader, "application/octet-stream"))
+    hijack::output_or_fail(reader, "application/octet-stream").await
 }
 
 fn stat_header(stat: &proto::PathStat) -> HeaderValue {

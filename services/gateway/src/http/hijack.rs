@@ -114,6 +114,15 @@ pub async fn accept_or_fail<R: Send + 'static>(
     }
 }
 
+/// [`output`] of a stream that has begun; one that fails before its first byte is answered as an error.
+pub async fn output_or_fail(mut reader: Reader, content_type: &'static str) -> super::answer::Answer {
+    let first = reader.next().await?;
+    let first = futures::stream::iter(first.map(Ok::<_, streams::Error>));
+    let mut response = Response::new(Body::from_stream(first.chain(reader.into_stream())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
 /// A stream's output as a response; one that breaks off breaks the response off too.
 pub fn output(reader: Reader, content_type: &'static str) -> Response {
     let mut response = Response::new(Body::from_stream(reader.into_stream()));

@@ -10,20 +10,33 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{Answer, empty, ok};
 use super::query::Query;
+use super::version::Version;
 use super::{hijack, system};
 use crate::app::{App, Failure, filters, view};
 
-pub async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
+pub async fn list(State(app): State<Arc<App>>, version: Version, query: Query) -> Answer {
     let filters = query.filters(filters::OF_IMAGES)?;
-    ok(&app.list_images(&filters, query.flag("all")).await?)
+    let mut rows = app.list_images(&filters, query.flag("all")).await?;
+    version.images(&mut rows);
+    ok(&rows)
 }
 
 /// `/images/{name}/...`: a name holds slashes, so the last part decides.
-pub async fn named(State(app): State<Arc<App>>, Path(rest): Path<String>, query: Query, request: Request) -> Answer {
+pub async fn named(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    version: Version,
+    query: Query,
+    request: Request,
+) -> Answer {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let (name, verb) = rest.rsplit_once('/').unwrap_or((&rest, ""));
     match (method.clone(), verb) {
-        (Method::GET, "json") => ok(&view::image_inspect(&app.find_image(name).await?)),
+        (Method::GET, "json") => {
+            let mut image = view::image_inspect(&app.find_image(name).await?);
+            version.image(&mut image);
+            ok(&image)
+        }
         (Method::GET, "history") => {
             let image = app.find_image(name).await?;
             let ancestors = app.ancestors(&image).await?;
@@ -56,6 +69,7 @@ async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
     }
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("save").await?;
+    app.store_configs(&images, &lease.id).await?;
     let request = proto::Save { ticket: Some(ticket), images, lease: lease.id.clone() };
     let call = tokio::spawn({
         let app = app.clone();
@@ -65,7 +79,8 @@ async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
             done
         }
     });
-    Ok(hijack::output(hijack::accept_or_fail(pending, call).await?, "application/x-tar"))
+    let reader = hijack::accept_or_fail(pending, call).await?;
+    hijack::output_or_fail(reader, "application/x-tar").await
 }
 
 pub async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {

@@ -9,6 +9,7 @@ mod images;
 mod networks;
 mod query;
 mod system;
+mod version;
 mod volumes;
 
 use std::convert::Infallible;
@@ -79,6 +80,7 @@ fn without_version(mut request: Request) -> Result<Request, Box<Response>> {
             if let Ok(uri) = if rest.is_empty() { "/" } else { rest }.parse() {
                 *request.uri_mut() = uri;
             }
+            request.extensions_mut().insert(version::Version(minor));
             return Ok(request);
         }
     };

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json_with, ok};
 use super::query::Query;
+use super::version::Version;
 use crate::app::{App, Failure, filters, now_ns};
 
 pub async fn ping() -> Response {
@@ -26,12 +27,16 @@ pub async fn version(State(app): State<Arc<App>>) -> Answer {
     ok(&app.version().await)
 }
 
-pub async fn info(State(app): State<Arc<App>>) -> Answer {
-    ok(&app.info().await?)
+pub async fn info(State(app): State<Arc<App>>, version: Version) -> Answer {
+    let mut info = app.info().await?;
+    version.info(&mut info);
+    ok(&info)
 }
 
-pub async fn disk_usage(State(app): State<Arc<App>>) -> Answer {
-    ok(&app.disk_usage().await?)
+pub async fn disk_usage(State(app): State<Arc<App>>, version: Version) -> Answer {
+    let mut usage = app.disk_usage().await?;
+    version.images(&mut usage["Images"]);
+    ok(&usage)
 }
 
 pub async fn auth(_body: Bytes) -> Answer {
