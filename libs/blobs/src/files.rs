@@ -114,6 +114,24 @@ impl Blobs {
         self.keeping().leases.end(lease);
     }
 
+    /// Blobs that were pinned by leases which have ended or run out since the last call: some may be nobody's now.
+    pub fn take_released(&self) -> Vec<Digest> {
+        self.keeping().leases.take_released()
+    }
+
+    /// Every blob. Walks the folder.
+    pub fn digests(&self) -> Result<Vec<Digest>, Error> {
+        let doing = "listing the blobs";
+        let mut digests = Vec::new();
+        for shard in fs::read_dir(self.shared.root.join("blobs")).map_err(Error::io(doing))? {
+            for blob in fs::read_dir(shard.map_err(Error::io(doing))?.path()).map_err(Error::io(doing))? {
+                let name = blob.map_err(Error::io(doing))?.file_name();
+                digests.extend(format!("sha256:{}", name.to_string_lossy()).parse::<Digest>());
+            }
+        }
+        Ok(digests)
+    }
+
     /// Keeps the blob, which need not be here yet, while the lease lasts. Pin first, then look whether it is here.
     pub fn pin(&self, lease: &str, digest: &Digest) -> Result<(), Error> {
         let mut keeping = self.keeping();

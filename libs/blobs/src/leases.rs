@@ -14,6 +14,8 @@ use crate::Error;
 pub(crate) struct Leases {
     folder: PathBuf,
     held: HashMap<String, Lease>,
+    /// What leases pinned that are over: nobody may want it any more.
+    released: HashSet<Digest>,
 }
 
 struct Lease {
@@ -40,7 +42,7 @@ impl Leases {
             let pins = fs::read_to_string(path.with_extension("pins")).unwrap_or_default();
             held.insert(id, Lease { record, pins: pins.lines().filter_map(|line| line.parse().ok()).collect() });
         }
-        let mut leases = Self { folder, held };
+        let mut leases = Self { folder, held, released: HashSet::new() };
         leases.sweep();
         Ok(leases)
     }
@@ -63,7 +65,8 @@ impl Leases {
 
     /// May be repeated; a lease that is not there is ended.
     pub(crate) fn end(&mut self, id: &str) {
-        if self.held.remove(id).is_some() {
+        if let Some(lease) = self.held.remove(id) {
+            self.released.extend(lease.pins);
             let _ = fs::remove_file(self.file(id, "json"));
             let _ = fs::remove_file(self.file(id, "pins"));
         }
@@ -99,6 +102,12 @@ impl Leases {
             }
             self.end(&id);
         }
+    }
+
+    /// Blobs that leases pinned which are over; each is told once.
+    pub(crate) fn take_released(&mut self) -> Vec<Digest> {
+        self.sweep();
+        self.released.drain().collect()
     }
 
     fn living(&mut self, id: &str) -> Result<&mut Lease, Error> {
@@ -153,6 +162,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         assert!(!leases.is_pinned(&lost));
         assert!(matches!(leases.pin(&short, &kept), Err(Error::NoLease(_))));
+        assert_eq!(leases.take_released(), std::slice::from_ref(&lost));
+        assert_eq!(leases.take_released(), [], "told once");
 
         let mut leases = open();
         assert!(leases.is_pinned(&kept), "a lease outlives its process");
@@ -160,6 +171,7 @@ mod tests {
         leases.renew(&long, Duration::from_secs(600)).expect("renews");
         leases.end(&long);
         assert!(!leases.is_pinned(&kept));
+        assert_eq!(leases.take_released(), std::slice::from_ref(&kept));
         assert!(!open().is_pinned(&kept));
     }
 

@@ -125,7 +125,7 @@ impl Session {
                 ..proto::BuildFinish::default()
             };
             let tagged = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await?.tagged;
-            self.success(&builder, &image_id, &tagged).await
+            Ok((image_id, tagged))
         };
         let built = built.await;
         if built.is_err()
@@ -141,6 +141,11 @@ impl Session {
         if let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
             tracing::debug!(%error, "the blobs' lease runs out by itself");
         }
+        // The client hears of the end when nothing is held for the build any more: what it removes next can go.
+        let built = match built {
+            Ok((image_id, tagged)) => self.success(&builder, &image_id, &tagged).await,
+            Err(error) => Err(error),
+        };
         let (contexts, context) = (self.worker.contexts.clone(), builder.context.clone());
         if let Err(error) = tokio::task::spawn_blocking(move || contexts.keep(&context)).await {
             tracing::warn!(%error, "a context could not be kept");

@@ -1,18 +1,21 @@
 //! What the store answers on the bus: the lifetime of blobs, and how full it is.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::Blobs;
 use bus::{Bus, Error, Router, Target, calls};
 use model::Digest;
+use tokio::sync::Notify;
 
 use crate::repositories::Repositories;
 
 /// A lease without a time to live of its own gets this.
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
-pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories) -> Router {
+/// `ended` is notified when a lease was ended.
+pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<Notify>) -> Router {
     let bus = bus.clone();
     let (create, renew, end, usage) = (blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone());
     Router::new()
@@ -33,9 +36,10 @@ pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories) -> Router {
             })
         })
         .on::<calls::LeaseEnd, _, _>(move |proto::Lease { id }| {
-            let blobs = end.clone();
+            let (blobs, ended) = (end.clone(), ended.clone());
             blocking(move || {
                 blobs.end(&id);
+                ended.notify_one();
                 Ok(proto::Empty {})
             })
         })
@@ -47,22 +51,23 @@ pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories) -> Router {
             })
         })
         .on::<calls::BlobsRelease, _, _>(move |request| {
-            release(bus.clone(), blobs.clone(), repositories.clone(), request)
+            let (bus, blobs, repositories) = (bus.clone(), blobs.clone(), repositories.clone());
+            async move {
+                let parse = |text: String| text.parse().map_err(|error| Error::invalid(format!("{text}: {error}")));
+                let asked: Vec<Digest> = request.digests.into_iter().map(parse).collect::<Result<_, _>>()?;
+                release(&bus, &blobs, &repositories, asked).await
+            }
         })
 }
 
 /// Mark, ask the gateway, look again, unlink: a blob that is pinned or written meanwhile loses its mark.
-async fn release(
-    bus: Bus,
-    blobs: Blobs,
-    repositories: Repositories,
-    request: proto::BlobsRelease,
+pub async fn release(
+    bus: &Bus,
+    blobs: &Blobs,
+    repositories: &Repositories,
+    asked: Vec<Digest>,
 ) -> Result<proto::BlobsReleaseReply, Error> {
-    let proto::BlobsRelease { digests } = request;
-    let asked: Vec<Digest> = digests
-        .iter()
-        .map(|text| text.parse().map_err(|error| Error::invalid(format!("{text}: {error}"))))
-        .collect::<Result<_, _>>()?;
+    let (blobs, repositories) = (blobs.clone(), repositories.clone());
     let marked = blobs.mark(&asked);
     let question = proto::BlobsInUse { digests: marked.digests().iter().map(Digest::to_string).collect() };
     let answer = bus.call::<calls::BlobsInUse>(&Target::Gateway, &question).await?;
@@ -74,7 +79,9 @@ async fn release(
         let freed_bytes = removed.iter().map(|(_, bytes)| bytes).sum();
         let is_here = |digest: &&Digest| matches!(blobs.size(digest), Ok(Some(_)));
         let kept = asked.iter().filter(is_here).map(Digest::to_string).collect();
-        tracing::info!(count = removed.len(), freed_bytes, "blobs released");
+        if !removed.is_empty() {
+            tracing::info!(count = removed.len(), freed_bytes, "blobs released");
+        }
         Ok(proto::BlobsReleaseReply { freed_bytes, kept })
     })
     .await

@@ -5,6 +5,7 @@
 //! - [`handlers`] answers the bus: leases, release of blobs, usage;
 //! - [`repositories`] holds what a plain repository names; blobs themselves are in the library `blobs`.
 
+mod collect;
 mod handlers;
 mod http;
 mod repositories;
@@ -81,7 +82,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })
     .await
     .context("connecting to the bus")?;
-    let calls = handlers::router(&bus, blobs, repositories);
+    let ended = Arc::new(tokio::sync::Notify::new());
+    let calls = handlers::router(&bus, blobs.clone(), repositories.clone(), ended.clone());
+    tokio::spawn(collect::collect(bus.clone(), blobs, repositories, ended, cancel.clone()));
     let (serving, stop) = (bus.clone(), cancel.clone());
     let calls = tokio::spawn(async move { serving.serve(bus::Target::Store, calls, stop).await });
     let alive = tokio::spawn({
