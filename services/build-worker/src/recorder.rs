@@ -25,7 +25,7 @@ enum Step {
     },
     /// A container that stays; its image is that of a step before.
     Container {
-        container: proto::StepContainer,
+        container: Box<proto::StepContainer>,
         offer: Option<Offer>,
     },
 }
@@ -44,7 +44,7 @@ impl Recorder {
 
     /// Puts a container in line that stays behind.
     pub async fn keep(&self, container: proto::StepContainer, offer: Option<Offer>) -> Result<(), Failure> {
-        self.put(Step::Container { container, offer }).await
+        self.put(Step::Container { container: Box::new(container), offer }).await
     }
 
     async fn put(&self, step: Step) -> Result<(), Failure> {
