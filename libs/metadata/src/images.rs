@@ -28,13 +28,15 @@ pub struct Layer {
 type Row = (String, Vec<u8>, String, String, i64);
 
 impl Database {
-    /// Records an image (again is fine) and points its tags to it; says which tags moved away from which image.
+    /// Records an image (again is fine) and points its tags to it. One that was loaded gets its parent when a build
+    /// makes it again.
     pub async fn record_image(&self, image: &Image) -> Result<(), Error> {
         let mut tx = self.writer.begin().await?;
         let layers = serde_json::to_string(&image.layers).map_err(|e| Error::Row(e.to_string()))?;
         sqlx::query(
             "INSERT INTO images (id, config, layers, parent_id, recorded_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (id) DO NOTHING",
+             ON CONFLICT (id) DO UPDATE SET parent_id = excluded.parent_id
+             WHERE images.parent_id = '' AND excluded.parent_id <> images.id",
         )
         .bind(&image.id)
         .bind(&image.config)
