@@ -23,23 +23,26 @@ pub async fn start(State(app): State<Arc<App>>, Path(id): Path<String>, mut requ
     let body = request.into_body().collect().await.map_err(|e| Failure::invalid(e.to_string()))?.to_bytes();
     let body = json_body(&body)?;
     let detach = body["Detach"].as_bool().unwrap_or(false);
-    let size = |at: usize| body["ConsoleSize"][at].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let size = move |at: usize| body["ConsoleSize"][at].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let exec = app.claim_exec(&id).await?;
     if detach {
         app.start_exec(&exec, None, (size(0), size(1))).await?;
         return empty(StatusCode::OK);
     }
     let content_type = if exec.spec.tty { hijack::RAW } else { hijack::MULTIPLEXED };
-    let (ticket, pending) = hijack::ticket(&app);
-    let started = {
+    let open = async move {
+        let (ticket, pending) = hijack::ticket(&app);
         let accept = async { pending.accept().await.map_err(Failure::from) };
-        tokio::try_join!(app.start_exec(&exec, Some(ticket), (size(0), size(1))), accept)
+        let ((), duplex) = tokio::try_join!(app.start_exec(&exec, Some(ticket), (size(0), size(1))), accept)?;
+        Ok(duplex)
     };
-    match started {
-        Ok(((), duplex)) => Ok(hijack::join(upgrade, duplex, content_type)),
-        // The client has given its connection away and reads why from the stream, as Docker tells it.
-        Err(failure) => Ok(hijack::say(upgrade, format!("{failure}\r\n"), exec.spec.tty, content_type)),
-    }
+    Ok(match upgrade {
+        Some(upgrade) => hijack::join_when(upgrade, content_type, open),
+        None => match open.await {
+            Ok(duplex) => hijack::join(None, duplex, content_type),
+            Err(failure) => hijack::say(&failure, content_type),
+        },
+    })
 }
 
 pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use streams::{Duplex, Pending, Reader, Writer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::app::{App, Outcome};
+use crate::app::{App, Failure, Outcome};
 
 pub const RAW: &str = "application/vnd.docker.raw-stream";
 pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
@@ -31,19 +31,56 @@ pub fn join(upgrade: Option<OnUpgrade>, stream: Duplex, content_type: &'static s
     let Some(upgrade) = upgrade else { return output_held(stream, content_type) };
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(upgraded));
-            let Duplex { mut reader, writer } = stream;
-            let input = tokio::spawn(async move { pump(&mut from_client, writer).await });
-            while let Ok(Some(bytes)) = reader.next().await {
-                if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
-                    break;
-                }
-            }
-            let _ = to_client.shutdown().await;
-            input.abort();
+            splice(TokioIo::new(upgraded), stream).await;
         }
     });
     switching(content_type)
+}
+
+/// [`join`] with a stream that is opened once the client has its 101, as Docker does it: clients that read the answer
+/// through a buffer lose what follows too closely. Why there is no stream is what the client reads.
+pub fn join_when(
+    upgrade: OnUpgrade,
+    content_type: &'static str,
+    open: impl Future<Output = Outcome<Duplex>> + Send + 'static,
+) -> Response {
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut client = TokioIo::new(upgraded);
+        match open.await {
+            Ok(stream) => splice(client, stream).await,
+            Err(failure) => {
+                let _ = client.write_all(&words(&failure, content_type)).await;
+                let _ = client.shutdown().await;
+            }
+        }
+    });
+    switching(content_type)
+}
+
+async fn splice(client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static, stream: Duplex) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let Duplex { mut reader, writer } = stream;
+    let input = tokio::spawn(async move { pump(&mut from_client, writer).await });
+    while let Ok(Some(bytes)) = reader.next().await {
+        if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
+            break;
+        }
+    }
+    let _ = to_client.shutdown().await;
+    input.abort();
+}
+
+/// A failure as a stream brings it: a frame of standard output where there is no terminal.
+fn words(failure: &Failure, content_type: &str) -> Vec<u8> {
+    let text = format!("{failure}\r\n");
+    let mut bytes = Vec::new();
+    if content_type == MULTIPLEXED {
+        bytes.extend([1, 0, 0, 0]);
+        bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    bytes.extend(text.into_bytes());
+    bytes
 }
 
 fn switching(content_type: &'static str) -> Response {
@@ -56,27 +93,11 @@ fn switching(content_type: &'static str) -> Response {
     response
 }
 
-/// Answers with a stream that holds only this text, as a frame of standard output where there is no terminal.
-pub fn say(upgrade: Option<OnUpgrade>, text: String, tty: bool, content_type: &'static str) -> Response {
-    let mut bytes = Vec::new();
-    if !tty {
-        bytes.extend([1, 0, 0, 0]);
-        bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    }
-    bytes.extend(text.into_bytes());
-    let Some(upgrade) = upgrade else {
-        let mut response = Response::new(Body::from(bytes));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        return response;
-    };
-    tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            let mut client = TokioIo::new(upgraded);
-            let _ = client.write_all(&bytes).await;
-            let _ = client.shutdown().await;
-        }
-    });
-    switching(content_type)
+/// A stream that holds only why there is none.
+pub fn say(failure: &Failure, content_type: &'static str) -> Response {
+    let mut response = Response::new(Body::from(words(failure, content_type)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 async fn pump(from_client: &mut (impl tokio::io::AsyncRead + Unpin), mut writer: Writer) {
