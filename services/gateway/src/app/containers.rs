@@ -292,7 +292,8 @@ impl App {
         let container = self.find_container(wanted).await?;
         let sizes = if size { self.sizes(std::slice::from_ref(&container)).await? } else { Default::default() };
         let ids = self.running_execs(&container.id).await?;
-        Ok(view::inspect(&container, ids, sizes.get(&container.id).copied()))
+        let machine_dir = self.machine_dir(&container.node_id).await;
+        Ok(view::inspect(&container, &machine_dir, ids, sizes.get(&container.id).copied()))
     }
 }
 

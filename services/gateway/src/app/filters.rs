@@ -64,7 +64,7 @@ impl Filters {
         let mut filters = BTreeMap::new();
         for (key, values) in value.as_object().ok_or_else(wrong)? {
             if !allowed.contains(&key.as_str()) {
-                return Err(Failure::invalid(format!("invalid filter '{key}'")));
+                return Err(Failure::invalid(format!("Invalid filter '{key}'")));
             }
             let values: Vec<String> = match values {
                 Value::Object(map) => {
@@ -105,10 +105,10 @@ impl Filters {
             let flag = match value {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Failure::invalid(format!("invalid filter '{key}=[{value}]'"))),
+                _ => return Err(Failure::invalid(format!("Invalid filter '{key}=[{value}]'"))),
             };
             if found.is_some_and(|other| other != flag) {
-                return Err(Failure::invalid(format!("invalid filter '{key}': both true and false")));
+                return Err(Failure::invalid(format!("Invalid filter '{key}': both true and false")));
             }
             found = Some(flag);
         }

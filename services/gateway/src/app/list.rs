@@ -25,10 +25,10 @@ pub struct Shown {
 impl App {
     pub async fn list_containers(&self, filters: &Filters, shown: Shown) -> Outcome<Value> {
         if let Some(state) = filters.values("status").find(|state| !STATES.contains(state)) {
-            return Err(Failure::invalid(format!("invalid filter 'status={state}'")));
+            return Err(Failure::invalid(format!("Invalid filter 'status={state}'")));
         }
         if let Some(code) = filters.values("exited").find(|code| code.parse::<i32>().is_err()) {
-            return Err(Failure::invalid(format!("invalid filter 'exited={code}'")));
+            return Err(Failure::invalid(format!("Invalid filter 'exited={code}'")));
         }
         let all = shown.all || shown.limit.is_some() || filters.has("status") || filters.has("exited");
         let images = self.db.images().await?;

@@ -45,6 +45,13 @@ impl App {
         self.nodes()
     }
 
+    /// Where a node keeps its containers; empty while it is not known.
+    pub async fn machine_dir(&self, node_id: &str) -> String {
+        let nodes = self.known_nodes().await;
+        let found = nodes.into_iter().find(|node| node.id == node_id);
+        found.map(|node| node.data_dir).unwrap_or_default()
+    }
+
     /// The node of a new container. One machine has one; placement over several comes later.
     pub async fn choose_node(&self) -> Outcome<String> {
         let nodes = self.known_nodes().await;

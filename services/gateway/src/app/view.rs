@@ -119,8 +119,20 @@ fn command_line(args: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// The folders of a container that scripts look into; those of the layers are the machine's own business.
+fn graph_driver(machine_dir: &str, id: &str) -> Value {
+    let own = |folder: &str| format!("{machine_dir}/containers/{id}/{folder}");
+    let data = json!({"MergedDir": own("rootfs"), "UpperDir": own("upper"), "WorkDir": own("work")});
+    json!({"Data": if machine_dir.is_empty() { json!({}) } else { data }, "Name": "overlay2"})
+}
+
 /// GET /containers/{id}/json.
-pub fn inspect(container: &metadata::Container, execs: Vec<String>, sizes: Option<(i64, i64)>) -> Value {
+pub fn inspect(
+    container: &metadata::Container,
+    machine_dir: &str,
+    execs: Vec<String>,
+    sizes: Option<(i64, i64)>,
+) -> Value {
     let (spec, status) = (spec_of(container), status_of(container));
     let request: Value = serde_json::from_str(&container.request).unwrap_or_default();
     let state = status.state();
@@ -142,7 +154,8 @@ pub fn inspect(container: &metadata::Container, execs: Vec<String>, sizes: Optio
         "RestartCount": status.restart_count, "Driver": "overlay2", "Platform": "linux", "MountLabel": "",
         "ProcessLabel": "", "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-        "HostConfig": request["HostConfig"], "GraphDriver": {"Data": {}, "Name": "overlay2"},
+        "HostConfig": request["HostConfig"],
+        "GraphDriver": graph_driver(machine_dir, &container.id),
         "Mounts": mount_points(&status), "Config": request["Config"],
         "NetworkSettings": {
             "Bridge": "", "SandboxID": endpoint.sandbox_id, "SandboxKey": endpoint.sandbox_key, "Ports": {},
