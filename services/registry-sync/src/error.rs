@@ -7,7 +7,7 @@ pub enum Error {
     /// The archive is not what it should be, in words for its owner.
     #[error("{0}")]
     Archive(String),
-    #[error("reading the archive: {0}")]
+    #[error("{}", read_words(.0))]
     Read(io::Error),
     #[error("spooling the archive: {0}")]
     Spool(io::Error),
@@ -38,4 +38,14 @@ impl From<Error> for bus::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error.to_string())
     }
+}
+
+/// An archive that ends too early gets Docker's words for it.
+fn read_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    // The tar reader gives its own error no kind.
+    if error.kind() == io::ErrorKind::UnexpectedEof || text.contains("failed to read entire block") {
+        return "unexpected EOF".to_owned();
+    }
+    format!("reading the archive: {text}")
 }

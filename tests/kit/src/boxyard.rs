@@ -39,6 +39,8 @@ pub struct Boxyard {
     work: PathBuf,
     options: Options,
     child: Option<Child>,
+    /// Where the latest start's lines begin in the log.
+    log_start: usize,
     expected_errors: std::cell::RefCell<Vec<String>>,
 }
 
@@ -53,7 +55,7 @@ impl Boxyard {
         }
         let socket = folder.path().join("docker.sock");
         let expected_errors = std::cell::RefCell::default();
-        let mut boxyard = Self { folder, data, socket, work, options, child: None, expected_errors };
+        let mut boxyard = Self { folder, data, socket, work, options, child: None, log_start: 0, expected_errors };
         boxyard.up();
         boxyard
     }
@@ -61,6 +63,7 @@ impl Boxyard {
     /// Starts it on its data folder (again). Panics with its log where it does not get ready.
     pub fn up(&mut self) {
         assert!(self.child.is_none(), "it is up already");
+        self.log_start = self.log().len();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("make the log");
         let mut command = Command::new(program());
         command
@@ -89,7 +92,8 @@ impl Boxyard {
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 panic!("boxyard up ended with {status}:\n{}", fs::read_to_string(&log_path).unwrap_or_default());
             }
-            let ready = fs::read_to_string(&log_path).unwrap_or_default().contains("is ready");
+            let log = fs::read_to_string(&log_path).unwrap_or_default();
+            let ready = log.get(self.log_start..).is_some_and(|log| log.contains("is ready"));
             (ready && client.send("GET", "/info", "", "").ok()?.status == 200).then_some(())
         });
     }
