@@ -3,7 +3,7 @@
 # its output, and takes everything down again. A command that does not end as it should ends the demo.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-boxyard=$top/target/release/boxyard
+boxyard=${BOXYARD_BIN_DIR:-$top/target/release}/boxyard
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/boxyard
 home=$(mktemp -d /tmp/demo.XXXXXX)
 
