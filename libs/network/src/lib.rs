@@ -140,6 +140,17 @@ impl Network {
         Ok(Endpoint { netns_path: netns, ip, prefix: self.subnet.prefix(), gateway: self.gateway(), mac })
     }
 
+    /// Another hardware address than the one that goes with the IP address.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn set_mac(&self, endpoint: &mut Endpoint, mac: [u8; 6]) -> Result<(), Error> {
+        let netns = endpoint.netns_path.clone();
+        blocking(move || link::set_mac(&netns, mac)).await?;
+        endpoint.mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        Ok(())
+    }
+
     /// Wires endpoints ahead, so that a start does not wait for the kernel to make a namespace and a pair.
     fn fill_spares(&self) -> Result<(), Error> {
         // Who else holds it fills them.

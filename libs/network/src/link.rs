@@ -74,6 +74,19 @@ impl Plan {
     }
 }
 
+/// Gives the container's end of a namespace this address.
+pub fn set_mac(netns: &Path, mac: [u8; 6]) -> Result<(), Error> {
+    in_thread(|| {
+        let netns = File::open(netns).map_err(Error::io("opening", netns))?;
+        nix::sched::setns(netns, CloneFlags::CLONE_NEWNET).map_err(Error::net)?;
+        run(async |net| {
+            let eth = index(&net, INSIDE).await?.ok_or_else(|| Error::net("the pair is gone"))?;
+            let named = LinkUnspec::new_with_index(eth).address(mac.to_vec()).build();
+            net.link().change(named).execute().await.map_err(Error::net)
+        })
+    })
+}
+
 pub fn ensure_bridge(name: &str, gateway: Ipv4Addr, prefix: u8) -> Result<(), Error> {
     run(async |net| {
         if index(&net, name).await?.is_none() {

@@ -14,14 +14,21 @@ const FREEZE: Duration = Duration::from_secs(10);
 /// The cgroup that a container was given as `cgroup_path`.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
+    root: PathBuf,
     path: String,
     v2: bool,
 }
 
 impl Cgroup {
     pub fn new(cgroup_path: &str) -> Self {
-        let v2 = Path::new(ROOT).join("cgroup.controllers").exists();
-        Self { path: cgroup_path.trim_matches('/').to_owned(), v2 }
+        Self::below(Path::new(ROOT), cgroup_path)
+    }
+
+    /// In a tree that is mounted, or recorded, somewhere else. A hybrid one, whose v2 mount lies in `unified` and has no
+    /// controllers, is a v1 one.
+    pub fn below(root: &Path, cgroup_path: &str) -> Self {
+        let v2 = root.join("cgroup.controllers").exists();
+        Self { root: root.to_owned(), path: cgroup_path.trim_matches('/').to_owned(), v2 }
     }
 
     pub fn is_v2(&self) -> bool {
@@ -30,8 +37,7 @@ impl Cgroup {
 
     /// The folder of a v1 controller, or the one folder of v2.
     pub fn folder(&self, controller: &str) -> PathBuf {
-        let root = Path::new(ROOT);
-        if self.v2 { root.join(&self.path) } else { root.join(controller).join(&self.path) }
+        if self.v2 { self.root.join(&self.path) } else { self.root.join(controller).join(&self.path) }
     }
 
     /// A file's text; `None` when there is none.
@@ -43,6 +49,14 @@ impl Cgroup {
     pub fn processes(&self) -> Vec<i32> {
         let text = self.read("pids", "cgroup.procs").unwrap_or_default();
         text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+    }
+
+    /// The kernel killed a process of it for want of memory.
+    pub fn oom_happened(&self) -> bool {
+        let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
+        self.read("memory", file).unwrap_or_default().lines().any(|line| {
+            line.strip_prefix("oom_kill ").and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|n| n > 0)
+        })
     }
 
     /// Stops every process, and returns when they stand. Blocks for at most 10 s.
@@ -195,5 +209,92 @@ mod tests {
             text(limits_v2(&new)),
             ["memory.max=100", "memory.swap.max=50", "cpu.max=50000 100000", "pids.max=max"]
         );
+    }
+
+    /// A machine's tree as far as a container's limits and counters go.
+    fn recorded(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("a folder");
+            std::fs::write(path, text).expect("written");
+        }
+        root
+    }
+
+    const V1: [(&str, &str); 8] = [
+        ("memory/boxyard/c/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("memory/boxyard/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
+        ("cpu/boxyard/c/cpu.cfs_period_us", "100000\n"),
+        ("cpu/boxyard/c/cpu.cfs_quota_us", "-1\n"),
+        ("pids/boxyard/c/cgroup.procs", "12\n7\n"),
+        ("pids/boxyard/c/pids.max", "max\n"),
+        ("freezer/boxyard/c/freezer.state", "THAWED\n"),
+        ("cpuset/boxyard/c/cpuset.cpus", "0-1\n"),
+    ];
+    const V2: [(&str, &str); 7] = [
+        ("cgroup.controllers", "cpuset cpu io memory pids\n"),
+        ("boxyard/c/memory.max", "max\n"),
+        ("boxyard/c/memory.swap.max", "max\n"),
+        ("boxyard/c/memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n"),
+        ("boxyard/c/cpu.max", "max 100000\n"),
+        ("boxyard/c/pids.max", "max\n"),
+        ("boxyard/c/cgroup.procs", "12\n7\n"),
+    ];
+
+    #[test]
+    fn limits_land_in_the_trees_own_files() {
+        let new = Resources {
+            memory_bytes: 1 << 20,
+            memory_swap_bytes: 3 << 20,
+            nano_cpus: 250_000_000,
+            pids_limit: 9,
+            ..Resources::default()
+        };
+        // memsw is not there: a kernel that counts no swap.
+        let v1 = recorded(&V1);
+        // Hybrid: the same, and a v2 mount without controllers beside.
+        let hybrid = recorded(&[&V1[..], &[("unified/cgroup.controllers", "\n")]].concat());
+        for root in [&v1, &hybrid] {
+            let group = Cgroup::below(root.path(), "/boxyard/c/");
+            assert!(!group.is_v2());
+            group.update(&new).expect("written");
+            let read = |controller: &str, file: &str| group.read(controller, file).unwrap_or_default();
+            assert_eq!(read("memory", "memory.limit_in_bytes"), "1048576");
+            assert_eq!(read("cpu", "cpu.cfs_quota_us"), "25000");
+            assert_eq!(read("pids", "pids.max"), "9");
+            assert_eq!(group.processes(), [12, 7]);
+            assert!(group.oom_happened());
+        }
+        let v2 = recorded(&V2);
+        let group = Cgroup::below(v2.path(), "boxyard/c");
+        assert!(group.is_v2());
+        group.update(&new).expect("written");
+        let read = |file: &str| group.read("any", file).unwrap_or_default();
+        assert_eq!(read("memory.max"), "1048576");
+        assert_eq!(read("memory.swap.max"), "2097152");
+        assert_eq!(read("cpu.max"), "25000 100000");
+        assert_eq!(read("pids.max"), "9");
+        assert_eq!(group.processes(), [12, 7]);
+        assert!(group.oom_happened());
+    }
+
+    #[test]
+    fn no_kill_is_no_oom() {
+        let v1 = recorded(&[("memory/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")]);
+        assert!(!Cgroup::below(v1.path(), "c").oom_happened());
+        let v2 = recorded(&[("cgroup.controllers", "memory\n"), ("c/memory.events", "oom 1\noom_kill 0\n")]);
+        assert!(!Cgroup::below(v2.path(), "c").oom_happened());
+        assert!(!Cgroup::below(v2.path(), "gone").oom_happened());
+    }
+
+    #[test]
+    fn freezing_waits_for_what_the_kernel_says() {
+        let v1 = recorded(&V1);
+        let group = Cgroup::below(v1.path(), "boxyard/c");
+        group.freeze().expect("the recorded file says FROZEN at once");
+        assert_eq!(group.read("freezer", "freezer.state").as_deref(), Some("FROZEN"));
+        group.thaw().expect("written");
+        assert_eq!(group.read("freezer", "freezer.state").as_deref(), Some("THAWED"));
     }
 }

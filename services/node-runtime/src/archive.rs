@@ -1,7 +1,7 @@
 //! `docker cp`: paths are hostile and are resolved by the kernel inside the container's root.
 
 use std::io::Write;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,9 @@ use bus::Error;
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::mount::MsFlags;
 use nix::sys::stat::{FileStat, fstat};
+use proto::mount::Type;
 use proto::{ArchiveGet, ArchivePut, ArchiveStat, Empty, PathStat};
 use streams::Writer;
 use tokio::io::AsyncReadExt as _;
@@ -37,8 +39,33 @@ impl Drop for Tree {
 }
 
 impl Node {
-    /// With its volumes while it runs, else the root alone.
-    pub async fn tree(&self, container: &Arc<Container>) -> Result<Tree, Error> {
+    /// Binds and volumes on the mounted root of a container that does not run; they go with the root's mount. A place
+    /// that is not there yet is made at the start.
+    fn mount_volumes(&self, container: &Container) -> Result<(), Error> {
+        for mount in &container.spec().mounts {
+            let source = match mount.r#type() {
+                Type::Bind => PathBuf::from(&mount.source),
+                Type::Volume => self.volume_data(&mount.source)?,
+                Type::Tmpfs => continue,
+            };
+            let Ok(place) = open(&container.dir.join("rootfs"), &mount.target, OFlag::O_PATH) else { continue };
+            let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+            let bound = nix::mount::mount(Some(&source), place.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>);
+            bound.map_err(|e| Error::internal(format!("binding {}: {e}", source.display())))?;
+            if mount.read_only {
+                // The flag of a bind is set by a second call, on the mount that is on top now.
+                let Ok(top) = open(&container.dir.join("rootfs"), &mount.target, OFlag::O_PATH) else { continue };
+                let place = format!("/proc/self/fd/{}", top.as_raw_fd());
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                nix::mount::mount(None::<&str>, place.as_str(), None::<&str>, flags, None::<&str>)
+                    .map_err(|e| Error::internal(format!("binding {}: {e}", source.display())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A running one is seen as its processes see it.
+    pub async fn tree(&self, container: &Arc<Container>, volumes: bool) -> Result<Tree, Error> {
         let layers = self.stack(&container.spec()).await?;
         let busy = container.busy.clone().lock_owned().await;
         let pid = container.status().pid;
@@ -47,19 +74,22 @@ impl Node {
         }
         let resources = container.resources.clone().lock_owned().await;
         self.mount_quiet(container, layers).await?;
+        if volumes && let Err(error) = self.mount_volumes(container) {
+            tracing::warn!(%error, "a stopped container's volumes could not be shown");
+        }
         Ok(Tree { path: container.dir.join("rootfs"), mounted: true, _held: vec![busy, resources] })
     }
 
     pub async fn archive_stat(&self, request: ArchiveStat) -> Result<PathStat, Error> {
         let container = self.container(&request.id)?;
-        let tree = self.tree(&container).await?;
+        let tree = self.tree(&container, true).await?;
         blocking(move || stat(&tree.path, &request.path, &request.id)).await
     }
 
     /// Answers with the stat; the tar follows.
     pub async fn archive_get(&self, request: ArchiveGet) -> Result<PathStat, Error> {
         let container = self.container(&request.id)?;
-        let tree = self.tree(&container).await?;
+        let tree = self.tree(&container, true).await?;
         let (root, path, id) = (tree.path.clone(), request.path.clone(), request.id.clone());
         let stat = blocking(move || stat(&root, &path, &id)).await?;
         let writer = crate::attach::dial(request.ticket).await?.writer;
@@ -72,7 +102,7 @@ impl Node {
 
     pub async fn archive_put(&self, request: ArchivePut) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
-        let tree = self.tree(&container).await?;
+        let tree = self.tree(&container, true).await?;
         let (root, path, id) = (tree.path.clone(), request.path.clone(), request.id.clone());
         blocking(move || {
             let at = open(&root, &path, OFlag::O_PATH).map_err(|errno| missing(errno, &path, &id))?;
@@ -84,11 +114,19 @@ impl Node {
         .await?;
         let reader = crate::attach::dial(request.ticket).await?.reader;
         let tar = tokio_util::io::SyncIoBridge::new(Box::pin(reader.into_async_read()));
-        let options = snapshots::UnpackOptions {
-            no_overwrite_dir_non_dir: request.no_overwrite_dir_non_dir,
-            ..snapshots::UnpackOptions::default()
-        };
+        let user = container.spec().user;
         blocking(move || {
+            // As Docker: with this option all belongs to the container's user, if it has one.
+            let owner = match request.copy_uid_gid && !user.is_empty() {
+                true => Some(runtime::bundle::owner(&tree.path, &user).map_err(crate::start::runtime_error)?),
+                false => None,
+            };
+            let options = snapshots::UnpackOptions {
+                no_overwrite_dir_non_dir: request.no_overwrite_dir_non_dir,
+                owner,
+                ..snapshots::UnpackOptions::default()
+            };
+            let tar = crate::compression::decompress(tar).map_err(|e| Error::invalid(e.to_string()))?;
             snapshots::unpack(&tree.path, Path::new(&request.path), tar, &options).map_err(snapshot)?;
             Ok(Empty {})
         })

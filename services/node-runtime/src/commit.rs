@@ -91,7 +91,7 @@ impl Node {
     /// Packs a tree while it is sent; nothing is kept on the way.
     pub async fn export(&self, request: ContainerExport) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
-        let tree = self.tree(&container).await?;
+        let tree = self.tree(&container, false).await?;
         let writer = crate::attach::dial(request.ticket).await?.writer;
         let rootfs = container.dir.join("rootfs");
         crate::archive::send(writer, move |out| {

@@ -10,6 +10,7 @@ mod adopt;
 mod archive;
 mod attach;
 mod commit;
+mod compression;
 mod config;
 mod containers;
 mod etc;

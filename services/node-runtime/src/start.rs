@@ -199,7 +199,11 @@ impl Node {
             }
             return Ok((Namespace::Path(format!("/proc/{}/ns/net", other.pid).into()), None));
         }
-        let end = self.network.attach(&spec.id).await.map_err(|e| Error::new(e.kind(), e.to_string()))?;
+        let failed = |e: network::Error| Error::new(e.kind(), e.to_string());
+        let mut end = self.network.attach(&spec.id).await.map_err(failed)?;
+        if !spec.mac_address.is_empty() {
+            self.network.set_mac(&mut end, mac(&spec.mac_address)?).await.map_err(failed)?;
+        }
         let endpoint = NetworkEndpoint {
             network_id: self.network_id(),
             network_name: "bridge".to_owned(),
@@ -287,6 +291,15 @@ impl Node {
             tracing::warn!(%error, container_id = %id, "the network could not be taken down");
         }
     }
+}
+
+fn mac(text: &str) -> Result<[u8; 6], Error> {
+    let invalid = || Error::invalid(format!("invalid MAC address: {text}"));
+    let bytes: Vec<u8> = text
+        .split([':', '-'])
+        .map(|part| u8::from_str_radix(part, 16).map_err(|_| invalid()))
+        .collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| invalid())
 }
 
 /// Docker's exit code of a container that did not start.

@@ -1,20 +1,6 @@
-//! What the shim has to do with cgroups: OOM kills of the container's, and leaving the service's own.
+//! Leaving the service's own cgroup.
 
-use std::path::{Path, PathBuf};
-
-/// The kernel killed a process of this cgroup for want of memory.
-pub fn happened(cgroup_path: &str) -> bool {
-    let path = cgroup_path.trim_start_matches('/');
-    let files: [PathBuf; 2] = [
-        Path::new("/sys/fs/cgroup/memory").join(path).join("memory.oom_control"),
-        Path::new("/sys/fs/cgroup").join(path).join("memory.events"),
-    ];
-    files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).any(|text| {
-        text.lines().any(|line| {
-            line.strip_prefix("oom_kill ").and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|n| n > 0)
-        })
-    })
-}
+use std::path::Path;
 
 /// Moves this process out of the cgroup that a service manager would kill as a whole. Without rights to do so, or
 /// where the service is in the root already, it stays.

@@ -17,12 +17,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use runtime::cgroup::Cgroup;
 use runtime::wire::{Answer, EXIT_FILE, ExitStatus, Request, SOCKET_FILE, STARTED_FILE, ShimConfig, Started, now_ns};
 
 use crate::client::{Client, Kind};
 use crate::launch::{self, Console, Launched};
 use crate::log::Log;
-use crate::oom;
 use crate::record::{self, Durable};
 use crate::stdio::{self, Read, Stdio3};
 
@@ -473,7 +473,7 @@ impl Supervisor {
         let of_container = self.config.exec.is_none();
         let status = ExitStatus {
             code,
-            oom: of_container && oom::happened(&self.config.cgroup_path),
+            oom: of_container && Cgroup::new(&self.config.cgroup_path).oom_happened(),
             finished_at_ns: now_ns(),
             error,
         };

@@ -4,6 +4,7 @@ mod bpf;
 mod devices;
 mod mounts;
 mod process;
+mod profile;
 mod resources;
 mod seccomp;
 mod spec;
@@ -53,6 +54,11 @@ pub fn exec_process(bundle: &Path, rootfs: &Path, spec: &ExecSpec) -> Result<Val
     let config: Value =
         serde_json::from_slice(&text).map_err(|e| Error::io(format!("cannot parse {}", path.display()))(e.into()))?;
     process::exec(&config, rootfs, spec)
+}
+
+/// User and group id of `user` (see [`ProcessSpec::user`]) by the files of `rootfs`.
+pub fn owner(rootfs: &Path, user: &str) -> Result<(u32, u32), Error> {
+    user::resolve(rootfs, user, &[]).map(|user| (user.uid, user.gid))
 }
 
 fn config(spec: &BundleSpec) -> Result<Value, Error> {
@@ -109,7 +115,7 @@ fn linux(spec: &BundleSpec, capabilities: &[String]) -> Result<Value, Error> {
         Seccomp::Docker if spec.privileged => None,
         Seccomp::Docker => Some(seccomp::docker(capabilities)),
         Seccomp::Unconfined => None,
-        Seccomp::Profile(profile) => Some(profile.clone()),
+        Seccomp::Profile(profile) => Some(profile::of_docker(profile, capabilities)?),
     };
     if let Some(profile) = profile {
         linux["seccomp"] = profile;

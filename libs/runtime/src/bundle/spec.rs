@@ -113,7 +113,7 @@ pub enum Seccomp {
     #[default]
     Docker,
     Unconfined,
-    /// The `seccomp` object of the OCI runtime-spec.
+    /// A profile as people write it for Docker, or the `seccomp` object of the OCI runtime-spec.
     Profile(Value),
 }
 
