@@ -1,6 +1,6 @@
 //! A repository as build context: `url[#ref[:folder]]`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tokio::process::Command;
 
@@ -60,6 +60,9 @@ pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
         return Ok(into.to_owned());
     };
     let missing = || Failure::user(format!("error setting git context, {folder} not within git root"));
+    if leaves(Path::new(&folder)) {
+        return Err(missing());
+    }
     let root = Root::open(into).doing(|| "opening the repository".to_owned())?;
     // Links in the repository must not lead the context out of it.
     let path = root.real_path(&clean(Path::new(&folder))).map_err(|_| missing())?;
@@ -68,6 +71,19 @@ pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::user(format!("error setting git context, not a directory: {folder}")));
     }
     Ok(into.join(path))
+}
+
+/// Whether a path goes above where it starts, by its words alone.
+fn leaves(path: &Path) -> bool {
+    let mut depth = 0_i32;
+    path.components().any(|component| {
+        depth += match component {
+            Component::ParentDir => -1,
+            Component::Normal(_) => 1,
+            _ => 0,
+        };
+        depth < 0
+    })
 }
 
 async fn git(folder: &Path, words: &[&str]) -> Result<(), Failure> {
@@ -108,6 +124,9 @@ mod tests {
         };
         assert_eq!(parse("github.com/a/b#v1:sub/dir").expect("parsed"), expected);
         assert_eq!(parse("git://h/r#:sub").expect("parsed").reference, None);
+        for (path, outside) in [("a/../b", false), ("/a", false), ("..", true), ("a/../../b", true)] {
+            assert_eq!(leaves(Path::new(path)), outside, "{path}");
+        }
         assert!(parse("git://h/r#--upload-pack=x").is_err());
     }
 }

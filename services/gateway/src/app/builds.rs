@@ -60,6 +60,7 @@ impl App {
     }
 
     pub async fn resolve_image(&self, request: proto::ImageResolve) -> Outcome<proto::Image> {
+        let _removing = self.removing.lock().await;
         match self.find_image(&request.reference).await {
             Ok(image) => {
                 self.hold_for_build(&request.build_id, &image.id);
@@ -75,7 +76,8 @@ impl App {
     /// A miss is an image without an id.
     pub async fn lookup_step(&self, request: proto::StepLookup) -> Outcome<proto::Image> {
         let Some(id) = self.db.step(&request.key).await? else { return Ok(proto::Image::default()) };
-        // Held before it is looked for, so that a removal either sees that or has come first.
+        // A removal either sees that it is held, or has come first.
+        let _removing = self.removing.lock().await;
         self.hold_for_build(&request.build_id, &id);
         let Some(image) = self.db.image(&id).await? else { return Ok(proto::Image::default()) };
         // The worker asks for each layer under its lease, and takes one that is gone for a miss.
@@ -86,8 +88,11 @@ impl App {
         self.held(&request.build_id, request.attempt).await?;
         let image = request.image.ok_or_else(|| Failure::invalid("a step without a result"))?;
         let id = image.id.clone();
-        self.hold_for_build(&request.build_id, &id);
-        self.record(image).await?;
+        {
+            let _removing = self.removing.lock().await;
+            self.hold_for_build(&request.build_id, &id);
+            self.record(image).await?;
+        }
         if !request.key.is_empty() {
             self.db.record_step(&request.key, &id).await?;
         }

@@ -49,6 +49,8 @@ pub struct App {
     nodes: Mutex<BTreeMap<String, proto::NodeInfo>>,
     /// Images that a running build stands on, by build: they outlive a removal until the build has ended.
     in_builds: Mutex<HashMap<String, HashSet<String>>>,
+    /// Held where an image is found for a build and held for it, and where it is decided that one goes.
+    removing: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -69,6 +71,7 @@ impl App {
             queued: Notify::new(),
             nodes: Mutex::default(),
             in_builds: Mutex::default(),
+            removing: Default::default(),
         })
     }
 }

@@ -89,22 +89,30 @@ impl App {
     /// Deletes the record, then its untagged parents that nobody else needs, and lets the layers go.
     pub async fn delete_chain(&self, image: &Image, prune: bool, done: &mut Vec<Value>) -> Outcome<u64> {
         let mut gone = vec![image.clone()];
-        self.forget(image, done).await?;
+        if !self.forget(image, done).await? {
+            return Ok(0);
+        }
         let mut parent_id = image.parent_id.clone();
         while prune && !parent_id.is_empty() {
             let Some(parent) = self.db.image(&parent_id).await? else { break };
-            if !parent.tags.is_empty() || self.is_held(&parent).await? {
+            if !parent.tags.is_empty() || self.is_held(&parent).await? || !self.forget(&parent, done).await? {
                 break;
             }
-            self.forget(&parent, done).await?;
             parent_id.clone_from(&parent.parent_id);
             gone.push(parent);
         }
         self.release(&gone).await
     }
 
-    async fn forget(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<()> {
-        self.db.forget_image(&image.id).await?;
+    /// Says whether it went; a build may have begun to stand on it meanwhile.
+    async fn forget(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<bool> {
+        {
+            let _removing = self.removing.lock().await;
+            if self.is_in_build(&image.id) {
+                return Ok(false);
+            }
+            self.db.forget_image(&image.id).await?;
+        }
         self.tell("image", "delete", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
         done.push(json!({"Deleted": image.id}));
         // Docker names the layers that went with it, from the top, by what they and all below them hold.
@@ -118,7 +126,7 @@ impl App {
         }
         let chain = chain_ids(image.layers.iter().map(|layer| layer.diff_id.as_str()));
         done.extend(chain.into_iter().rev().filter(|id| !kept.contains(id)).map(|id| json!({"Deleted": id})));
-        Ok(())
+        Ok(true)
     }
 
     /// Lets the store unlink what no record names any more; says how many bytes of content that were.
