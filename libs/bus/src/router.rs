@@ -91,6 +91,8 @@ impl Bus {
         let mut requests = subscribed.map_err(|e| Error::unavailable(e.to_string()))?;
         loop {
             tokio::select! {
+                // First, since at the end of a process the connection goes at the same time.
+                biased;
                 () = cancel.cancelled() => return Ok(()),
                 message = requests.next() => match message {
                     Some(message) => self.dispatch(&router, message),
