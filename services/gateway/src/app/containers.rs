@@ -18,6 +18,9 @@ impl App {
     /// A container by id, name, or the beginning of an id.
     pub async fn find_container(&self, wanted: &str) -> Outcome<Container> {
         let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+        if wanted.is_empty() {
+            return Err(Failure::not_found("No such container: "));
+        }
         let mut found = self.db.find_containers(wanted).await?;
         match found.len() {
             1 => Ok(found.remove(0)),

@@ -2,6 +2,7 @@
 
 pub mod builds;
 pub mod capabilities;
+pub mod checks;
 pub mod commit;
 pub mod containers;
 pub mod events;

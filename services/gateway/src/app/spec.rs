@@ -4,10 +4,9 @@ use engine_api::{CreateRequest, HostConfig, config_defaults, fill, host_config_d
 use serde_json::{Value, json};
 
 use super::images::{Image, config_of, layer_message};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, checks};
 
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
-const MIN_MEMORY_BYTES: i64 = 6 << 20;
 
 /// The spec, and Config and HostConfig as inspect shows them.
 pub struct Merged {
@@ -17,7 +16,8 @@ pub struct Merged {
 
 pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &Value) -> Outcome<Merged> {
     let host = request.host_config.unwrap_or_default();
-    check(&host)?;
+    checks::request(&request.env, request.mac_address.as_deref())?;
+    checks::host(&host, raw)?;
     let config = config_of(image);
     let of_image = |key: &str| config.pointer(&format!("/config/{key}")).cloned().unwrap_or_default();
     let words = |key: &str| -> Vec<String> {
@@ -179,39 +179,6 @@ pub fn restart_of(host: &HostConfig) -> proto::RestartPolicy {
         name: restart.name.filter(|name| !name.is_empty()).unwrap_or_else(|| "no".to_owned()),
         maximum_retry_count: u32::try_from(restart.maximum_retry_count.unwrap_or(0)).unwrap_or(0),
     }
-}
-
-/// Refuses what Docker refuses, in its words.
-pub fn check(host: &HostConfig) -> Outcome<()> {
-    super::capabilities::check("CapAdd", host.cap_add.as_deref().unwrap_or_default())?;
-    super::capabilities::check("CapDrop", host.cap_drop.as_deref().unwrap_or_default())?;
-    let memory = host.memory.unwrap_or(0);
-    if memory != 0 && memory < MIN_MEMORY_BYTES {
-        return Err(Failure::invalid("Minimum memory limit allowed is 6MB"));
-    }
-    let swap = host.memory_swap.unwrap_or(0);
-    if swap > 0 && memory == 0 {
-        return Err(Failure::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
-    }
-    if swap > 0 && swap < memory {
-        return Err(Failure::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
-    }
-    let restart = host.restart_policy.as_ref().and_then(|policy| policy.name.as_deref()).unwrap_or("");
-    if !matches!(restart, "" | "no" | "always" | "unless-stopped" | "on-failure") {
-        return Err(Failure::invalid(format!(
-            "invalid restart policy: unknown policy '{restart}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )));
-    }
-    if host.auto_remove.unwrap_or(false) && !matches!(restart, "" | "no") {
-        return Err(Failure::invalid("can't create 'AutoRemove' container with restart policy"));
-    }
-    if host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
-        return Err(Failure::not_built("published ports are not built yet"));
-    }
-    if host.nano_cpus.unwrap_or(0) > 0 && host.cpu_quota.unwrap_or(0) > 0 {
-        return Err(Failure::invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set."));
-    }
-    Ok(())
 }
 
 pub fn resources(host: &HostConfig) -> proto::Resources {

@@ -4,7 +4,7 @@ use prost::Message as _;
 use serde_json::Value;
 
 use super::containers::FromJson as _;
-use super::{App, Outcome, spec, view};
+use super::{App, Outcome, checks, spec, view};
 
 impl App {
     /// Lays the limits and the restart policy of `raw` over the container's; a field that is absent or null stays.
@@ -24,7 +24,7 @@ impl App {
             }
         }
         let host_config = HostConfig::deserialize_from(host)?;
-        spec::check(&host_config)?;
+        checks::host(&host_config, &request)?;
         let resources = spec::resources(&host_config);
         let restart = spec::restart_of(&host_config);
         let update = proto::ContainerUpdate {
