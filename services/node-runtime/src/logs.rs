@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -5,7 +6,7 @@ use std::time::Duration;
 
 use bus::Error;
 use bytes::Bytes;
-use proto::{ContainerLogs, Empty};
+use proto::{ContainerLogs, ContainerState, Empty};
 use runtime::wire::frame_header;
 use streams::Duplex;
 
@@ -38,50 +39,64 @@ impl Line {
     }
 }
 
-/// A place in the log: which file, and how far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A place in the log: an open file and how far it was read. What is open can be read to its end when the container and
+/// its folder are gone.
+#[derive(Default)]
 struct Place {
+    file: Option<File>,
     inode: u64,
     offset: u64,
 }
 
-/// Complete lines of one file from `offset`, and where the next one begins.
-fn read(path: &Path, offset: u64) -> (Vec<Line>, Place) {
-    let Ok(mut file) = std::fs::File::open(path) else { return (Vec::new(), Place::default()) };
-    let Ok(meta) = file.metadata() else { return (Vec::new(), Place::default()) };
-    // A file shorter than what was read was emptied.
-    let mut place = Place { inode: meta.ino(), offset: if meta.len() < offset { 0 } else { offset } };
-    if file.seek(SeekFrom::Start(place.offset)).is_err() {
-        return (Vec::new(), place);
+impl Place {
+    fn begin(path: &Path) -> Self {
+        let file = File::open(path).ok();
+        let inode = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.ino());
+        Self { file, inode, offset: 0 }
     }
-    let (mut lines, mut reader, mut text) = (Vec::new(), BufReader::new(file), Vec::new());
-    while let Ok(n) = reader.read_until(b'\n', &mut text) {
-        if n == 0 || !text.ends_with(b"\n") {
-            break;
-        }
-        place.offset += n as u64;
-        lines.extend(serde_json::from_slice::<Line>(&text));
-        text.clear();
-    }
-    (lines, place)
-}
 
-/// What has come since `place`, over a rotation too.
-fn since(path: &Path, place: Place) -> (Vec<Line>, Place) {
-    let inode = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.ino());
-    if place.inode == inode(path) {
-        return read(path, place.offset);
+    /// The complete lines that have come to this file.
+    fn rest(&mut self) -> Vec<Line> {
+        let Some(file) = &mut self.file else { return Vec::new() };
+        // A file shorter than what was read was emptied.
+        if file.metadata().is_ok_and(|meta| meta.len() < self.offset) {
+            self.offset = 0;
+        }
+        if file.seek(SeekFrom::Start(self.offset)).is_err() {
+            return Vec::new();
+        }
+        let (mut lines, mut reader, mut text) = (Vec::new(), BufReader::new(file), Vec::new());
+        while let Ok(n) = reader.read_until(b'\n', &mut text) {
+            if n == 0 || !text.ends_with(b"\n") {
+                break;
+            }
+            self.offset += n as u64;
+            lines.extend(serde_json::from_slice::<Line>(&text));
+            text.clear();
+        }
+        lines
     }
-    // Files that are older than the one at hand, the oldest last.
-    let older: Vec<_> = numbered(path).collect();
-    let Some(at) = older.iter().position(|path| inode(path) == place.inode) else { return read(path, 0) };
-    let mut lines = read(&older[at], place.offset).0;
-    for path in older[..at].iter().rev() {
-        lines.extend(read(path, 0).0);
+
+    /// What has come since, over rotations too.
+    fn since(&mut self, path: &Path) -> Vec<Line> {
+        let inode = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.ino());
+        let mut lines = self.rest();
+        let now = inode(path);
+        if now == 0 || now == self.inode {
+            return lines;
+        }
+        // What came between the two looks.
+        lines.extend(self.rest());
+        let older: Vec<_> = numbered(path).collect();
+        if let Some(at) = older.iter().position(|path| inode(path) == self.inode) {
+            for path in older[..at].iter().rev() {
+                lines.extend(Self::begin(path).rest());
+            }
+        }
+        *self = Self::begin(path);
+        lines.extend(self.rest());
+        lines
     }
-    let (newest, place) = read(path, 0);
-    lines.extend(newest);
-    (lines, place)
 }
 
 /// Rotated files, the newest first.
@@ -89,13 +104,13 @@ fn numbered(path: &Path) -> impl Iterator<Item = PathBuf> {
     (1..100).map(|n| path.with_extension(format!("log.{n}"))).take_while(|path| path.exists())
 }
 
-/// The whole log and its end.
+/// The whole log, and its end to go on from.
 fn whole(path: &Path) -> (Vec<Line>, Place) {
     let mut older: Vec<_> = numbered(path).collect();
     older.reverse();
-    let mut lines: Vec<Line> = older.iter().flat_map(|path| read(path, 0).0).collect();
-    let (newest, place) = read(path, 0);
-    lines.extend(newest);
+    let mut lines: Vec<Line> = older.iter().flat_map(|path| Place::begin(path).rest()).collect();
+    let mut place = Place::begin(path);
+    lines.extend(place.rest());
     (lines, place)
 }
 
@@ -112,6 +127,9 @@ pub fn all(container: &Container, stdout: bool, stderr: bool) -> Vec<Bytes> {
 impl Node {
     pub async fn logs(&self, request: ContainerLogs) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
+        let (path, tty) = (container.dir.join("container.log"), container.spec().tty);
+        // Before the answer: a client may remove the container as soon as it has that.
+        let (mut lines, mut place) = whole(&path);
         let Duplex { mut reader, mut writer } = crate::attach::dial(request.ticket.clone()).await?;
         // Its end is that of what the client sends, which is nothing; broken off is a client that went.
         let mut left = tokio::spawn(async move {
@@ -121,13 +139,11 @@ impl Node {
             }
         });
         tokio::spawn(async move {
-            let (path, tty) = (container.dir.join("container.log"), container.spec().tty);
             let keep = |line: &Line| {
                 wanted(line, request.stdout, request.stderr)
                     && (request.since_ns == 0 || line.time_ns() >= request.since_ns)
                     && (request.until_ns == 0 || line.time_ns() <= request.until_ns)
             };
-            let (mut lines, mut place) = whole(&path);
             lines.retain(keep);
             if let Ok(tail) = usize::try_from(request.tail) {
                 lines.drain(..lines.len().saturating_sub(tail));
@@ -144,8 +160,12 @@ impl Node {
                     break;
                 }
                 // Looked at before the read: what was written before the end is not missed.
-                let running = container.is_running() || container.shim().is_some();
-                (lines, place) = since(&path, place);
+                let running = match container.status().state() {
+                    ContainerState::Created => container.shim().is_some(),
+                    ContainerState::Running | ContainerState::Paused | ContainerState::Restarting => true,
+                    _ => false,
+                };
+                lines = place.since(&path);
                 lines.retain(keep);
                 if lines.is_empty() && !running {
                     break;
@@ -153,6 +173,8 @@ impl Node {
                 if lines.is_empty() {
                     tokio::select! {
                         () = tokio::time::sleep(LOOK) => {}
+                        // The end is not waited out.
+                        _ = container.stands(None), if container.is_running() => {}
                         _ = &mut left => return,
                     }
                 }
@@ -183,16 +205,19 @@ mod tests {
         };
         let words = |lines: Vec<Line>| lines.into_iter().map(|line| line.log).collect::<String>();
         add("a");
-        let (lines, place) = whole(&path);
+        let (lines, mut place) = whole(&path);
         assert_eq!(words(lines), "a\n");
         add("b");
         rotate();
         add("c");
         rotate();
         add("d");
-        let (lines, place) = since(&path, place);
+        let lines = place.since(&path);
         assert_eq!(words(lines), "b\nc\nd\n");
-        assert_eq!(words(since(&path, place).0), "");
+        assert_eq!(words(place.since(&path)), "");
         assert_eq!(words(whole(&path).0), "a\nb\nc\nd\n");
+        add("e");
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(words(place.since(&path)), "e\n", "what is open is read to its end");
     }
 }

@@ -41,9 +41,6 @@ impl Node {
         for name in ["hosts", "hostname", "resolv.conf"] {
             mounts.push(bind(dir.join(name), format!("/etc/{name}"), false));
         }
-        if let Some(shm) = self.shm_of(spec)? {
-            mounts.push(bind(shm, "/dev/shm".to_owned(), false));
-        }
         for mount in &spec.mounts {
             use proto::mount::Type;
             let source = match mount.r#type() {
@@ -69,15 +66,6 @@ impl Node {
             mounts.push(made);
         }
         Ok(mounts)
-    }
-
-    /// Shared memory belongs to the IPC namespace.
-    fn shm_of(&self, spec: &ContainerSpec) -> Result<Option<PathBuf>, Error> {
-        Ok(match self.namespace(&spec.ipc_mode, "ipc")? {
-            Namespace::Host => Some("/dev/shm".into()),
-            Namespace::Path(path) => path.ancestors().nth(2).map(|process| process.join("root/dev/shm")),
-            Namespace::Private => None,
-        })
     }
 
     fn namespace(&self, mode: &str, kind: &str) -> Result<Namespace, Error> {
