@@ -217,29 +217,33 @@ async fn layers_hold_only_what_a_step_changed(farm: &Farm) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_build_leaves_nothing() {
     let farm = Farm::start().await;
-    let context = context("FROM busybox\nRUN echo started; sleep 1000\n");
+    // Nobody else on the machine sleeps so long.
+    let sleep = format!("sleep 1000{}", std::process::id());
+    let context = context(&format!("FROM busybox\nRUN echo started; {sleep}\n"));
     let id = farm.enqueue(&context, proto::BuildOptions::default()).await;
     farm.wait_for(&id, "started\n").await;
-    wait_until_running("sleep 1000").await;
+    wait_until_running(&sleep).await;
     let asked = Instant::now();
     farm.cancel(&id).await;
     farm.follow(&id).await.fails("the build was cancelled");
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     assert_eq!(farm.mounts(), Vec::<String>::new());
-    assert!(!is_running("sleep 1000"));
+    assert!(!is_running(&sleep));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_leaves_no_process_and_its_next_start_sweeps() {
     let mut farm = Farm::start().await;
-    let context = context("FROM busybox\nRUN echo started; sleep 1001\n");
+    // Nobody else on the machine sleeps so long.
+    let sleep = format!("sleep 1001{}", std::process::id());
+    let context = context(&format!("FROM busybox\nRUN echo started; {sleep}\n"));
     let id = farm.enqueue(&context, proto::BuildOptions::default()).await;
     farm.wait_for(&id, "started\n").await;
-    wait_until_running("sleep 1001").await;
+    wait_until_running(&sleep).await;
     assert!(!farm.mounts().is_empty());
     farm.restart_worker();
     farm.build("FROM busybox\nRUN echo next\n", &[]).await.built().says("next\n");
-    assert!(!is_running("sleep 1001"));
+    assert!(!is_running(&sleep));
     assert_eq!(farm.mounts(), Vec::<String>::new());
     assert!(!farm.folder.path().join("worker/b").join(id).exists());
 }
