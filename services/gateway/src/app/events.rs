@@ -299,3 +299,47 @@ async fn follow_once(app: &App) -> Outcome<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::filters::OF_EVENTS;
+    use super::*;
+
+    #[test]
+    fn filters_choose_events_as_docker_does() {
+        let die = Event {
+            time_ns: 1,
+            kind: "container".to_owned(),
+            action: "exec_create: ls -l".to_owned(),
+            id: "abcdef".to_owned(),
+            attributes: pairs(&[("image", "busybox:1"), ("name", "web"), ("colour", "red")]),
+        };
+        for (filters, passes) in [
+            ("", true),
+            (r#"{"type":["container"]}"#, true),
+            (r#"{"type":["image"]}"#, false),
+            (r#"{"type":["image","container"]}"#, true),
+            (r#"{"event":["exec_create"]}"#, true),
+            (r#"{"event":["exec"]}"#, false),
+            (r#"{"container":["web"]}"#, true),
+            (r#"{"container":["abc"]}"#, true),
+            (r#"{"container":["other"]}"#, false),
+            (r#"{"image":["busybox"]}"#, true),
+            (r#"{"image":["busybox:2"]}"#, false),
+            (r#"{"label":["colour=red"]}"#, true),
+            (r#"{"label":["colour=red","missing"]}"#, false),
+            (r#"{"daemon":["x"]}"#, false),
+        ] {
+            let filters_read = Filters::parse(filters, OF_EVENTS).expect("reads");
+            assert_eq!(die.passes(&filters_read), passes, "{filters}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_reply_and_stream_bring_is_told_once() {
+        let hub = Hub::new();
+        let event = |epoch, seq| proto::NodeEvent { node_id: "n".to_owned(), epoch, seq, ..Default::default() };
+        assert!(hub.first_time(&event(1, 1)) && hub.first_time(&event(2, 1)));
+        assert!(!hub.first_time(&event(1, 1)));
+    }
+}

@@ -467,6 +467,15 @@ mod tests {
     }
 
     #[test]
+    fn names_match_at_the_marked_ends() {
+        for (pattern, matches) in
+            [("eb", true), ("/web", true), ("^web$", true), ("^/web$", true), ("^eb", false), ("we$", false)]
+        {
+            assert_eq!(matches_name("web", pattern), matches, "{pattern}");
+        }
+    }
+
+    #[test]
     fn times_are_told_as_docker_tells_them() {
         for (seconds, words) in [
             (0, "Less than a second"),
