@@ -113,3 +113,60 @@ fn networks(pid: i32) -> Value {
     });
     Value::Object(interfaces.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+        let root = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("a folder");
+            std::fs::write(path, text).expect("written");
+        }
+        let group = Cgroup::below(root.path(), "/b/c");
+        (root, group)
+    }
+
+    #[test]
+    fn counters_of_a_v1_tree_and_of_a_v2_tree() {
+        let v1 = recorded(&[
+            ("cpuacct/b/c/cpuacct.usage", "9000\n"),
+            ("cpuacct/b/c/cpuacct.usage_user", "5000\n"),
+            ("cpuacct/b/c/cpuacct.usage_sys", "4000\n"),
+            ("cpu/b/c/cpu.stat", "nr_periods 3\nnr_throttled 2\nthrottled_time 7000\n"),
+            ("memory/b/c/memory.usage_in_bytes", "4096\n"),
+            ("memory/b/c/memory.max_usage_in_bytes", "8192\n"),
+            ("memory/b/c/memory.limit_in_bytes", "1048576\n"),
+            ("memory/b/c/memory.stat", "cache 1\ntotal_inactive_file 2\n"),
+        ]);
+        let v2 = recorded(&[
+            ("cgroup.controllers", "cpu memory\n"),
+            (
+                "b/c/cpu.stat",
+                "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 7\n",
+            ),
+            ("b/c/memory.current", "4096\n"),
+            ("b/c/memory.max", "1048576\n"),
+            ("b/c/memory.stat", "inactive_file 2\n"),
+        ]);
+        for (_root, group) in [&v1, &v2] {
+            let cpu = cpu(group);
+            let used = json!({"total_usage": 9000, "usage_in_kernelmode": 4000, "usage_in_usermode": 5000});
+            assert_eq!(cpu["cpu_usage"], used);
+            assert_eq!(cpu["throttling_data"], json!({"periods": 3, "throttled_periods": 2, "throttled_time": 7000}));
+            let memory = memory(group);
+            assert_eq!((&memory["usage"], &memory["limit"]), (&json!(4096), &json!(1_048_576)));
+        }
+        assert_eq!(memory(&v1.1)["max_usage"], 8192);
+        assert_eq!(memory(&v2.1)["stats"]["inactive_file"], 2);
+    }
+
+    #[test]
+    fn no_limit_is_the_machines_memory() {
+        let (_root, group) = recorded(&[("cgroup.controllers", "memory\n"), ("b/c/memory.max", "max\n")]);
+        let limit = memory(&group)["limit"].as_u64().expect("a number");
+        assert!(limit > 1 << 20 && limit < 1 << 50, "{limit}");
+    }
+}
