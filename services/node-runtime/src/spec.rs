@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bus::Error;
+use nix::mount::MsFlags;
 use proto::{ContainerSpec, NetworkEndpoint};
 use runtime::bundle::{self, BundleSpec, Mount, Namespace, ProcessSpec, Resources, Seccomp};
 
 use crate::containers::Container;
 use crate::etc;
 use crate::node::Node;
+
+/// Shared memory that others may join, in the container's folder.
+pub const SHM: &str = "shm";
 
 impl Node {
     /// The container whose network, and so whose names and addresses, this one uses.
@@ -41,6 +45,9 @@ impl Node {
         for name in ["hosts", "hostname", "resolv.conf"] {
             mounts.push(bind(dir.join(name), format!("/etc/{name}"), false));
         }
+        if let Some(shm) = self.shared_memory(container, spec)? {
+            mounts.push(bind(shm, "/dev/shm".to_owned(), false));
+        }
         for mount in &spec.mounts {
             use proto::mount::Type;
             let source = match mount.r#type() {
@@ -66,6 +73,29 @@ impl Node {
             mounts.push(made);
         }
         Ok(mounts)
+    }
+
+    /// Of a container whose IPC others may join, it lies on the machine; it is taken down with the root.
+    fn shared_memory(&self, container: &Container, spec: &ContainerSpec) -> Result<Option<PathBuf>, Error> {
+        if spec.ipc_mode == "shareable" {
+            let place = container.dir.join(SHM);
+            std::fs::create_dir_all(&place).map_err(crate::commit::io)?;
+            snapshots::unmount(&place).map_err(crate::start::snapshot)?;
+            let options = format!("mode=1777,size={}", spec.shm_bytes);
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+            nix::mount::mount(Some("shm"), &place, Some("tmpfs"), flags, Some(options.as_str()))
+                .map_err(|e| Error::internal(format!("mounting shared memory: {e}")))?;
+            return Ok(Some(place));
+        }
+        let Some(other) = spec.ipc_mode.strip_prefix("container:") else { return Ok(None) };
+        let other = self.container(other)?;
+        if other.spec().ipc_mode != "shareable" {
+            return Err(Error::invalid(format!(
+                "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                other.spec().id
+            )));
+        }
+        Ok(Some(other.dir.join(SHM)))
     }
 
     fn namespace(&self, mode: &str, kind: &str) -> Result<Namespace, Error> {

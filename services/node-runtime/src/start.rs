@@ -280,9 +280,12 @@ impl Node {
 
     /// Root mount and network of a container, whose folder `dir` is. May be repeated.
     pub async fn take_down(&self, id: &str, dir: &Path) {
-        let rootfs = dir.join("rootfs");
+        let (rootfs, shm) = (dir.join("rootfs"), dir.join(crate::spec::SHM));
         // It waits for the upper file system to be written.
-        let unmounted = crate::commit::blocking(move || snapshots::unmount(&rootfs).map_err(snapshot));
+        let unmounted = crate::commit::blocking(move || {
+            snapshots::unmount(&rootfs).map_err(snapshot)?;
+            snapshots::unmount(&shm).map_err(snapshot)
+        });
         let (unmounted, detached) = tokio::join!(unmounted, self.network.detach(id));
         if let Err(error) = unmounted {
             tracing::warn!(%error, container_id = %id, "the root could not be unmounted");
