@@ -1,11 +1,18 @@
+use std::time::Duration;
+
 use async_nats::{HeaderMap, Message, StatusCode};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use model::ErrorKind;
 use prost::Message as _;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{Bus, Call, Error, SILENCE, Target};
+
+/// A service that has just ended is started again by its supervisor: so long it is waited for.
+const PATIENCE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Header of an answer: what kind of frame it is.
 pub(crate) const FRAME: &str = "Boxyard-Frame";
@@ -20,7 +27,7 @@ impl Bus {
     /// Asks `target` and waits for its answer, for as long as the target shows that it works on it.
     ///
     /// # Errors
-    /// The target's own error; `Unavailable` when nobody serves the call or the server fell silent.
+    /// The target's own error; `Unavailable` when nobody serves the call for four seconds or the server fell silent.
     pub async fn call<C: Call>(&self, target: &Target, request: &C::Request) -> Result<C::Reply, Error> {
         self.exchange::<C>(target, request, None).await
     }
@@ -48,15 +55,23 @@ impl Bus {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
         let subject = format!("{}.{}", target.prefix(), C::NAME);
-        self.client
-            .publish_with_reply(subject, inbox, request.encode_to_vec().into())
-            .await
-            .map_err(|e| Error::unavailable(e.to_string()))?;
+        let request = Bytes::from(request.encode_to_vec());
+        let ask = async || {
+            let sent = self.client.publish_with_reply(subject.clone(), inbox.clone(), request.clone()).await;
+            sent.map_err(|e| Error::unavailable(e.to_string()))
+        };
+        ask().await?;
+        let patience = Instant::now() + PATIENCE;
         loop {
             let silent = || Error::unavailable(format!("the {} does not answer", target.noun()));
             let message = timeout(SILENCE, answers.next()).await.map_err(|_| silent())?.ok_or_else(silent)?;
             match Frame::of(&message) {
                 Frame::Alive => {}
+                // Nobody has seen the request, so asking again does nothing twice.
+                Frame::NoResponders if Instant::now() < patience => {
+                    tokio::time::sleep(PAUSE).await;
+                    ask().await?;
+                }
                 Frame::NoResponders => return Err(Error::unavailable(format!("no {} is running", target.noun()))),
                 Frame::Error(kind) => return Err(Error::new(kind, String::from_utf8_lossy(&message.payload))),
                 Frame::Progress => {

@@ -43,12 +43,12 @@ pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
     git(into, &["remote", "add", "origin", &repository.url]).await?;
     let reference = repository.reference.as_deref().unwrap_or("HEAD");
     // A server may refuse a shallow fetch, or one by commit; then all of it is fetched.
-    let head = match git(into, &["fetch", "--quiet", "--depth", "1", "origin", reference]).await {
-        Ok(()) => "FETCH_HEAD",
-        Err(_) => {
-            git(into, &["fetch", "--quiet", "--tags", "origin"]).await?;
-            reference
-        }
+    let shallow = git(into, &["fetch", "--quiet", "--depth", "1", "origin", reference]).await;
+    let head = if shallow.is_ok() || git(into, &["fetch", "--quiet", "origin", reference]).await.is_ok() {
+        "FETCH_HEAD"
+    } else {
+        git(into, &["fetch", "--quiet", "--tags", "origin"]).await?;
+        reference
     };
     if git(into, &["checkout", "--quiet", "--detach", head, "--"]).await.is_err() {
         let branch = format!("origin/{reference}");
