@@ -16,7 +16,7 @@ pub struct Merged {
 
 pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &Value) -> Outcome<Merged> {
     let host = request.host_config.unwrap_or_default();
-    checks::request(&request.env, request.mac_address.as_deref())?;
+    checks::request(&request.env, request.mac_address.as_deref().or(endpoint_mac(raw).as_deref()))?;
     checks::host(&host, raw)?;
     let config = config_of(image);
     let of_image = |key: &str| config.pointer(&format!("/config/{key}")).cloned().unwrap_or_default();
@@ -166,11 +166,22 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
         masked_paths: host.masked_paths.clone().unwrap_or_default(),
         readonly_paths_set: host.readonly_paths.is_some(),
         readonly_paths: host.readonly_paths.clone().unwrap_or_default(),
-        mac_address: request.mac_address.unwrap_or_default(),
+        mac_address: request
+            .mac_address
+            .filter(|mac| !mac.is_empty())
+            .or_else(|| endpoint_mac(raw))
+            .unwrap_or_default(),
         storage_owner: "node".to_owned(),
         network_disabled: request.network_disabled.unwrap_or_default(),
     };
     Ok(Merged { spec, request: json!({"Config": config_json, "HostConfig": host_json}) })
+}
+
+/// Clients of API 1.44 and newer give the address to the network, not to the container.
+fn endpoint_mac(raw: &Value) -> Option<String> {
+    let endpoints = raw.pointer("/NetworkingConfig/EndpointsConfig")?.as_object()?;
+    let macs = endpoints.values().filter_map(|endpoint| endpoint["MacAddress"].as_str());
+    macs.filter(|mac| !mac.is_empty()).map(str::to_owned).next()
 }
 
 pub fn restart_of(host: &HostConfig) -> proto::RestartPolicy {
