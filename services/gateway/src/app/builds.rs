@@ -15,6 +15,12 @@ const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// A build whose worker fell silent is looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What a build's record says of its end.
+pub enum Ended {
+    Built { image_id: String },
+    Failed { why: String, code: Option<i32> },
+}
+
 impl App {
     pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions) -> Outcome<()> {
         super::lock(&self.in_builds).insert(id.to_owned(), Default::default());
@@ -165,20 +171,29 @@ impl App {
         }
     }
 
-    /// Why a build ended that no log tells of: every worker that had it died.
-    pub async fn why_failed(&self, id: &str) -> Option<String> {
+    /// How a build ended that no log tells of: the end of the log was lost, or every worker that had it died.
+    pub async fn how_ended(&self, id: &str) -> Option<Ended> {
         let build = self.db.build(id).await.ok()??;
+        match build.state.as_str() {
+            "done" => return Some(Ended::Built { image_id: build.image_id }),
+            "failed" => {
+                let code = i32::try_from(build.error_code).unwrap_or_default();
+                return Some(Ended::Failed { why: build.error, code: Some(code) });
+            }
+            _ => {}
+        }
         let given_up = build.state == "running"
             && build.attempt >= metadata::MAX_ATTEMPTS
             && build.lease_until_ms < metadata::now_ms() - LEASE_MS;
         if given_up {
             let _ = self.db.cancel_build(id).await;
         }
-        given_up.then(|| {
-            format!(
+        given_up.then(|| Ended::Failed {
+            why: format!(
                 "the build was given up: {} workers in a row were lost with it, the last was {}",
                 build.attempt, build.worker_id
-            )
+            ),
+            code: None,
         })
     }
 

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answer::{Answer, ok};
 use super::images::error_line;
 use super::query::Query;
+use crate::app::builds::Ended;
 use crate::app::{App, Failure, Outcome, random_id};
 
 /// A silent build is looked at so often: its workers may have died with it.
@@ -56,13 +57,16 @@ async fn follow(
     lines: tokio::sync::mpsc::Sender<Line>,
 ) {
     let mut attempt = 0;
+    let mut over = false;
     loop {
         let chunk = tokio::select! {
             chunk = log.next() => chunk,
             () = lines.closed() => return app.cancel_build(id).await,
-            () = tokio::time::sleep(LOOK) => match app.why_failed(id).await {
-                Some(why) => {
-                    let _ = lines.send(Ok(error_line(&why, None))).await;
+            () = tokio::time::sleep(LOOK) => match app.how_ended(id).await {
+                // The end of the log may be on its way still.
+                Some(_) if !std::mem::replace(&mut over, true) => continue,
+                Some(ended) => {
+                    let _ = lines.send(Ok(last_line(ended))).await;
                     return;
                 }
                 None => continue,
@@ -99,6 +103,13 @@ async fn follow(
         if last {
             return;
         }
+    }
+}
+
+fn last_line(ended: Ended) -> Value {
+    match ended {
+        Ended::Built { image_id } => json!({"stream": format!("Successfully built {}\n", model::short_id(&image_id))}),
+        Ended::Failed { why, code } => error_line(&why, code),
     }
 }
 
