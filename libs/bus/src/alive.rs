@@ -11,6 +11,20 @@ use crate::{Bus, Error};
 const PERIOD: Duration = Duration::from_secs(5);
 const TTL_SECONDS: &str = "15";
 
+/// The sign of life of this process, started now. `info` is a NodeInfo or WorkerInfo, encoded, or empty.
+pub fn sign_of_life(kind: &str, id: &str, info: Vec<u8>) -> proto::Alive {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    proto::Alive {
+        kind: kind.to_owned(),
+        id: id.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at_ms: now.as_millis() as i64,
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        info,
+    }
+}
+
 impl Bus {
     /// Says every five seconds, until `cancel`, that this process is alive.
     ///

@@ -18,6 +18,7 @@ mod router;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use alive::sign_of_life;
 pub use calls::{Call, Target};
 pub use error::Error;
 pub use router::{ProgressSender, Router};

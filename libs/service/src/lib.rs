@@ -3,34 +3,18 @@
 //! A `main` reads: config → [`init`] → connect → build → serve → drain on [`shutdown_signal`].
 //! This room knows nothing of the bus; it only holds the flags that name it.
 
+mod args;
 mod logs;
 mod signal;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
+pub use args::{BusArgs, MachineArgs, StoreArgs, read_token};
 pub use logs::init;
 pub use signal::shutdown_signal;
 
 /// Version of this Boxyard, the same in every process.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Flags that every process on the bus takes.
-#[derive(Clone, Debug, clap::Args)]
-pub struct BusArgs {
-    /// Address of the NATS server, `nats://host:port`.
-    #[arg(long, env = "BOXYARD_NATS_URL")]
-    pub nats_url: String,
-    /// User of this process on the NATS server.
-    #[arg(long, env = "BOXYARD_NATS_USER")]
-    pub nats_user: String,
-    /// File that holds the user's password.
-    #[arg(long, env = "BOXYARD_NATS_PASSWORD_FILE")]
-    pub nats_password_file: Option<PathBuf>,
-    /// What is logged: error, warn, info, debug, trace, or tracing's directives.
-    #[arg(long, env = "BOXYARD_LOG", default_value = "info")]
-    pub log: String,
-}
 
 /// The runtime of a service: two workers, since a process on a two-core machine gains nothing from more,
 /// and every further thread costs idle memory.

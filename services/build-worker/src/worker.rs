@@ -43,20 +43,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         id: config.id.clone(),
         name: config.id.clone(),
         version: service::VERSION.to_owned(),
-        node_id: config.instance.clone(),
+        node_id: config.machine.instance.clone(),
         slots: config.slots,
         platform: platform(),
         labels: HashMap::new(),
     };
-    let alive = proto::Alive {
-        kind: "build-worker".to_owned(),
-        id: config.id.clone(),
-        version: service::VERSION.to_owned(),
-        pid: std::process::id(),
-        started_at_ms: jiff::Timestamp::now().as_millisecond(),
-        host: nix::unistd::gethostname()?.to_string_lossy().into_owned(),
-        info: prost::Message::encode_to_vec(&info),
-    };
+    let alive = bus::sign_of_life("build-worker", &config.id, prost::Message::encode_to_vec(&info));
     let (bus, ending) = (worker.bus.clone(), stop.clone());
     tokio::spawn(async move { bus.keep_alive(alive, ending).await });
     let (bus, router, ending) = (worker.bus.clone(), worker.router(), stop.clone());
@@ -80,24 +72,23 @@ impl Worker {
             name: format!("build-worker-{}", config.id),
         })
         .await?;
-        let token = std::fs::read_to_string(&config.token_file)
-            .with_context(|| format!("reading the store's token {}", config.token_file.display()))?;
-        let snapshots = Snapshots::open(config.machine_dir.join("snapshots"))?;
+        let token = config.store.token()?;
+        let snapshots = Snapshots::open(config.machine.machine_dir.join("snapshots"))?;
         let builds = config.data_dir.join("b");
-        let networks = Networks::new(&config.instance, config.machine_dir.join("network"));
-        let handover = Handover::new(config.machine_dir.clone());
+        let networks = Networks::new(&config.machine.instance, config.machine.machine_dir.join("network"));
+        let handover = Handover::new(config.machine.machine_dir.clone());
         machine::sweep(&builds, &snapshots, &networks, &handover).await?;
         let machine = Machine {
-            instance: config.instance.clone(),
-            runtime_binary: config.runtime_binary().context("neither crun nor runc is on PATH")?,
-            shim_binary: config.shim_binary(),
+            instance: config.machine.instance.clone(),
+            runtime_binary: config.machine.runtime_binary().context("neither crun nor runc is on PATH")?,
+            shim_binary: config.machine.shim_binary(),
             runtime_root: config.data_dir.join("oci"),
             builds: builds.canonicalize()?,
             networks,
             handover,
         };
         let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
-        let store = Store::new(config.store_url.clone(), token);
+        let store = Store::new(config.store.store_url.clone(), token);
         Ok(Self { bus, store, snapshots, machine, contexts, id: config.id.clone(), running: Arc::default() })
     }
 

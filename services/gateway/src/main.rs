@@ -27,12 +27,8 @@ struct Config {
     /// Where byte streams are dialled back to: `unix:/path` or `tcp:ip:port`.
     #[arg(long)]
     streams: String,
-    /// Address of the layer store, `http://ip:port`.
-    #[arg(long)]
-    store_url: String,
-    /// File with the layer store's token.
-    #[arg(long)]
-    token_file: PathBuf,
+    #[command(flatten)]
+    store: service::StoreArgs,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,8 +38,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(&config.token_file)
-        .with_context(|| format!("reading {}", config.token_file.display()))?;
+    let token = config.store.token()?;
     let db = metadata::Database::open(&config.data_dir).await?;
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url.clone(),
@@ -57,7 +52,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     let tickets = streams::Tickets::listen(&config.streams).await?;
-    let store = distribution::Store::new(config.store_url.clone(), token.trim());
+    let store = distribution::Store::new(config.store.store_url.clone(), token);
     let app = app::App::new(db, bus.clone(), tickets, store);
     let contexts = app.cancel_orphans().await?;
     let cancel = CancellationToken::new();
@@ -70,15 +65,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let app = app.clone();
         async move { app.finish_what_was_left(contexts).await }
     });
-    let alive = proto::Alive {
-        kind: "gateway".to_owned(),
-        id: "gateway".to_owned(),
-        version: service::VERSION.to_owned(),
-        pid: std::process::id(),
-        started_at_ms: metadata::now_ms(),
-        host: String::new(),
-        info: Vec::new(),
-    };
+    let alive = bus::sign_of_life("gateway", "gateway", Vec::new());
     tokio::spawn({
         let cancel = cancel.clone();
         async move { bus.keep_alive(alive, cancel).await }

@@ -13,7 +13,7 @@ mod repositories;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
@@ -55,8 +55,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(&config.token_file)
-        .with_context(|| format!("reading the token file {}", config.token_file.display()))?;
+    let token = service::read_token(&config.token_file)?;
     let blobs = blobs::Blobs::open(&config.data_dir, config.free_space_floor_bytes)
         .with_context(|| format!("opening the store in {}", config.data_dir.display()))?;
     let repositories = Repositories::open(&config.data_dir).context("opening the repositories")?;
@@ -89,7 +88,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let calls = tokio::spawn(async move { serving.serve(bus::Target::Store, calls, stop).await });
     let alive = tokio::spawn({
         let (bus, stop) = (bus.clone(), cancel.clone());
-        let alive = sign_of_life(config.id);
+        let alive = bus::sign_of_life("layer-store", &config.id, Vec::new());
         async move { bus.keep_alive(alive, stop).await }
     });
 
@@ -102,17 +101,4 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     calls.await.context("the task that answers the bus")??;
     alive.await.context("the task of the sign of life")
-}
-
-fn sign_of_life(id: String) -> proto::Alive {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    proto::Alive {
-        kind: "layer-store".to_owned(),
-        id,
-        version: service::VERSION.to_owned(),
-        pid: std::process::id(),
-        started_at_ms: started.as_millis() as i64,
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
-        info: Vec::new(),
-    }
 }

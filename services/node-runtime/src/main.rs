@@ -65,21 +65,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (serving, stop, id) = (bus.clone(), cancel.clone(), config.id.clone());
     let router = handlers::router(&node);
     let calls = tokio::spawn(async move { serving.serve(bus::Target::Node(id), router, stop).await });
-    let alive = proto::Alive {
-        kind: "node".to_owned(),
-        id: config.id.clone(),
-        version: service::VERSION.to_owned(),
-        pid: std::process::id(),
-        started_at_ms: runtime::wire::now_ns() / 1_000_000,
-        host: node.info().name,
-        info: encoded(&node.info()),
-    };
+    let alive = bus::sign_of_life("node", &config.id, encoded(&node.info()));
     let stop = cancel.clone();
     let beating = tokio::spawn(async move { bus.keep_alive(alive, stop).await });
     tokio::spawn(rescan::greet(node.clone()));
     service::announce_ready();
     service::shutdown_signal().await;
-    if config.machine_dir.join(STOP_FILE).exists() {
+    if config.machine.machine_dir.join(STOP_FILE).exists() {
         stop::stop_all(&node).await;
         if let Err(error) = node.network.cleanup().await {
             tracing::warn!(%error, "the network could not be taken down");

@@ -37,25 +37,25 @@ pub struct Node {
 
 impl Node {
     pub async fn open(config: &Config, bus: Bus) -> anyhow::Result<Arc<Self>> {
-        std::fs::create_dir_all(config.machine_dir.join("containers")).context("making the machine folder")?;
-        let machine_dir = config.machine_dir.canonicalize().context("opening the machine folder")?;
+        std::fs::create_dir_all(config.machine.machine_dir.join("containers")).context("making the machine folder")?;
+        let machine_dir = config.machine.machine_dir.canonicalize().context("opening the machine folder")?;
         crate::adopt::announce(&machine_dir, &config.id).context("naming the machine's node")?;
-        let token = std::fs::read_to_string(&config.token_file).context("reading the token file")?;
-        let network = network::Network::open(&config.instance, &machine_dir.join("network"))
+        let token = config.store.token()?;
+        let network = network::Network::open(&config.machine.instance, &machine_dir.join("network"))
             .await
             .context("making the network")?;
         let outbox = Outbox::open(&machine_dir.join("events"), bus.clone()).context("opening the outbox")?;
-        let runtime_binary = config.runtime_binary().context("neither crun nor runc is on PATH")?;
+        let runtime_binary = config.machine.runtime_binary().context("neither crun nor runc is on PATH")?;
         let runtime_version = version_of(&runtime_binary);
         let snapshots = Arc::new(snapshots::Snapshots::open(machine_dir.join("snapshots"))?);
         Ok(Arc::new(Self {
             init_layer: crate::init_layer::ensure(&machine_dir, &snapshots)?,
             id: config.id.clone(),
-            instance: config.instance.clone(),
+            instance: config.machine.instance.clone(),
             runtime_binary,
-            shim_binary: config.shim_binary(),
+            shim_binary: config.machine.shim_binary(),
             snapshots,
-            store: distribution::Store::new(config.store_url.trim_end_matches('/'), token.trim()),
+            store: distribution::Store::new(config.store.store_url.clone(), token),
             network,
             bus,
             containers: Mutex::default(),

@@ -15,9 +15,6 @@ mod progress;
 mod save;
 mod spool;
 
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Context as _;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +27,8 @@ struct Config {
     /// Name of this process among the living ones.
     #[arg(long, default_value = "sync")]
     id: String,
-    /// Address of the layer store, `http://ip:port`.
-    #[arg(long)]
-    store_url: String,
-    /// File that holds the layer store's token.
-    #[arg(long)]
-    token_file: PathBuf,
+    #[command(flatten)]
+    store: service::StoreArgs,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,9 +38,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let token = std::fs::read_to_string(&config.token_file)
-        .with_context(|| format!("reading the token file {}", config.token_file.display()))?;
-    let store = distribution::Store::new(config.store_url, token.trim());
+    let token = config.store.token()?;
+    let store = distribution::Store::new(config.store.store_url, token);
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url,
         user: config.bus.nats_user,
@@ -62,7 +54,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         async move { bus.serve(bus::Target::Sync, router, stop).await }
     });
     let alive = tokio::spawn({
-        let (bus, stop, alive) = (bus.clone(), cancel.clone(), sign_of_life(config.id));
+        let (bus, stop, alive) =
+            (bus.clone(), cancel.clone(), bus::sign_of_life("registry-sync", &config.id, Vec::new()));
         async move { bus.keep_alive(alive, stop).await }
     });
 
@@ -71,17 +64,4 @@ async fn run(config: Config) -> anyhow::Result<()> {
     cancel.cancel();
     calls.await.context("the task that answers the bus")??;
     alive.await.context("the task of the sign of life")
-}
-
-fn sign_of_life(id: String) -> proto::Alive {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    proto::Alive {
-        kind: "registry-sync".to_owned(),
-        id,
-        version: service::VERSION.to_owned(),
-        pid: std::process::id(),
-        started_at_ms: started.as_millis() as i64,
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
-        info: Vec::new(),
-    }
 }
