@@ -43,6 +43,9 @@ impl Node {
         if ran {
             events.push(self.tell(&container, "start", &[]));
             events.push(self.tell(&container, "die", &[("exitCode", request.exit_code.to_string())]));
+        } else if request.exit_code != 0 {
+            // Its command could not be started: nothing happened, but its status says why it never ran.
+            events.push(self.tell(&container, "", &[]));
         }
         Ok(events)
     }

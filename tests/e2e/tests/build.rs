@@ -146,6 +146,12 @@ on_both! {
         engine.docker(&["rm", &running]).ok();
         assert_eq!(ps().ok(), "");
 
+        build(engine, "FROM busybox\nRUN [\"/nosuch\"]\n", &[]).fails(1, "/nosuch");
+        let never = engine.docker(&["ps", "-aq"]);
+        let state = engine.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.Path}}", never.ok()]);
+        assert_eq!(state.ok(), "created 127 /nosuch");
+        engine.docker(&["rm", never.ok()]).ok();
+
         let kept = build(engine, "FROM busybox\nENV C=d\nRUN echo one > /one\nCOPY . /c\nWORKDIR /w\n", &["--rm=false", "-t", "k"]);
         kept.says("Successfully tagged k:latest").hides("Removing intermediate container");
         let states = engine.docker(&["ps", "-a", "--format", "{{.State}} {{.Command}}", "--no-trunc"]);
