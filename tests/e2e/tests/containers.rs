@@ -95,7 +95,7 @@ on_both! {
     }
 
     fn logs(engine: &Engine) {
-        engine.docker(&["run", "--name", "talk", "busybox", "sh", "-c", "for i in 1 2 3; do echo out$i; done; echo err >&2"]).ok();
+        engine.docker(&["run", "--name", "talk", "busybox", "sh", "-c", "for i in 1 2 3; do echo out$i; done; sleep 1; echo err >&2"]).ok();
         let all = engine.docker(&["logs", "talk"]);
         assert_eq!((all.stdout.as_str(), all.stderr.as_str()), ("out1\nout2\nout3\n", "err\n"));
         assert_eq!(engine.docker(&["logs", "--tail", "2", "talk"]).stdout, "out3\n");
