@@ -92,6 +92,8 @@ fn is_time(word: &str) -> bool {
 /// Docker's `adjective_surname`.
 fn is_random_name(word: &str) -> bool {
     word.split_once('_').is_some_and(|(first, last)| {
+        // A name that was taken gets one digit.
+        let last = last.strip_suffix(|c: char| c.is_ascii_digit()).unwrap_or(last);
         first.len() >= 3
             && last.len() >= 3
             && [first, last].iter().all(|part| part.chars().all(|c| c.is_ascii_lowercase()))
@@ -144,6 +146,8 @@ mod tests {
             (&format!("\"{id}\"."), "\"<id>\"."),
             ("2026-11-24T08:18:17.1Z out", "<time> out"),
             ("fervent_satoshi", "<random name>"),
+            ("bright_shannon9", "<random name>"),
+            ("bright_shannon97", "bright_shannon97"),
             ("test_container", "test_container"),
             ("10.0.0.1/24", "<address>/24"),
             ("exit 5", "exit 5"),

@@ -57,9 +57,14 @@ fn indent(text: &str) -> String {
 }
 
 fn run_case(docker: &Engine, ours: &Engine, case: &Case) -> Vec<(String, Option<String>)> {
-    // Each case begins with busybox and nothing else.
+    // Each case begins with busybox and nothing else. A parent goes only after its children, which `images` does not
+    // always name first: several turns.
     for engine in [docker, ours] {
-        engine.shell("docker rm -f $(docker ps -aq); docker rmi -f $(docker images -aq); rm -rf ./*");
+        engine.shell(
+            "docker rm -f $(docker ps -aq); rm -rf ./*
+             for turn in 1 2 3 4 5; do docker rmi -f $(docker images -aq) || docker image prune -f; done",
+        );
+        assert_eq!(engine.docker(&["images", "-aq"]).ok(), "", "nothing is left of the case before");
         engine.load_busybox();
     }
     let steps = case.steps.iter();
