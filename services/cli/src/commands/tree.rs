@@ -261,7 +261,9 @@ impl Command {
             Self::Down(c) => c.run().await,
             Self::Status(c) => c.run().await,
             Self::Completion(c) => {
-                clap_complete::generate(c.shell, &mut crate::usage::command(), "boxyard", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(c.shell, &mut crate::usage::command(), "boxyard", &mut script);
+                crate::output::write(&script);
                 Ok(())
             }
         }

@@ -66,6 +66,9 @@ impl App {
     }
 
     pub async fn resolve_image(&self, request: proto::ImageResolve) -> Outcome<proto::Image> {
+        if request.pull {
+            return Err(Failure::not_built("pulling from a registry is not built yet: build without --pull"));
+        }
         let _removing = self.removing.lock().await;
         match self.find_image(&request.reference).await {
             Ok(image) => {

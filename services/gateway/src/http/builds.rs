@@ -1,8 +1,9 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::State;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use proto::build_log::What;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,8 +26,7 @@ pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Ans
     let mut options = options(&query)?;
     let lease = app.lease("build").await?;
     if options.remote.is_empty() {
-        let sent = distribution::Body::wrap_stream(body.into_data_stream());
-        let (digest, size) = app.store.upload(sent, Some(&lease.id)).await?;
+        let (digest, size) = upload(&app, body, &lease.id).await?;
         let media_type = "application/x-tar".to_owned();
         options.context = Some(proto::Descriptor { media_type, digest: digest.to_string(), size });
     }
@@ -44,6 +44,18 @@ pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Ans
     let first = receiver.recv().await.transpose()?;
     let rest = ReceiverStream::new(receiver).filter_map(|line| futures::future::ready(line.ok()));
     Ok(super::lines(futures::stream::iter(first).chain(rest)))
+}
+
+/// Puts a context into the layer store. A client that broke off is told so, not the layer store's view of it.
+async fn upload(app: &App, body: Body, lease: &str) -> Outcome<(model::Digest, u64)> {
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = broken.clone();
+    let sent = body.into_data_stream().inspect_err(move |_| seen.store(true, Ordering::SeqCst));
+    let stored = app.store.upload(distribution::Body::wrap_stream(sent), Some(lease)).await;
+    stored.map_err(|error| match broken.load(Ordering::SeqCst) {
+        true => Failure::invalid("unexpected EOF"),
+        false => error.into(),
+    })
 }
 
 /// A line for the client, or why there will be none.
