@@ -57,7 +57,7 @@ class Images(unittest.TestCase):
         image, _ = self.client.images.build(path=folder, buildargs={"A": "arg"}, labels={"x": "y"})
         self.assertIn("B=arg", image.attrs["Config"]["Env"])
         self.assertEqual(image.labels, {"x": "y"})
-        output = self.client.containers.run(image, ["cat", "/data"], remove=True)
+        output = self.client.containers.run(image, ["sh", "-c", "cat /data; sleep 1"], remove=True)
         self.assertEqual(output, b"from the folder")
 
     def test_list_tag_remove(self):

@@ -95,7 +95,7 @@ fn is_random_name(word: &str) -> bool {
         // A name that was taken gets one digit.
         let last = last.strip_suffix(|c: char| c.is_ascii_digit()).unwrap_or(last);
         first.len() >= 3
-            && last.len() >= 3
+            && last.len() >= 2
             && [first, last].iter().all(|part| part.chars().all(|c| c.is_ascii_lowercase()))
     }) && !["test_container", "first_docker_image"].contains(&word)
 }
@@ -147,6 +147,7 @@ mod tests {
             ("2026-11-24T08:18:17.1Z out", "<time> out"),
             ("fervent_satoshi", "<random name>"),
             ("bright_shannon9", "<random name>"),
+            ("reverent_tu", "<random name>"),
             ("bright_shannon97", "bright_shannon97"),
             ("test_container", "test_container"),
             ("10.0.0.1/24", "<address>/24"),
