@@ -102,6 +102,7 @@ calls! {
         StepResult(StepResult) -> Empty;
         BuildFinish(BuildFinish) -> BuildFinishReply;
         StepContainer(StepContainer) -> Empty;
+        LayersLookup(LayersLookup) -> LayersLookupReply;
     }
     Store {
         LeaseCreate(LeaseCreate) -> Lease;
@@ -114,6 +115,12 @@ calls! {
         SyncLoad(Load) -> LoadReply;
         SyncSave(Save) -> Empty;
         SyncImport(Import) -> ImportReply;
+        SyncPull(Pull) -> PullReply;
+        SyncPush(Push) -> PushReply;
+        RegistryTags(RegistryTags) -> RegistryTagsReply;
+        RegistryLogin(RegistryLogin) -> RegistryLoginReply;
+        RegistryInspect(RegistryInspect) -> RegistryInspectReply;
+        RegistrySearch(RegistrySearch) -> RegistrySearchReply;
     }
     Node {
         ContainerCreate(ContainerSpec) -> NodeReply;

@@ -21,7 +21,7 @@ impl Teller {
         let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
         let (current, total) = (number(current), number(total));
         let (id, status) = (id.to_owned(), "Loading layer".to_owned());
-        self.runtime.block_on(to.send(&proto::Progress { id, status, current, total, stream: String::new() }));
+        self.runtime.block_on(to.send(&proto::Progress { id, status, current, total, ..Default::default() }));
     }
 }
 

@@ -120,7 +120,7 @@ impl Source {
         let mut layers = stage.layers.clone();
         layers.extend(layer.cloned());
         let id = Digest::of(&config).to_string();
-        Ok((proto::Image { id, config, layers, parent_id, tags: Vec::new() }, file))
+        Ok((proto::Image { id, config, layers, parent_id, ..proto::Image::default() }, file))
     }
 }
 

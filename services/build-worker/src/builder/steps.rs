@@ -53,7 +53,7 @@ impl Builder {
             config,
             layers,
             parent_id: stage.image_id.clone(),
-            tags: Vec::new(),
+            ..proto::Image::default()
         };
         let (id, layers) = (image.id.clone(), image.layers.clone());
         let result = proto::StepResult {

@@ -55,6 +55,7 @@ impl App {
                 layers: image.layers,
                 parent_id: image.parent_id,
                 tags: image.tags.clone(),
+                digests: Vec::new(),
             })
             .await?;
             if let Some(recorded) = self.db.image(&image.id).await? {
@@ -221,7 +222,7 @@ impl App {
         let config = serde_json::to_vec(config).map_err(|e| Failure::invalid(e.to_string()))?;
         let id = self.store.put_bytes(&config, Some(lease)).await?.to_string();
         let tags: Vec<String> = name.into_iter().map(|name| name.or_latest().familiar()).collect();
-        self.record(proto::Image { id: id.clone(), config, layers, parent_id, tags }).await?;
+        self.record(proto::Image { id: id.clone(), config, layers, parent_id, tags, digests: Vec::new() }).await?;
         Ok(id)
     }
 }
@@ -268,6 +269,7 @@ pub fn message_of(image: Image) -> proto::Image {
         layers: image.layers.into_iter().map(layer_message).collect(),
         parent_id: image.parent_id,
         tags: image.tags,
+        digests: Vec::new(),
     }
 }
 
