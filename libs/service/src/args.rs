@@ -28,6 +28,18 @@ pub struct StoreArgs {
     pub token_file: PathBuf,
 }
 
+/// Flags of every process that knows how registries are reached. The rules are dockerd's.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RegistryArgs {
+    /// Registry that is asked first for what docker.io has, `http(s)://host[:port]`; repeated, in order.
+    #[arg(long = "registry-mirror", env = "BOXYARD_REGISTRY_MIRROR", value_delimiter = ',')]
+    pub mirrors: Vec<String>,
+    /// Registry that may be spoken to without TLS, or with a certificate of nobody's: `host[:port]` or a network such
+    /// as `10.0.0.0/8`; repeated. Loopback (127.0.0.0/8) always may.
+    #[arg(long = "insecure-registry", env = "BOXYARD_INSECURE_REGISTRY", value_delimiter = ',')]
+    pub insecure: Vec<String>,
+}
+
 /// Flags of every process that runs containers on a machine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MachineArgs {

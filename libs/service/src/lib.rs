@@ -9,7 +9,7 @@ mod signal;
 
 use std::io::Write as _;
 
-pub use args::{BusArgs, MachineArgs, StoreArgs, read_token};
+pub use args::{BusArgs, MachineArgs, RegistryArgs, StoreArgs, read_token};
 pub use logs::init;
 pub use signal::shutdown_signal;
 

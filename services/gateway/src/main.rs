@@ -29,6 +29,8 @@ struct Config {
     streams: String,
     #[command(flatten)]
     store: service::StoreArgs,
+    #[command(flatten)]
+    registries: service::RegistryArgs,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,7 +55,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let tickets = streams::Tickets::listen(&config.streams).await?;
     let store = distribution::Store::new(config.store.store_url.clone(), token);
-    let app = app::App::new(db, bus.clone(), tickets, store);
+    let app = app::App::new(db, bus.clone(), tickets, store, config.registries);
     let contexts = app.cancel_orphans().await?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn({

@@ -29,6 +29,11 @@ struct Config {
     id: String,
     #[command(flatten)]
     store: service::StoreArgs,
+    #[command(flatten)]
+    registries: service::RegistryArgs,
+    /// Folder of registries' CAs and client certificates, `host:port/*.crt`, `*.cert` and `*.key`.
+    #[arg(long, default_value = "/etc/docker/certs.d")]
+    certs_dir: std::path::PathBuf,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -59,6 +64,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         async move { bus.keep_alive(alive, stop).await }
     });
 
+    let service::RegistryArgs { mirrors, insecure } = &config.registries;
+    tracing::info!(?mirrors, ?insecure, certs_dir = %config.certs_dir.display(), "registries");
     service::announce_ready();
     service::shutdown_signal().await;
     cancel.cancel();

@@ -22,11 +22,13 @@ pub struct Options {
     pub workers: u32,
     /// A data folder of the caller's, such as a small file system; else one in the temporary folder.
     pub data_dir: Option<PathBuf>,
+    /// More flags of `up`, such as `--registry-mirror=URL`.
+    pub flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, data_dir: None }
+        Self { workers: 1, data_dir: None, flags: Vec::new() }
     }
 }
 
@@ -74,6 +76,7 @@ impl Boxyard {
             .arg(format!("unix://{}", self.socket.display()))
             .arg("--workers")
             .arg(self.options.workers.to_string())
+            .args(&self.options.flags)
             .env("PATH", search_path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the log"))

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Up;
 use super::nats;
 use super::process::Program;
+use super::registries;
 use crate::failure::{Failure, Outcome};
 
 /// A unix socket's path has no room for more (sun_path).
@@ -26,6 +27,10 @@ pub struct Kept {
     pub store_port: u16,
     pub hosts: Vec<String>,
     pub workers: u32,
+    #[serde(default)]
+    pub registry_mirrors: Vec<String>,
+    #[serde(default)]
+    pub insecure_registries: Vec<String>,
 }
 
 /// All that the supervisor needs.
@@ -64,6 +69,12 @@ impl Plan {
         }
         if let Some(workers) = up.workers {
             kept.workers = workers;
+        }
+        if let Some(mirrors) = &up.registry_mirrors {
+            kept.registry_mirrors = registries::mirrors(mirrors)?;
+        }
+        if let Some(insecure) = &up.insecure_registries {
+            kept.insecure_registries = registries::insecure(insecure)?;
         }
         for host in &kept.hosts {
             check_host(host, up.insecure_api)?;
@@ -151,12 +162,17 @@ impl Plan {
         let mut gateway = vec![("--data-dir", &*gateway_dir), ("--streams", &*streams)];
         gateway.extend(self.kept.hosts.iter().map(|h| ("--host", h.as_str())));
         gateway.extend(bytes);
+        let mirrors = self.kept.registry_mirrors.iter().map(|m| ("--registry-mirror", m.as_str()));
+        let insecure = self.kept.insecure_registries.iter().map(|r| ("--insecure-registry", r.as_str()));
+        let known: Vec<_> = mirrors.chain(insecure).collect();
+        gateway.extend(&known);
+        let sync = [&bytes[..], &known].concat();
         let machine_dir = at("machine");
         let machine = [("--machine-dir", &*machine_dir), ("--instance", &*self.kept.instance)];
         let mut all = vec![
             program("layer-store".into(), "boxyard-layer-store", "store", flags(&store)),
             program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)),
-            program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&bytes)),
+            program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)),
         ];
         if self.node {
             let node = [&[("--id", self.node_id())][..], &machine, &bytes].concat();

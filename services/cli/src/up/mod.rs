@@ -5,6 +5,7 @@
 mod config;
 mod nats;
 mod process;
+mod registries;
 mod status;
 mod supervise;
 
@@ -31,6 +32,12 @@ pub struct Up {
     /// Start no node: nothing can be run on this machine
     #[arg(long)]
     no_node: bool,
+    /// Registry that is asked first for docker.io's images, http(s)://HOST[:PORT] (may be repeated; empty: none)
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    registry_mirrors: Option<Vec<String>>,
+    /// Registry that may be reached without TLS: HOST[:PORT] or a network (may be repeated; empty: none)
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    insecure_registries: Option<Vec<String>>,
     /// Allow an API without TLS on an address that others can reach
     #[arg(long)]
     insecure_api: bool,

@@ -110,6 +110,12 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
         command.arg("--host").arg(host);
     }
     command.arg("--workers").arg(plan.kept.workers.to_string());
+    for mirror in up.registry_mirrors.iter().flatten() {
+        command.arg("--registry-mirror").arg(mirror);
+    }
+    for registry in up.insecure_registries.iter().flatten() {
+        command.arg("--insecure-registry").arg(registry);
+    }
     if up.no_node {
         command.arg("--no-node");
     }

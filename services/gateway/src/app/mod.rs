@@ -16,6 +16,7 @@ pub mod names;
 pub mod networks;
 pub mod nodes;
 pub mod prune;
+pub mod registries;
 pub mod remove_image;
 pub mod signals;
 pub mod spec;
@@ -42,6 +43,8 @@ pub struct App {
     pub bus: bus::Bus,
     pub tickets: Arc<streams::Tickets>,
     pub store: distribution::Store,
+    /// How registries are reached; registry-sync has the same flags and does the reaching.
+    pub registries: service::RegistryArgs,
     pub events: events::Hub,
     /// Containers whose record changed.
     pub changed: broadcast::Sender<Arc<wait::Changed>>,
@@ -60,6 +63,7 @@ impl App {
         bus: bus::Bus,
         tickets: Arc<streams::Tickets>,
         store: distribution::Store,
+        registries: service::RegistryArgs,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -67,6 +71,7 @@ impl App {
             bus,
             tickets,
             store,
+            registries,
             events: events::Hub::new(),
             changed: broadcast::channel(1024).0,
             queued: Notify::new(),
