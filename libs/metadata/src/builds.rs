@@ -13,6 +13,18 @@ pub struct Build {
     pub image_id: String,
     pub error: String,
     pub error_code: i64,
+    pub created_ms: i64,
+    /// When the last attempt began; 0: never.
+    pub started_ms: i64,
+    /// 0: not yet.
+    pub ended_ms: i64,
+}
+
+/// Which builds are listed: the newest first, after (`created_ms`, `id`) of the last one seen.
+#[derive(Clone, Debug)]
+pub struct BuildsPage {
+    pub after: Option<(i64, String)>,
+    pub limit: u32,
 }
 
 /// A build that a worker was given.
@@ -43,7 +55,8 @@ impl Database {
     /// Gives the oldest build that waits, or whose worker fell silent, to a worker.
     pub async fn lease_build(&self, worker_id: &str, ttl_ms: i64) -> Result<Option<Leased>, Error> {
         Ok(sqlx::query_as(
-            "UPDATE builds SET state = 'running', attempt = attempt + 1, worker_id = $1, lease_until_ms = $2 + $3
+            "UPDATE builds SET state = 'running', attempt = attempt + 1, worker_id = $1, lease_until_ms = $2 + $3,
+                    started_ms = $2
              WHERE id = (SELECT id FROM builds WHERE attempt < $4
                          AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $2))
                          ORDER BY created_ms LIMIT 1)
@@ -80,7 +93,7 @@ impl Database {
     ) -> Result<bool, Error> {
         let state = if image_id.is_empty() { "failed" } else { "done" };
         let done = sqlx::query(
-            "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6
+            "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6, ended_ms = $7
              WHERE id = $1 AND attempt = $2 AND state = 'running'",
         )
         .bind(id)
@@ -89,6 +102,7 @@ impl Database {
         .bind(image_id)
         .bind(error)
         .bind(error_code)
+        .bind(now_ms())
         .execute(&self.writer)
         .await?;
         Ok(done.rows_affected() > 0)
@@ -97,9 +111,11 @@ impl Database {
     /// Nobody wants the build any more; says which worker runs it.
     pub async fn cancel_build(&self, id: &str) -> Result<Option<String>, Error> {
         let row: Option<(String,)> = sqlx::query_as(
-            "UPDATE builds SET state = 'cancelled' WHERE id = $1 AND state IN ('waiting', 'running') RETURNING worker_id",
+            "UPDATE builds SET state = 'cancelled', ended_ms = $2 WHERE id = $1 AND state IN ('waiting', 'running')
+             RETURNING worker_id",
         )
         .bind(id)
+        .bind(now_ms())
         .fetch_optional(&self.writer)
         .await?;
         Ok(row.map(|row| row.0).filter(|worker| !worker.is_empty()))
@@ -107,7 +123,8 @@ impl Database {
 
     pub async fn build(&self, id: &str) -> Result<Option<Build>, Error> {
         Ok(sqlx::query_as(
-            "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code
+            "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
+                    started_ms, ended_ms
              FROM builds WHERE id = $1",
         )
         .bind(id)
@@ -115,12 +132,36 @@ impl Database {
         .await?)
     }
 
+    /// A page of the builds that are remembered, newest first.
+    pub async fn builds(&self, page: &BuildsPage) -> Result<Vec<Build>, Error> {
+        let (created_ms, id) = page.after.clone().unwrap_or((i64::MAX, String::new()));
+        Ok(sqlx::query_as(
+            "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
+                    started_ms, ended_ms
+             FROM builds WHERE created_ms < $1 OR (created_ms = $1 AND id > $2)
+             ORDER BY created_ms DESC, id LIMIT $3",
+        )
+        .bind(created_ms)
+        .bind(id)
+        .bind(i64::from(page.limit))
+        .fetch_all(&self.readers)
+        .await?)
+    }
+
+    /// State and worker (empty: none) with how many builds are remembered of them.
+    pub async fn count_builds(&self) -> Result<Vec<(String, String, i64)>, Error> {
+        let query = "SELECT state, worker_id, COUNT(*) FROM builds GROUP BY state, worker_id ORDER BY state, worker_id";
+        Ok(sqlx::query_as(query).fetch_all(&self.readers).await?)
+    }
+
     /// Builds that were waiting or running when their gateway ended: their clients are gone with it. Says which.
     pub async fn cancel_all_builds(&self) -> Result<Vec<Build>, Error> {
         Ok(sqlx::query_as(
-            "UPDATE builds SET state = 'cancelled' WHERE state IN ('waiting', 'running')
-             RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code",
+            "UPDATE builds SET state = 'cancelled', ended_ms = $1 WHERE state IN ('waiting', 'running')
+             RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
+                       started_ms, ended_ms",
         )
+        .bind(now_ms())
         .fetch_all(&self.writer)
         .await?)
     }

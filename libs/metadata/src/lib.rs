@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-pub use builds::{Build, Leased, MAX_ATTEMPTS};
+pub use builds::{Build, BuildsPage, Leased, MAX_ATTEMPTS};
 pub use containers::{Change, Container};
 pub use error::Error;
 pub use execs::Exec;
@@ -137,5 +137,30 @@ mod tests {
         assert!(db.lease_build("w3", 60_000).await.expect("asked").is_none());
         assert!(!db.finish_build("b", 1, "i", "", 0).await.expect("asked"), "the first attempt has lost it");
         assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
+        let build = db.build("b").await.expect("read").expect("it is there");
+        assert!(0 < build.created_ms && build.created_ms <= build.started_ms && build.started_ms <= build.ended_ms);
+    }
+
+    #[tokio::test]
+    async fn builds_are_listed_page_by_page() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::open(folder.path()).await.expect("opens");
+        for id in ["a", "b", "c", "d", "e"] {
+            db.queue_build(id, b"").await.expect("queued");
+        }
+        db.cancel_build("c").await.expect("cancelled");
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = db.builds(&BuildsPage { after: after.clone(), limit: 2 }).await.expect("read");
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 2);
+            after = Some((last.created_ms, last.id.clone()));
+            seen.extend(page.into_iter().map(|build| (std::cmp::Reverse(build.created_ms), build.id)));
+        }
+        assert!(seen.is_sorted(), "newest first: {seen:?}");
+        assert_eq!(seen.len(), 5, "each once: {seen:?}");
+        let counted = db.count_builds().await.expect("read");
+        assert_eq!(counted, [("cancelled".to_owned(), String::new(), 1), ("waiting".to_owned(), String::new(), 4)]);
     }
 }
