@@ -45,14 +45,41 @@ impl Bus {
         self.exchange::<C>(target, request, Some(progress)).await
     }
 
+    /// Like [`Self::call_with_progress`]; when this future is dropped before the answer, the server is told that
+    /// nobody wants it any more.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_while_wanted<C: Call>(
+        &self,
+        target: &Target,
+        request: &C::Request,
+        progress: Option<mpsc::Sender<proto::Progress>>,
+    ) -> Result<C::Reply, Error> {
+        let inbox = self.client.new_inbox();
+        let leaving = Leaving { client: self.client.clone(), subject: target.gone(), inbox: Some(inbox.clone()) };
+        let answer = self.exchange_at::<C>(inbox, target, request, progress).await;
+        leaving.stay();
+        answer
+    }
+
     async fn exchange<C: Call>(
         &self,
         target: &Target,
         request: &C::Request,
         progress: Option<mpsc::Sender<proto::Progress>>,
     ) -> Result<C::Reply, Error> {
+        self.exchange_at::<C>(self.client.new_inbox(), target, request, progress).await
+    }
+
+    async fn exchange_at<C: Call>(
+        &self,
+        inbox: String,
+        target: &Target,
+        request: &C::Request,
+        progress: Option<mpsc::Sender<proto::Progress>>,
+    ) -> Result<C::Reply, Error> {
         debug_assert_eq!(C::OWNER, target.owner(), "{} is not served by {}", C::NAME, target.noun());
-        let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
         let subject = format!("{}.{}", target.prefix(), C::NAME);
         let request = Bytes::from(request.encode_to_vec());
@@ -85,6 +112,32 @@ impl Bus {
                         .map_err(|e| Error::internal(format!("answer of the {} to {}: {e}", target.noun(), C::NAME)));
                 }
             }
+        }
+    }
+}
+
+/// Tells the server that its caller has gone, when it is dropped before the answer has come.
+struct Leaving {
+    client: async_nats::Client,
+    subject: String,
+    inbox: Option<String>,
+}
+
+impl Leaving {
+    fn stay(mut self) {
+        self.inbox = None;
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let Some(inbox) = self.inbox.take() else { return };
+        let (client, subject) = (self.client.clone(), std::mem::take(&mut self.subject));
+        // At the end of a process there is no runtime, and the server notices by itself that nobody renews its lease.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = client.publish(subject, inbox.into()).await;
+            });
         }
     }
 }

@@ -54,6 +54,11 @@ impl Target {
         }
     }
 
+    /// Where a caller that has gone is told of: `gone.sync`.
+    pub(crate) fn gone(&self) -> String {
+        self.prefix().replacen("rpc", "gone", 1)
+    }
+
     /// What this target is called in an error.
     pub(crate) fn noun(&self) -> String {
         match self {

@@ -3,6 +3,8 @@
 //! - A call is a core NATS request on `rpc.<service>[.<id>].<call>`; [`calls`] ties each name to its request, reply and
 //!   owner. Every call is answered, error or not. While a handler runs its caller hears a heartbeat every two seconds,
 //!   so a call needs no fixed time limit: six seconds of silence mean that the server is gone.
+//!   A call that only one caller wants (`call_while_wanted`) ends when that caller goes: it is told on
+//!   `gone.<service>`, which every process of the service hears.
 //! - Events of nodes go through the JetStream stream EVENTS, logs of builds through BUILDLOG: numbered and replayable.
 //! - Who is alive stands in the KV bucket `alive`, each key with a time to live.
 //!

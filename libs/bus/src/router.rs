@@ -1,13 +1,14 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use model::ErrorKind;
 use prost::Message as _;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{ALIVE, ERROR, KIND, OK, PROGRESS, frame};
@@ -21,7 +22,12 @@ type Handler = Arc<dyn Fn(Bytes, ProgressSender) -> Answer + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Router {
     handlers: HashMap<&'static str, Handler>,
+    /// Calls whose handlers end when their caller has gone.
+    while_wanted: HashSet<&'static str>,
 }
+
+/// Handlers that end with their caller, by where the answer goes.
+type Wanted = Arc<Mutex<HashMap<String, AbortHandle>>>;
 
 /// Sends progress of a running call to its caller.
 #[derive(Clone)]
@@ -74,6 +80,18 @@ impl Router {
         self.handlers.insert(C::NAME, typed);
         self
     }
+
+    /// Like [`Self::on_progress`]; the handler's future is dropped where it stands when its caller has gone, see
+    /// [`Bus::call_while_wanted`].
+    pub fn on_while_wanted<C, H, F>(mut self, handler: H) -> Self
+    where
+        C: Call,
+        H: Fn(C::Request, ProgressSender) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<C::Reply, Error>> + Send + 'static,
+    {
+        self.while_wanted.insert(C::NAME);
+        self.on_progress::<C, _, _>(handler)
+    }
 }
 
 impl Bus {
@@ -89,28 +107,44 @@ impl Bus {
             Owner::Gateway | Owner::Store | Owner::Sync => self.client.queue_subscribe(subject, service.prefix()).await,
         };
         let mut requests = subscribed.map_err(|e| Error::unavailable(e.to_string()))?;
+        let wanted = Wanted::default();
+        // Every one of a group hears it, since the caller does not know which has its call.
+        let mut gone = match router.while_wanted.is_empty() {
+            true => futures::stream::pending().boxed(),
+            false => {
+                let subscribed = self.client.subscribe(service.gone()).await;
+                subscribed.map_err(|e| Error::unavailable(e.to_string()))?.boxed()
+            }
+        };
         loop {
             tokio::select! {
                 // First, since at the end of a process the connection goes at the same time.
                 biased;
                 () = cancel.cancelled() => return Ok(()),
+                Some(inbox) = gone.next() => {
+                    let inbox = String::from_utf8_lossy(&inbox.payload).into_owned();
+                    if let Some(running) = lock(&wanted).remove(&inbox) {
+                        running.abort();
+                    }
+                }
                 message = requests.next() => match message {
-                    Some(message) => self.dispatch(&router, message),
+                    Some(message) => self.dispatch(&router, &wanted, message),
                     None => return Err(Error::unavailable("the bus closed the subscription")),
                 },
             }
         }
     }
 
-    fn dispatch(&self, router: &Router, message: Message) {
+    fn dispatch(&self, router: &Router, wanted: &Wanted, message: Message) {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let handler = router.handlers.get(name).cloned();
         let client = self.client.clone();
+        let wanted = router.while_wanted.contains(name).then(|| wanted.clone());
         let unknown = Error::new(ErrorKind::Unimplemented, format!("call {name} is not known here"));
         tokio::spawn(async move {
             let progress = ProgressSender { client: client.clone(), reply: message.reply.clone() };
             let outcome = match handler {
-                Some(handler) => run(handler, message.payload, progress.clone()).await,
+                Some(handler) => run(handler, message.payload, progress.clone(), wanted).await,
                 None => Err(unknown),
             };
             let Some(reply) = message.reply else { return };
@@ -130,12 +164,27 @@ impl Bus {
 }
 
 /// Runs a handler on a task of its own, so that a panic becomes an answer, and beats until it is done.
-async fn run(handler: Handler, payload: Bytes, progress: ProgressSender) -> Result<Vec<u8>, Error> {
+async fn run(
+    handler: Handler,
+    payload: Bytes,
+    progress: ProgressSender,
+    wanted: Option<Wanted>,
+) -> Result<Vec<u8>, Error> {
     let mut running = tokio::spawn(handler(payload, progress.clone()));
+    let wanted = wanted.zip(progress.reply.as_ref().map(ToString::to_string));
+    if let Some((wanted, reply)) = &wanted {
+        lock(wanted).insert(reply.clone(), running.abort_handle());
+    }
     loop {
         tokio::select! {
             joined = &mut running => {
+                if let Some((wanted, reply)) = &wanted {
+                    lock(wanted).remove(reply);
+                }
                 return joined.unwrap_or_else(|e| {
+                    if e.is_cancelled() {
+                        return Err(Error::new(ErrorKind::Cancelled, "the caller has gone"));
+                    }
                     tracing::error!(error = %e, "a handler panicked");
                     Err(Error::internal("internal error: a handler panicked"))
                 });
@@ -147,4 +196,9 @@ async fn run(handler: Handler, payload: Bytes, progress: ProgressSender) -> Resu
             }
         }
     }
+}
+
+/// The map is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -162,3 +162,43 @@ async fn a_process_is_alive_while_it_says_so() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }
+
+#[tokio::test]
+async fn a_handler_ends_when_the_caller_that_wanted_it_has_gone() {
+    let server = Server::start();
+    let bus = server.bus("one").await;
+    let (running, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    struct Ends(Arc<AtomicU32>);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    // Two of one group: only one of them has the call, and the caller does not know which.
+    for _ in 0..2 {
+        let (running, ended) = (running.clone(), ended.clone());
+        let router = Router::new().on_while_wanted::<calls::Usage, _, _>(move |_, _| {
+            running.fetch_add(1, Ordering::SeqCst);
+            let ends = Ends(ended.clone());
+            async move {
+                std::future::pending::<()>().await;
+                drop(ends);
+                Ok(proto::StoreUsage::default())
+            }
+        });
+        serve_store(&bus, router).await;
+    }
+    let call = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.call_while_wanted::<calls::Usage>(&Target::Store, &proto::Empty {}, None).await }
+    });
+    while running.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ended.load(Ordering::SeqCst), 0);
+    call.abort();
+    while ended.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((running.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
+}

@@ -72,7 +72,7 @@ fn users(plan: &Plan) -> Vec<User> {
         },
         User {
             name: "sync".into(),
-            serves: texts(&["rpc.sync.*"]),
+            serves: texts(&["rpc.sync.*", "gone.sync"]),
             publishes: texts(&["rpc.gateway.>", "rpc.store.>", "$KV.alive.>"]),
         },
     ];
