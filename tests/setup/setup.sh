@@ -40,6 +40,7 @@ docker docker.io
 mmdebstrap mmdebstrap
 skopeo skopeo
 docker-registry docker-registry
+/usr/lib/postgresql postgresql
 ip iproute2
 xz xz-utils
 bzip2 bzip2

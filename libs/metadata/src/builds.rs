@@ -40,46 +40,64 @@ pub const MAX_ATTEMPTS: i64 = 3;
 
 impl Database {
     pub async fn queue_build(&self, id: &str, options: &[u8]) -> Result<(), Error> {
-        sqlx::query(
+        self.write(
             "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error, error_code)
              VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0)",
         )
         .bind(id)
         .bind(options)
         .bind(now_ms())
-        .execute(&self.writer)
-        .await?;
+        .run().await?;
         Ok(())
     }
 
     /// Gives the oldest build that waits, or whose worker fell silent, to a worker.
     pub async fn lease_build(&self, worker_id: &str, ttl_ms: i64) -> Result<Option<Leased>, Error> {
-        Ok(sqlx::query_as(
-            "UPDATE builds SET state = 'running', attempt = attempt + 1, worker_id = $1, lease_until_ms = $2 + $3,
-                    started_ms = $2
-             WHERE id = (SELECT id FROM builds WHERE attempt < $4
-                         AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $2))
-                         ORDER BY created_ms LIMIT 1)
-             RETURNING id, options, attempt",
-        )
-        .bind(worker_id)
-        .bind(now_ms())
-        .bind(ttl_ms)
-        .bind(MAX_ATTEMPTS)
-        .fetch_optional(&self.writer)
-        .await?)
+        loop {
+            let now = now_ms();
+            let oldest: Option<(String,)> = self
+                .read(
+                    "SELECT id FROM builds WHERE attempt < $2
+                     AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $1))
+                     ORDER BY created_ms, id LIMIT 1",
+                )
+                .bind(now)
+                .bind(MAX_ATTEMPTS)
+                .optional()
+                .await?;
+            let Some((id,)) = oldest else { return Ok(None) };
+            let leased = self
+                .write(
+                    "UPDATE builds SET state = 'running', attempt = attempt + 1, worker_id = $2, lease_until_ms = $3 + $4,
+                            started_ms = $3
+                     WHERE id = $1 AND attempt < $5
+                     AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $3))
+                     RETURNING id, options, attempt",
+                )
+                .bind(id)
+                .bind(worker_id)
+                .bind(now)
+                .bind(ttl_ms)
+                .bind(MAX_ATTEMPTS)
+                .optional()
+                .await?;
+            // Else another worker was given it in between: there may be a next one.
+            if leased.is_some() {
+                return Ok(leased);
+            }
+        }
     }
 
     /// False when the lease is lost or the build is no longer wanted.
     pub async fn renew_build(&self, id: &str, attempt: i64, ttl_ms: i64) -> Result<bool, Error> {
-        let done =
-            sqlx::query("UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'")
-                .bind(id)
-                .bind(attempt)
-                .bind(now_ms() + ttl_ms)
-                .execute(&self.writer)
-                .await?;
-        Ok(done.rows_affected() > 0)
+        let done = self
+            .write("UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'")
+            .bind(id)
+            .bind(attempt)
+            .bind(now_ms() + ttl_ms)
+            .run()
+            .await?;
+        Ok(done > 0)
     }
 
     /// Ends a running build; false when this attempt does not hold it any more.
@@ -92,50 +110,52 @@ impl Database {
         error_code: i64,
     ) -> Result<bool, Error> {
         let state = if image_id.is_empty() { "failed" } else { "done" };
-        let done = sqlx::query(
-            "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6, ended_ms = $7
+        let done = self
+            .write(
+                "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6, ended_ms = $7
              WHERE id = $1 AND attempt = $2 AND state = 'running'",
-        )
-        .bind(id)
-        .bind(attempt)
-        .bind(state)
-        .bind(image_id)
-        .bind(error)
-        .bind(error_code)
-        .bind(now_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected() > 0)
+            )
+            .bind(id)
+            .bind(attempt)
+            .bind(state)
+            .bind(image_id)
+            .bind(error)
+            .bind(error_code)
+            .bind(now_ms())
+            .run()
+            .await?;
+        Ok(done > 0)
     }
 
     /// Nobody wants the build any more; says which worker runs it.
     pub async fn cancel_build(&self, id: &str) -> Result<Option<String>, Error> {
-        let row: Option<(String,)> = sqlx::query_as(
-            "UPDATE builds SET state = 'cancelled', ended_ms = $2 WHERE id = $1 AND state IN ('waiting', 'running')
-             RETURNING worker_id",
-        )
-        .bind(id)
-        .bind(now_ms())
-        .fetch_optional(&self.writer)
-        .await?;
+        let row: Option<(String,)> = self
+            .write(
+                "UPDATE builds SET state = 'cancelled', ended_ms = $2
+                 WHERE id = $1 AND state IN ('waiting', 'running') RETURNING worker_id",
+            )
+            .bind(id)
+            .bind(now_ms())
+            .optional()
+            .await?;
         Ok(row.map(|row| row.0).filter(|worker| !worker.is_empty()))
     }
 
     pub async fn build(&self, id: &str) -> Result<Option<Build>, Error> {
-        Ok(sqlx::query_as(
+        self.read(
             "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
                     started_ms, ended_ms
              FROM builds WHERE id = $1",
         )
         .bind(id)
-        .fetch_optional(&self.readers)
-        .await?)
+        .optional()
+        .await
     }
 
     /// A page of the builds that are remembered, newest first.
     pub async fn builds(&self, page: &BuildsPage) -> Result<Vec<Build>, Error> {
         let (created_ms, id) = page.after.clone().unwrap_or((i64::MAX, String::new()));
-        Ok(sqlx::query_as(
+        self.read(
             "SELECT id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
                     started_ms, ended_ms
              FROM builds WHERE created_ms < $1 OR (created_ms = $1 AND id > $2)
@@ -144,33 +164,34 @@ impl Database {
         .bind(created_ms)
         .bind(id)
         .bind(i64::from(page.limit))
-        .fetch_all(&self.readers)
-        .await?)
+        .all()
+        .await
     }
 
     /// State and worker (empty: none) with how many builds are remembered of them.
     pub async fn count_builds(&self) -> Result<Vec<(String, String, i64)>, Error> {
-        let query = "SELECT state, worker_id, COUNT(*) FROM builds GROUP BY state, worker_id ORDER BY state, worker_id";
-        Ok(sqlx::query_as(query).fetch_all(&self.readers).await?)
+        self.read("SELECT state, worker_id, COUNT(*) FROM builds GROUP BY state, worker_id ORDER BY state, worker_id")
+            .all()
+            .await
     }
 
     /// Builds that were waiting or running when their gateway ended: their clients are gone with it. Says which.
     pub async fn cancel_all_builds(&self) -> Result<Vec<Build>, Error> {
-        Ok(sqlx::query_as(
+        self.write(
             "UPDATE builds SET state = 'cancelled', ended_ms = $1 WHERE state IN ('waiting', 'running')
              RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
                        started_ms, ended_ms",
         )
         .bind(now_ms())
-        .fetch_all(&self.writer)
-        .await?)
+        .all()
+        .await
     }
 
     /// A finished build's row serves nobody after a day.
     pub async fn forget_old_builds(&self, older_than_ms: i64) -> Result<(), Error> {
-        sqlx::query("DELETE FROM builds WHERE state NOT IN ('waiting', 'running') AND created_ms < $1")
+        self.write("DELETE FROM builds WHERE state NOT IN ('waiting', 'running') AND created_ms < $1")
             .bind(older_than_ms)
-            .execute(&self.writer)
+            .run()
             .await?;
         Ok(())
     }

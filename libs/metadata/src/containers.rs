@@ -31,27 +31,26 @@ impl Database {
     /// # Errors
     /// `Taken` when another container has the name.
     pub async fn insert_container(&self, container: &Container) -> Result<(), Error> {
-        let done = sqlx::query(
-            "INSERT INTO containers (id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq)
+        let done = self
+            .write(
+                "INSERT INTO containers (id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
-        .bind(&container.id)
-        .bind(&container.name)
-        .bind(&container.node_id)
-        .bind(&container.image_id)
-        .bind(&container.spec)
-        .bind(&container.request)
-        .bind(&container.status)
-        .bind(container.created_ms)
-        .bind(container.epoch)
-        .bind(container.seq)
-        .execute(&self.writer)
-        .await;
+            )
+            .bind(&container.id)
+            .bind(&container.name)
+            .bind(&container.node_id)
+            .bind(&container.image_id)
+            .bind(&container.spec)
+            .bind(&container.request)
+            .bind(&container.status)
+            .bind(container.created_ms)
+            .bind(container.epoch)
+            .bind(container.seq)
+            .run()
+            .await;
         match done {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                Err(Error::Taken(container.name.clone()))
-            }
-            other => Ok(other.map(drop)?),
+            Err(error) if error.is_unique_violation() => Err(Error::Taken(container.name.clone())),
+            other => other.map(drop),
         }
     }
 
@@ -59,88 +58,84 @@ impl Database {
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
         let query = "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
                      FROM containers ORDER BY created_ms DESC, id";
-        Ok(sqlx::query_as(query).fetch_all(&self.readers).await?)
+        self.read(query).all().await
     }
 
     /// By full id, by name, then by the beginning of an id: at most two, so that the caller sees an ambiguous one.
     pub async fn find_containers(&self, wanted: &str) -> Result<Vec<Container>, Error> {
-        let exact: Option<Container> = sqlx::query_as(
-            "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
+        let exact: Option<Container> = self
+            .read(
+                "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
              FROM containers WHERE id = $1 OR name = $1",
-        )
-        .bind(wanted)
-        .fetch_optional(&self.readers)
-        .await?;
+            )
+            .bind(wanted)
+            .optional()
+            .await?;
         if let Some(found) = exact {
             return Ok(vec![found]);
         }
-        Ok(sqlx::query_as(
+        self.read(
             "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
-             FROM containers WHERE substr(id, 1, $1) = $2 LIMIT 2",
+             FROM containers WHERE substr(id, 1, CAST($1 AS INTEGER)) = $2 LIMIT 2",
         )
         .bind(wanted.len() as i64)
         .bind(wanted)
-        .fetch_all(&self.readers)
-        .await?)
+        .all()
+        .await
     }
 
     pub async fn containers_of_image(&self, image_id: &str) -> Result<Vec<Container>, Error> {
-        Ok(sqlx::query_as(
+        self.read(
             "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
              FROM containers WHERE image_id = $1",
         )
         .bind(image_id)
-        .fetch_all(&self.readers)
-        .await?)
+        .all()
+        .await
     }
 
     /// By full id.
     pub async fn container(&self, id: &str) -> Result<Option<Container>, Error> {
-        Ok(sqlx::query_as(
+        self.read(
             "SELECT id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq
              FROM containers WHERE id = $1",
         )
         .bind(id)
-        .fetch_optional(&self.readers)
-        .await?)
+        .optional()
+        .await
     }
 
     /// Applies changes that are newer than their rows, and the position of the stream that they came from.
     /// Says of each whether it was applied.
     pub async fn apply(&self, changes: &[Change], position: Option<(&str, u64)>) -> Result<Vec<bool>, Error> {
-        let mut tx = self.writer.begin().await?;
-        let mut applied = Vec::with_capacity(changes.len());
-        for change in changes {
+        let mut tx = self.begin().await?;
+        let mut applied = vec![false; changes.len()];
+        // Two gateways lock the same rows in the same order; the changes of one container keep theirs.
+        let mut order: Vec<usize> = (0..changes.len()).collect();
+        order.sort_by_key(|&at| &changes[at].container_id);
+        for at in order {
+            let change = &changes[at];
             let (epoch, seq) = (change.epoch.cast_signed(), change.seq.cast_signed());
-            let done = if change.removed {
-                sqlx::query("DELETE FROM containers WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))")
-                    .bind(&change.container_id)
-                    .bind(epoch)
-                    .bind(seq)
-                    .execute(&mut *tx)
-                    .await?
+            let query = if change.removed {
+                tx.query("DELETE FROM containers WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))")
             } else {
-                sqlx::query(
+                tx.query(
                     "UPDATE containers SET status = $4, epoch = $2, seq = $3
                      WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))",
                 )
-                .bind(&change.container_id)
-                .bind(epoch)
-                .bind(seq)
-                .bind(&change.status)
-                .execute(&mut *tx)
-                .await?
             };
-            applied.push(done.rows_affected() > 0);
+            let query = query.bind(&change.container_id).bind(epoch).bind(seq);
+            let query = if change.removed { query } else { query.bind(&change.status) };
+            applied[at] = query.run().await? > 0;
         }
         if let Some((stream, number)) = position {
-            sqlx::query(
+            tx.query(
                 "INSERT INTO position (stream, number) VALUES ($1, $2)
                  ON CONFLICT (stream) DO UPDATE SET number = excluded.number",
             )
             .bind(stream)
             .bind(number.cast_signed())
-            .execute(&mut *tx)
+            .run()
             .await?;
         }
         tx.commit().await?;
@@ -150,33 +145,34 @@ impl Database {
     /// # Errors
     /// `Taken` when another container has the name.
     pub async fn rename_container(&self, id: &str, name: &str, spec: &[u8]) -> Result<(), Error> {
-        let done = sqlx::query("UPDATE containers SET name = $2, spec = $3 WHERE id = $1")
+        let done = self
+            .write("UPDATE containers SET name = $2, spec = $3 WHERE id = $1")
             .bind(id)
             .bind(name)
             .bind(spec)
-            .execute(&self.writer)
+            .run()
             .await;
         match done {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(Error::Taken(name.to_owned())),
-            other => Ok(other.map(drop)?),
+            Err(error) if error.is_unique_violation() => Err(Error::Taken(name.to_owned())),
+            other => other.map(drop),
         }
     }
 
     /// A record that no node holds, and its execs; false when it was gone already.
     pub async fn forget_container(&self, id: &str) -> Result<bool, Error> {
-        let mut tx = self.writer.begin().await?;
-        let done = sqlx::query("DELETE FROM containers WHERE id = $1").bind(id).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM execs WHERE container_id = $1").bind(id).execute(&mut *tx).await?;
+        let mut tx = self.begin().await?;
+        let done = tx.query("DELETE FROM containers WHERE id = $1").bind(id).run().await?;
+        tx.query("DELETE FROM execs WHERE container_id = $1").bind(id).run().await?;
         tx.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     pub async fn set_container_spec(&self, id: &str, spec: &[u8], request: &str) -> Result<(), Error> {
-        sqlx::query("UPDATE containers SET spec = $2, request = $3 WHERE id = $1")
+        self.write("UPDATE containers SET spec = $2, request = $3 WHERE id = $1")
             .bind(id)
             .bind(spec)
             .bind(request)
-            .execute(&self.writer)
+            .run()
             .await?;
         Ok(())
     }

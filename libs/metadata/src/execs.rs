@@ -1,4 +1,4 @@
-use crate::{Database, Error};
+use crate::{Database, Error, now_ms};
 
 /// A command in a running container. `spec` and `status` are the bus's encoded messages.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -13,8 +13,9 @@ pub struct Exec {
 
 impl Database {
     pub async fn insert_exec(&self, exec: &Exec) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO execs (id, container_id, node_id, spec, started, status) VALUES ($1, $2, $3, $4, $5, $6)",
+        self.write(
+            "INSERT INTO execs (id, container_id, node_id, spec, started, status, created_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(&exec.id)
         .bind(&exec.container_id)
@@ -22,36 +23,34 @@ impl Database {
         .bind(&exec.spec)
         .bind(exec.started)
         .bind(&exec.status)
-        .execute(&self.writer)
+        .bind(now_ms())
+        .run()
         .await?;
         Ok(())
     }
 
     pub async fn exec(&self, id: &str) -> Result<Option<Exec>, Error> {
-        Ok(sqlx::query_as("SELECT id, container_id, node_id, spec, started, status FROM execs WHERE id = $1")
+        self.read("SELECT id, container_id, node_id, spec, started, status FROM execs WHERE id = $1")
             .bind(id)
-            .fetch_optional(&self.readers)
-            .await?)
+            .optional()
+            .await
     }
 
     /// Oldest first.
     pub async fn execs_of(&self, container_id: &str) -> Result<Vec<Exec>, Error> {
         let query = "SELECT id, container_id, node_id, spec, started, status FROM execs
-                     WHERE container_id = $1 ORDER BY rowid";
-        Ok(sqlx::query_as(query).bind(container_id).fetch_all(&self.readers).await?)
+                     WHERE container_id = $1 ORDER BY created_ms, id";
+        self.read(query).bind(container_id).all().await
     }
 
     /// Marks it started; false when somebody has started it already.
     pub async fn claim_exec(&self, id: &str) -> Result<bool, Error> {
-        let done = sqlx::query("UPDATE execs SET started = TRUE WHERE id = $1 AND NOT started")
-            .bind(id)
-            .execute(&self.writer)
-            .await?;
-        Ok(done.rows_affected() > 0)
+        let done = self.write("UPDATE execs SET started = TRUE WHERE id = $1 AND NOT started").bind(id).run().await?;
+        Ok(done > 0)
     }
 
     pub async fn set_exec_status(&self, id: &str, status: &[u8]) -> Result<(), Error> {
-        sqlx::query("UPDATE execs SET status = $2 WHERE id = $1").bind(id).bind(status).execute(&self.writer).await?;
+        self.write("UPDATE execs SET status = $2 WHERE id = $1").bind(id).bind(status).run().await?;
         Ok(())
     }
 }

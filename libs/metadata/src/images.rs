@@ -31,9 +31,9 @@ impl Database {
     /// Records an image (again is fine) and points its tags to it. One that was loaded gets its parent when a build
     /// makes it again.
     pub async fn record_image(&self, image: &Image) -> Result<(), Error> {
-        let mut tx = self.writer.begin().await?;
+        let mut tx = self.begin().await?;
         let layers = serde_json::to_string(&image.layers).map_err(|e| Error::Row(e.to_string()))?;
-        sqlx::query(
+        tx.query(
             "INSERT INTO images (id, config, layers, parent_id, recorded_ms) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (id) DO UPDATE SET parent_id = excluded.parent_id
              WHERE images.parent_id = '' AND excluded.parent_id <> images.id",
@@ -43,17 +43,17 @@ impl Database {
         .bind(layers)
         .bind(&image.parent_id)
         .bind(now_ms())
-        .execute(&mut *tx)
+        .run()
         .await?;
         for tag in &image.tags {
-            sqlx::query(
+            tx.query(
                 "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
                  ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
             )
             .bind(tag)
             .bind(&image.id)
             .bind(now_ms())
-            .execute(&mut *tx)
+            .run()
             .await?;
         }
         tx.commit().await?;
@@ -62,13 +62,11 @@ impl Database {
 
     /// Every image with its tags, newest record first.
     pub async fn images(&self) -> Result<Vec<Image>, Error> {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, config, layers, parent_id, recorded_ms FROM images ORDER BY recorded_ms DESC, id",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        let tags: Vec<(String, String)> =
-            sqlx::query_as("SELECT image_id, name FROM tags ORDER BY name").fetch_all(&self.readers).await?;
+        let rows: Vec<Row> = self
+            .read("SELECT id, config, layers, parent_id, recorded_ms FROM images ORDER BY recorded_ms DESC, id")
+            .all()
+            .await?;
+        let tags: Vec<(String, String)> = self.read("SELECT image_id, name FROM tags ORDER BY name").all().await?;
         let mut by_image = std::collections::HashMap::<String, Vec<String>>::new();
         for (image_id, name) in tags {
             by_image.entry(image_id).or_default().push(name);
@@ -82,71 +80,71 @@ impl Database {
     }
 
     pub async fn image(&self, id: &str) -> Result<Option<Image>, Error> {
-        let row: Option<Row> =
-            sqlx::query_as("SELECT id, config, layers, parent_id, recorded_ms FROM images WHERE id = $1")
-                .bind(id)
-                .fetch_optional(&self.readers)
-                .await?;
-        let Some(row) = row else { return Ok(None) };
-        let tags: Vec<(String,)> = sqlx::query_as("SELECT name FROM tags WHERE image_id = $1 ORDER BY name")
+        let row: Option<Row> = self
+            .read("SELECT id, config, layers, parent_id, recorded_ms FROM images WHERE id = $1")
             .bind(id)
-            .fetch_all(&self.readers)
+            .optional()
             .await?;
+        let Some(row) = row else { return Ok(None) };
+        let tags: Vec<(String,)> =
+            self.read("SELECT name FROM tags WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
         from_row(row, tags.into_iter().map(|tag| tag.0).collect()).map(Some)
     }
 
     /// Ids of images whose hex digits begin so.
     pub async fn image_ids_by_prefix(&self, hex: &str) -> Result<Vec<String>, Error> {
-        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM images WHERE substr(id, 8, $1) = $2 LIMIT 2")
+        let rows: Vec<(String,)> = self
+            .read("SELECT id FROM images WHERE substr(id, 8, CAST($1 AS INTEGER)) = $2 LIMIT 2")
             .bind(hex.len() as i64)
             .bind(hex)
-            .fetch_all(&self.readers)
+            .all()
             .await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     pub async fn tag(&self, name: &str) -> Result<Option<String>, Error> {
-        let row: Option<(String,)> = sqlx::query_as("SELECT image_id FROM tags WHERE name = $1")
-            .bind(name)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row: Option<(String,)> =
+            self.read("SELECT image_id FROM tags WHERE name = $1").bind(name).optional().await?;
         Ok(row.map(|row| row.0))
     }
 
     /// Points a tag to an image; false when the image is gone.
     pub async fn tag_image(&self, id: &str, name: &str) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "INSERT INTO tags (name, image_id, tagged_ms) SELECT $1, id, $3 FROM images WHERE id = $2
-             ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
-        )
-        .bind(name)
-        .bind(id)
-        .bind(now_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected() > 0)
+        let done = self
+            .write(
+                "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
+            )
+            .bind(name)
+            .bind(id)
+            .bind(now_ms())
+            .run()
+            .await;
+        match done {
+            Err(error) if error.is_foreign_key_violation() => Ok(false),
+            other => other.map(|_| true),
+        }
     }
 
     pub async fn untag(&self, name: &str) -> Result<(), Error> {
-        sqlx::query("DELETE FROM tags WHERE name = $1").bind(name).execute(&self.writer).await?;
+        self.write("DELETE FROM tags WHERE name = $1").bind(name).run().await?;
         Ok(())
     }
 
     pub async fn children(&self, id: &str) -> Result<Vec<String>, Error> {
-        let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT id FROM images WHERE parent_id = $1").bind(id).fetch_all(&self.readers).await?;
+        let rows: Vec<(String,)> = self.read("SELECT id FROM images WHERE parent_id = $1").bind(id).all().await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     /// Removes the record with its tags and the steps that made it.
     pub async fn forget_image(&self, id: &str) -> Result<(), Error> {
-        let mut tx = self.writer.begin().await?;
+        let mut tx = self.begin().await?;
         for statement in [
             "DELETE FROM steps WHERE image_id = $1",
             "DELETE FROM tags WHERE image_id = $1",
             "DELETE FROM images WHERE id = $1",
         ] {
-            sqlx::query(statement).bind(id).execute(&mut *tx).await?;
+            tx.query(statement).bind(id).run().await?;
         }
         tx.commit().await?;
         Ok(())
@@ -156,4 +154,33 @@ impl Database {
 fn from_row((id, config, layers, parent_id, recorded_ms): Row, tags: Vec<String>) -> Result<Image, Error> {
     let layers = serde_json::from_str(&layers).map_err(|e| Error::Row(format!("layers of {id}: {e}")))?;
     Ok(Image { id, config, layers, parent_id, recorded_ms, tags })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{image, on_both};
+
+    const A: &str = "sha256:aaaa";
+    const B: &str = "sha256:aabb";
+
+    on_both! {
+        async fn an_image_is_found_by_its_names_and_the_beginning_of_its_id(db: Database) {
+            let names = ["z:1", "Z:1", "a-b:1", "a:1", "ab:1"].map(str::to_owned).to_vec();
+            db.record_image(&Image { tags: names, ..image(A) }).await.expect("recorded");
+            db.record_image(&Image { tags: vec!["a:1".to_owned()], ..image(B) }).await.expect("recorded");
+            let found = db.image(A).await.expect("read").expect("it is there");
+            assert_eq!(found.tags, ["Z:1", "a-b:1", "ab:1", "z:1"], "in the order of their bytes");
+            assert_eq!(db.tag("a:1").await.expect("read").as_deref(), Some(B));
+            assert_eq!(db.image_ids_by_prefix("aab").await.expect("read"), [B]);
+            assert_eq!(db.image_ids_by_prefix("aa").await.expect("read").len(), 2);
+            assert!(db.tag_image(A, "a:1").await.expect("asked"));
+            assert!(!db.tag_image("sha256:gone", "a:1").await.expect("asked"), "an image that is gone gets no name");
+            assert!(!db.record_step("key", "sha256:gone").await.expect("asked"));
+            assert!(db.record_step("key", B).await.expect("recorded"));
+            db.forget_image(B).await.expect("forgotten");
+            assert_eq!(db.step("key").await.expect("read"), None);
+            assert_eq!(db.images().await.expect("read").len(), 1);
+        }
+    }
 }

@@ -43,12 +43,12 @@ impl Database {
         let applied = self.apply(&changes, None).await?;
         let updated = applied.iter().enumerate().filter(|(_, applied)| **applied).map(|(at, _)| at).collect();
         let held: HashSet<&str> = inventory.containers.iter().map(|(id, _)| id.as_str()).collect();
-        let mut tx = self.writer.begin().await?;
-        let rows: Vec<(String, i64, i64, i64)> =
-            sqlx::query_as("SELECT id, epoch, seq, created_ms FROM containers WHERE node_id = $1 ORDER BY id")
-                .bind(&inventory.node_id)
-                .fetch_all(&mut *tx)
-                .await?;
+        let mut tx = self.begin().await?;
+        let rows: Vec<(String, i64, i64, i64)> = tx
+            .query("SELECT id, epoch, seq, created_ms FROM containers WHERE node_id = $1 ORDER BY id")
+            .bind(&inventory.node_id)
+            .all()
+            .await?;
         let (mut forgotten, mut known) = (Vec::new(), Vec::new());
         for (id, epoch, seq, created_ms) in rows {
             let number = (epoch.cast_unsigned(), seq.cast_unsigned());
@@ -61,7 +61,7 @@ impl Database {
                 continue;
             }
             for statement in ["DELETE FROM containers WHERE id = $1", "DELETE FROM execs WHERE container_id = $1"] {
-                sqlx::query(statement).bind(&id).execute(&mut *tx).await?;
+                tx.query(statement).bind(&id).run().await?;
             }
             forgotten.push(id);
         }
@@ -78,22 +78,12 @@ mod tests {
 
     use super::*;
     use crate::Container;
+    use crate::testing::on_both;
 
     const NODE: &str = "n";
 
     fn container(id: &str) -> Container {
-        Container {
-            id: id.to_owned(),
-            name: format!("name-{id}"),
-            node_id: NODE.to_owned(),
-            image_id: "i".to_owned(),
-            spec: Vec::new(),
-            request: "{}".to_owned(),
-            status: Vec::new(),
-            created_ms: now_ms(),
-            epoch: 0,
-            seq: 0,
-        }
+        crate::testing::container(id, &format!("name-{id}"))
     }
 
     /// What a node did, in order, over two boots, and what it holds at the end.
@@ -136,79 +126,78 @@ mod tests {
         }
     }
 
-    /// Dropped, doubled, reordered and replayed, before and after the inventory: the rows are what the node holds.
-    #[tokio::test]
-    async fn any_delivery_and_an_inventory_give_the_same_rows() {
-        for seed in 0..60 {
-            let mut random = StdRng::seed_from_u64(seed);
-            let ids: Vec<String> = (0..random.random_range(1..6)).map(|n| format!("c{n}")).collect();
-            let (changes, inventory) = history(&mut random, &ids);
-            let mut wanted = inventory.containers.clone();
-            wanted.sort();
-
-            let folder = tempfile::tempdir().expect("a folder");
-            let db = Database::open(folder.path()).await.expect("opens");
-            for id in &ids {
-                db.insert_container(&container(id)).await.expect("inserted");
-            }
-            let mut heard: Vec<Change> = changes.iter().filter(|_| random.random_bool(0.7)).cloned().collect();
-            let doubled: Vec<Change> = heard.iter().filter(|_| random.random_bool(0.4)).cloned().collect();
-            heard.extend(doubled);
-            heard.shuffle(&mut random);
-            let (before, after) = heard.split_at(random.random_range(0..=heard.len()));
-            deliver(&db, before, &mut random).await;
-            // A row without a number counts as a young intent; what the node forgot it must have told once.
-            for gone in changes.iter().filter(|change| change.removed) {
-                db.apply(std::slice::from_ref(gone), None).await.expect("applied");
-            }
-            db.apply_inventory(&inventory).await.expect("healed");
-            assert_eq!(rows(&db).await, wanted, "seed {seed}, after the inventory");
-            deliver(&db, after, &mut random).await;
-            deliver(&db, &changes, &mut random).await;
-            assert_eq!(rows(&db).await, wanted, "seed {seed}, after late and replayed events");
-            let again = db.apply_inventory(&inventory).await.expect("healed");
-            assert_eq!(
-                (again.updated, again.forgotten),
-                (Vec::new(), Vec::new()),
-                "seed {seed}: nothing is left to heal"
-            );
-        }
+    async fn empty(db: &Database) {
+        db.write("DELETE FROM containers").run().await.expect("emptied");
     }
 
-    #[tokio::test]
-    async fn without_the_inventory_the_order_of_whole_deliveries_does_not_matter() {
-        for seed in 100..140 {
-            let mut random = StdRng::seed_from_u64(seed);
-            let ids: Vec<String> = (0..4).map(|n| format!("c{n}")).collect();
-            let (mut changes, inventory) = history(&mut random, &ids);
-            let mut wanted = inventory.containers;
-            wanted.sort();
-            let folder = tempfile::tempdir().expect("a folder");
-            let db = Database::open(folder.path()).await.expect("opens");
-            for id in &ids {
-                db.insert_container(&container(id)).await.expect("inserted");
-            }
-            changes.shuffle(&mut random);
-            deliver(&db, &changes, &mut random).await;
-            assert_eq!(rows(&db).await, wanted, "seed {seed}");
-        }
-    }
+    on_both! {
+        /// Dropped, doubled, reordered and replayed, before and after the inventory: the rows are what the node holds.
+        async fn any_delivery_and_an_inventory_give_the_same_rows(db: Database) {
+            for seed in 0..60 {
+                let mut random = StdRng::seed_from_u64(seed);
+                let ids: Vec<String> = (0..random.random_range(1..6)).map(|n| format!("c{n}")).collect();
+                let (changes, inventory) = history(&mut random, &ids);
+                let mut wanted = inventory.containers.clone();
+                wanted.sort();
 
-    #[tokio::test]
-    async fn an_inventory_forgets_what_is_gone_and_spares_young_intents_and_other_nodes() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let db = Database::open(folder.path()).await.expect("opens");
-        let old = Container { created_ms: now_ms() - LOST_AFTER_MS - 1, ..container("old") };
-        let elsewhere = Container { node_id: "m".to_owned(), epoch: 1, seq: 1, ..container("elsewhere") };
-        let acted_on = Container { epoch: 1, seq: 3, ..container("acted-on") };
-        let newer = Container { epoch: 2, seq: 9, ..container("newer") };
-        for row in [container("young"), old, elsewhere, acted_on, newer] {
-            db.insert_container(&row).await.expect("inserted");
+                empty(&db).await;
+                for id in &ids {
+                    db.insert_container(&container(id)).await.expect("inserted");
+                }
+                let mut heard: Vec<Change> = changes.iter().filter(|_| random.random_bool(0.7)).cloned().collect();
+                let doubled: Vec<Change> = heard.iter().filter(|_| random.random_bool(0.4)).cloned().collect();
+                heard.extend(doubled);
+                heard.shuffle(&mut random);
+                let (before, after) = heard.split_at(random.random_range(0..=heard.len()));
+                deliver(&db, before, &mut random).await;
+                // A row without a number counts as a young intent; what the node forgot it must have told once.
+                for gone in changes.iter().filter(|change| change.removed) {
+                    db.apply(std::slice::from_ref(gone), None).await.expect("applied");
+                }
+                db.apply_inventory(&inventory).await.expect("healed");
+                assert_eq!(rows(&db).await, wanted, "seed {seed}, after the inventory");
+                deliver(&db, after, &mut random).await;
+                deliver(&db, &changes, &mut random).await;
+                assert_eq!(rows(&db).await, wanted, "seed {seed}, after late and replayed events");
+                let again = db.apply_inventory(&inventory).await.expect("healed");
+                assert_eq!(
+                    (again.updated, again.forgotten),
+                    (Vec::new(), Vec::new()),
+                    "seed {seed}: nothing is left to heal"
+                );
+            }
         }
-        let inventory = Inventory { node_id: NODE.to_owned(), epoch: 2, seq: 8, containers: Vec::new() };
-        let healed = db.apply_inventory(&inventory).await.expect("healed");
-        assert_eq!(healed.forgotten, ["acted-on", "old"]);
-        assert_eq!(healed.known, ["newer", "young"]);
-        assert_eq!(rows(&db).await.into_iter().map(|row| row.0).collect::<Vec<_>>(), ["elsewhere", "newer", "young"]);
+
+        async fn without_the_inventory_the_order_of_whole_deliveries_does_not_matter(db: Database) {
+            for seed in 100..140 {
+                let mut random = StdRng::seed_from_u64(seed);
+                let ids: Vec<String> = (0..4).map(|n| format!("c{n}")).collect();
+                let (mut changes, inventory) = history(&mut random, &ids);
+                let mut wanted = inventory.containers;
+                wanted.sort();
+                empty(&db).await;
+                for id in &ids {
+                    db.insert_container(&container(id)).await.expect("inserted");
+                }
+                changes.shuffle(&mut random);
+                deliver(&db, &changes, &mut random).await;
+                assert_eq!(rows(&db).await, wanted, "seed {seed}");
+            }
+        }
+
+        async fn an_inventory_forgets_what_is_gone_and_spares_young_intents_and_other_nodes(db: Database) {
+            let old = Container { created_ms: now_ms() - LOST_AFTER_MS - 1, ..container("old") };
+            let elsewhere = Container { node_id: "m".to_owned(), epoch: 1, seq: 1, ..container("elsewhere") };
+            let acted_on = Container { epoch: 1, seq: 3, ..container("acted-on") };
+            let newer = Container { epoch: 2, seq: 9, ..container("newer") };
+            for row in [container("young"), old, elsewhere, acted_on, newer] {
+                db.insert_container(&row).await.expect("inserted");
+            }
+            let inventory = Inventory { node_id: NODE.to_owned(), epoch: 2, seq: 8, containers: Vec::new() };
+            let healed = db.apply_inventory(&inventory).await.expect("healed");
+            assert_eq!(healed.forgotten, ["acted-on", "old"]);
+            assert_eq!(healed.known, ["newer", "young"]);
+            assert_eq!(rows(&db).await.into_iter().map(|row| row.0).collect::<Vec<_>>(), ["elsewhere", "newer", "young"]);
+        }
     }
 }

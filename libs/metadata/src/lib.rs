@@ -1,8 +1,9 @@
 //! The database of the gateway: images, tags, containers, build steps, builds. The only room that names sqlx.
 //!
-//! Entry point: [`Database::open`]. One connection writes, several read (SQLite, WAL). Messages of the bus are kept
-//! encoded and are not looked into here. A change of a container is applied only when its (epoch, sequence) is newer
-//! than the one that the row holds, in one transaction with the position in the stream of events.
+//! Entry point: [`Database::open`]. On SQLite one connection writes and several read (WAL); on PostgreSQL several gateways may
+//! have it open. The statements are the same for both (`query`). Messages of the bus are kept encoded and are not looked
+//! into here. A change of a container is applied only when its (epoch, sequence) is newer than the one that the row
+//! holds, in one transaction with the position in the stream of events.
 
 mod builds;
 mod containers;
@@ -10,14 +11,13 @@ mod error;
 mod execs;
 mod images;
 mod inventory;
+mod open;
+mod query;
 mod steps;
+#[cfg(test)]
+mod testing;
 
-use std::fs::File;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use builds::{Build, BuildsPage, Leased, MAX_ATTEMPTS};
 pub use containers::{Change, Container};
@@ -26,47 +26,19 @@ pub use execs::Exec;
 pub use images::{Image, Layer};
 pub use inventory::{Healed, Inventory};
 
-/// Each connection costs a thread and a page cache; reads here take microseconds.
-const READERS: u32 = 2;
-const BUSY: Duration = Duration::from_secs(10);
+use open::Pools;
 
 /// The open database; clones share it.
 #[derive(Clone)]
 pub struct Database {
-    writer: SqlitePool,
-    readers: SqlitePool,
-    /// Held as long as the database is open: a second gateway on one file refuses to start.
-    _lock: std::sync::Arc<File>,
+    pools: Pools,
 }
 
 impl Database {
-    /// Opens `folder/boxyard.db`, makes it where it is missing, and brings it to this version's tables.
-    ///
-    /// # Errors
-    /// `Conflict` when another process has it open.
-    pub async fn open(folder: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder)?;
-        let lock = File::create(folder.join("boxyard.db.lock"))?;
-        lock.try_lock().map_err(|_| Error::Locked(folder.display().to_string()))?;
-        let options = SqliteConnectOptions::new()
-            .filename(folder.join("boxyard.db"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("./migrations").run(&writer).await.map_err(|e| Error::Migrate(e.to_string()))?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, _lock: std::sync::Arc::new(lock) })
-    }
-
     /// How far the stream `stream` is applied.
     pub async fn position(&self, stream: &str) -> Result<u64, Error> {
-        let row: Option<(i64,)> = sqlx::query_as("SELECT number FROM position WHERE stream = $1")
-            .bind(stream)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row: Option<(i64,)> =
+            self.read("SELECT number FROM position WHERE stream = $1").bind(stream).optional().await?;
         Ok(row.map_or(0, |row| row.0.cast_unsigned()))
     }
 }
@@ -79,88 +51,79 @@ pub fn now_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{container, on_both, sqlite};
 
-    fn container(id: &str, name: &str) -> Container {
-        Container {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            node_id: "n".to_owned(),
-            image_id: "i".to_owned(),
-            spec: Vec::new(),
-            request: "{}".to_owned(),
-            status: b"first".to_vec(),
-            created_ms: 1,
-            epoch: 0,
-            seq: 0,
+    on_both! {
+        async fn only_a_newer_change_is_applied(db: Database) {
+            db.insert_container(&container("a", "x")).await.expect("inserted");
+            let change = |epoch, seq, status: &[u8]| Change {
+                container_id: "a".to_owned(),
+                epoch,
+                seq,
+                status: status.to_vec(),
+                removed: false,
+            };
+            for (epoch, seq, wanted) in [(1, 5, true), (1, 5, false), (1, 4, false), (2, 1, true), (1, 9, false)] {
+                let applied = db.apply(&[change(epoch, seq, b"now")], Some(("EVENTS", seq))).await.expect("applied");
+                assert_eq!(applied, [wanted], "({epoch}, {seq})");
+            }
+            assert_eq!(db.position("EVENTS").await.expect("read"), 9);
+            let gone = Change { removed: true, ..change(2, 2, b"") };
+            assert_eq!(db.apply(&[gone], None).await.expect("applied"), [true]);
+            assert!(db.find_containers("a").await.expect("read").is_empty());
+        }
+
+        async fn names_are_unique(db: Database) {
+            db.insert_container(&container("a", "x")).await.expect("inserted");
+            assert!(matches!(db.insert_container(&container("b", "x")).await, Err(Error::Taken(name)) if name == "x"));
+        }
+
+        async fn a_build_whose_worker_fell_silent_is_given_to_another(db: Database) {
+            db.queue_build("b", b"").await.expect("queued");
+            let first = db.lease_build("w1", -1).await.expect("leased").expect("a build");
+            let second = db.lease_build("w2", 60_000).await.expect("leased").expect("the same build");
+            assert_eq!((first.attempt, second.attempt, second.id.as_str()), (1, 2, "b"));
+            assert!(db.lease_build("w3", 60_000).await.expect("asked").is_none());
+            assert!(!db.finish_build("b", 1, "i", "", 0).await.expect("asked"), "the first attempt has lost it");
+            assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
+            let build = db.build("b").await.expect("read").expect("it is there");
+            assert!(0 < build.created_ms && build.created_ms <= build.started_ms && build.started_ms <= build.ended_ms);
+        }
+
+        async fn builds_are_listed_page_by_page(db: Database) {
+            for id in ["a", "b", "c", "d", "e"] {
+                db.queue_build(id, b"").await.expect("queued");
+            }
+            db.cancel_build("c").await.expect("cancelled");
+            let mut seen = Vec::new();
+            let mut after = None;
+            loop {
+                let page = db.builds(&BuildsPage { after: after.clone(), limit: 2 }).await.expect("read");
+                let Some(last) = page.last() else { break };
+                assert!(page.len() <= 2);
+                after = Some((last.created_ms, last.id.clone()));
+                seen.extend(page.into_iter().map(|build| (std::cmp::Reverse(build.created_ms), build.id)));
+            }
+            assert!(seen.is_sorted(), "newest first: {seen:?}");
+            assert_eq!(seen.len(), 5, "each once: {seen:?}");
+            let counted = db.count_builds().await.expect("read");
+            assert_eq!(counted, [("cancelled".to_owned(), String::new(), 1), ("waiting".to_owned(), String::new(), 4)]);
         }
     }
 
     #[tokio::test]
-    async fn only_a_newer_change_is_applied() {
+    async fn a_second_gateway_on_one_file_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let db = Database::open(folder.path()).await.expect("opens");
-        db.insert_container(&container("a", "x")).await.expect("inserted");
-        let change = |epoch, seq, status: &[u8]| Change {
-            container_id: "a".to_owned(),
-            epoch,
-            seq,
-            status: status.to_vec(),
-            removed: false,
-        };
-        for (epoch, seq, wanted) in [(1, 5, true), (1, 5, false), (1, 4, false), (2, 1, true), (1, 9, false)] {
-            let applied = db.apply(&[change(epoch, seq, b"now")], Some(("EVENTS", seq))).await.expect("applied");
-            assert_eq!(applied, [wanted], "({epoch}, {seq})");
-        }
-        assert_eq!(db.position("EVENTS").await.expect("read"), 9);
-        let gone = Change { removed: true, ..change(2, 2, b"") };
-        assert_eq!(db.apply(&[gone], None).await.expect("applied"), [true]);
-        assert!(db.find_containers("a").await.expect("read").is_empty());
+        let _db = sqlite(folder.path()).await;
+        assert!(matches!(Database::open("sqlite:", folder.path(), |_| {}).await, Err(Error::Locked(_))));
     }
 
     #[tokio::test]
-    async fn names_are_unique_and_a_second_gateway_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let db = Database::open(folder.path()).await.expect("opens");
-        db.insert_container(&container("a", "x")).await.expect("inserted");
-        assert!(matches!(db.insert_container(&container("b", "x")).await, Err(Error::Taken(name)) if name == "x"));
-        assert!(matches!(Database::open(folder.path()).await, Err(Error::Locked(_))));
-    }
-
-    #[tokio::test]
-    async fn a_build_whose_worker_fell_silent_is_given_to_another() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let db = Database::open(folder.path()).await.expect("opens");
-        db.queue_build("b", b"").await.expect("queued");
-        let first = db.lease_build("w1", -1).await.expect("leased").expect("a build");
-        let second = db.lease_build("w2", 60_000).await.expect("leased").expect("the same build");
-        assert_eq!((first.attempt, second.attempt, second.id.as_str()), (1, 2, "b"));
-        assert!(db.lease_build("w3", 60_000).await.expect("asked").is_none());
-        assert!(!db.finish_build("b", 1, "i", "", 0).await.expect("asked"), "the first attempt has lost it");
-        assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
-        let build = db.build("b").await.expect("read").expect("it is there");
-        assert!(0 < build.created_ms && build.created_ms <= build.started_ms && build.started_ms <= build.ended_ms);
-    }
-
-    #[tokio::test]
-    async fn builds_are_listed_page_by_page() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let db = Database::open(folder.path()).await.expect("opens");
-        for id in ["a", "b", "c", "d", "e"] {
-            db.queue_build(id, b"").await.expect("queued");
+    async fn a_url_that_is_none_is_refused_without_being_shown() {
+        for url in ["mysql://u:secret@h/x", "", "sqlite:/else", "postgres"] {
+            let refused = Database::open(url, std::path::Path::new("/"), |_| {}).await.err().expect("refused");
+            assert_eq!(refused.kind(), model::ErrorKind::InvalidArgument, "{url}");
+            assert!(!refused.to_string().contains("secret"));
         }
-        db.cancel_build("c").await.expect("cancelled");
-        let mut seen = Vec::new();
-        let mut after = None;
-        loop {
-            let page = db.builds(&BuildsPage { after: after.clone(), limit: 2 }).await.expect("read");
-            let Some(last) = page.last() else { break };
-            assert!(page.len() <= 2);
-            after = Some((last.created_ms, last.id.clone()));
-            seen.extend(page.into_iter().map(|build| (std::cmp::Reverse(build.created_ms), build.id)));
-        }
-        assert!(seen.is_sorted(), "newest first: {seen:?}");
-        assert_eq!(seen.len(), 5, "each once: {seen:?}");
-        let counted = db.count_builds().await.expect("read");
-        assert_eq!(counted, [("cancelled".to_owned(), String::new(), 1), ("waiting".to_owned(), String::new(), 4)]);
     }
 }

@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let token = config.store.token()?;
-    let db = metadata::Database::open(&config.data_dir).await?;
+    let db = metadata::Database::open("sqlite:", &config.data_dir, |_| {}).await?;
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url.clone(),
         user: config.bus.nats_user.clone(),

@@ -13,6 +13,7 @@ mod http;
 mod images;
 mod leftovers;
 mod output;
+mod postgres;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use disk::LoopDisk;
@@ -22,6 +23,7 @@ pub use http::{Answer, Client};
 pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};
 pub use output::Output;
+pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
 
 /// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.
 pub fn run(kind: Kind, flow: fn(&Engine)) {
