@@ -40,6 +40,8 @@ docker docker.io
 mmdebstrap mmdebstrap
 skopeo skopeo
 docker-registry docker-registry
+chromium chromium
+chromedriver chromium-driver
 /usr/lib/postgresql postgresql
 ip iproute2
 xz xz-utils

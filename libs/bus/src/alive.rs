@@ -9,6 +9,8 @@ use crate::jetstream::{ALIVE, unavailable};
 use crate::{Bus, Error};
 
 const PERIOD: Duration = Duration::from_secs(5);
+/// The first sign may come before the gateway has made the bucket.
+const FIRST_PERIOD: Duration = Duration::from_secs(1);
 const TTL_SECONDS: &str = "15";
 
 /// The sign of life of this process, started now. `info` is a NodeInfo or WorkerInfo, encoded, or empty.
@@ -22,26 +24,53 @@ pub fn sign_of_life(kind: &str, id: &str, info: Vec<u8>) -> proto::Alive {
         started_at_ms: now.as_millis() as i64,
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         info,
+        process: None,
+        metrics: Vec::new(),
     }
 }
 
+/// What this process counts, as it goes with its sign of life.
+pub fn figures() -> Vec<proto::MetricFamily> {
+    let sample = |sample: service::metrics::Sample| {
+        let service::metrics::Sample { labels, count, buckets, sum_seconds } = sample;
+        let labels = labels.into_iter().map(|(name, value)| proto::MetricLabel { name: name.to_owned(), value });
+        proto::MetricSample { labels: labels.collect(), count, buckets, sum_seconds }
+    };
+    let family = |(family, samples): (&'static service::metrics::Family, Vec<_>)| proto::MetricFamily {
+        name: family.name.to_owned(),
+        help: family.help.to_owned(),
+        histogram: family.kind == service::metrics::Kind::Histogram,
+        samples: samples.into_iter().map(sample).collect(),
+    };
+    service::metrics::snapshot().into_iter().map(family).collect()
+}
+
+/// What the kernel says of this process.
+pub fn process() -> proto::ProcessFigures {
+    let service::Process { resident_bytes, cpu_seconds, threads, open_files } = service::process();
+    proto::ProcessFigures { resident_bytes, cpu_seconds, threads, open_files }
+}
+
 impl Bus {
-    /// Says every five seconds, until `cancel`, that this process is alive.
+    /// Says every five seconds, until `cancel`, that this process is alive, and what it counts.
     ///
     /// The key is published directly with `Nats-TTL`, since a KV update through the client drops the time to live.
-    pub async fn keep_alive(&self, alive: proto::Alive, cancel: CancellationToken) {
+    pub async fn keep_alive(&self, mut alive: proto::Alive, cancel: CancellationToken) {
         let subject = format!("$KV.{ALIVE}.{}.{}", alive.kind, alive.id);
-        let payload: bytes::Bytes = alive.encode_to_vec().into();
+        let mut pause = FIRST_PERIOD;
         while !cancel.is_cancelled() {
+            (alive.process, alive.metrics) = (Some(process()), figures());
+            let payload: bytes::Bytes = alive.encode_to_vec().into();
             let mut headers = HeaderMap::new();
             headers.insert("Nats-TTL", TTL_SECONDS);
-            if let Err(error) = self.client.publish_with_headers(subject.clone(), headers, payload.clone()).await {
+            if let Err(error) = self.client.publish_with_headers(subject.clone(), headers, payload).await {
                 tracing::debug!(%error, "no sign of life could be sent");
             }
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = tokio::time::sleep(PERIOD) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            pause = PERIOD;
         }
     }
 

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::{Bus, Call, Error, SILENCE, Target};
+use crate::{Bus, Call, Error, SILENCE, Target, counts};
 
 /// A service that has just ended is started again by its supervisor: so long it is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -29,7 +29,7 @@ impl Bus {
     /// # Errors
     /// The target's own error; `Unavailable` when nobody serves the call for four seconds or the server fell silent.
     pub async fn call<C: Call>(&self, target: &Target, request: &C::Request) -> Result<C::Reply, Error> {
-        self.exchange::<C>(target, request, None).await
+        counts::asked::<C, _>(self.exchange::<C>(target, request, None).await)
     }
 
     /// Like [`Self::call`]; progress is passed on as it comes. A full channel slows this call only.
@@ -42,7 +42,7 @@ impl Bus {
         request: &C::Request,
         progress: mpsc::Sender<proto::Progress>,
     ) -> Result<C::Reply, Error> {
-        self.exchange::<C>(target, request, Some(progress)).await
+        counts::asked::<C, _>(self.exchange::<C>(target, request, Some(progress)).await)
     }
 
     /// Like [`Self::call_with_progress`]; when this future is dropped before the answer, the server is told that
@@ -60,7 +60,7 @@ impl Bus {
         let leaving = Leaving { client: self.client.clone(), subject: target.gone(), inbox: Some(inbox.clone()) };
         let answer = self.exchange_at::<C>(inbox, target, request, progress).await;
         leaving.stay();
-        answer
+        counts::asked::<C, _>(answer)
     }
 
     async fn exchange<C: Call>(

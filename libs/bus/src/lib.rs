@@ -13,6 +13,7 @@
 mod alive;
 mod call;
 pub mod calls;
+mod counts;
 mod error;
 mod jetstream;
 mod router;
@@ -20,7 +21,7 @@ mod router;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use alive::sign_of_life;
+pub use alive::{figures, process, sign_of_life};
 pub use calls::{Call, Target};
 pub use error::Error;
 pub use router::{ProgressSender, Router};

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::{ALIVE, ERROR, KIND, OK, PROGRESS, frame};
 use crate::calls::Owner;
-use crate::{Bus, Call, Error, HEARTBEAT, Target};
+use crate::{Bus, Call, Error, HEARTBEAT, Target, counts};
 
 type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send>>;
 type Handler = Arc<dyn Fn(Bytes, ProgressSender) -> Answer + Send + Sync>;
@@ -73,7 +73,9 @@ impl Router {
             async move {
                 let request = C::Request::decode(payload)
                     .map_err(|e| Error::invalid(format!("request of {} is malformed: {e}", C::NAME)))?;
-                handler(request, progress).await.map(|reply| reply.encode_to_vec())
+                let began = std::time::Instant::now();
+                let outcome = handler(request, progress).await;
+                counts::served::<C, _>(began.elapsed(), outcome).map(|reply| reply.encode_to_vec())
             }
             .boxed()
         });

@@ -1,16 +1,19 @@
-//! What every process does alike: logs, the TLS provider, the small runtime, the signal that ends it.
+//! What every process does alike: logs, figures, the TLS provider, the small runtime, the signal that ends it.
 //!
 //! A `main` reads: config → [`init`] → connect → build → serve → drain on [`shutdown_signal`].
 //! This room knows nothing of the bus; it only holds the flags that name it.
 
 mod args;
 mod logs;
+pub mod metrics;
+mod process;
 mod signal;
 
 use std::io::Write as _;
 
 pub use args::{BusArgs, MachineArgs, RegistryArgs, StoreArgs, read_token};
 pub use logs::init;
+pub use process::{Process, process};
 pub use signal::shutdown_signal;
 
 /// Version of this Boxyard, the same in every process.

@@ -1,4 +1,4 @@
-//! A blocking client for an engine's HTTP API over its unix socket, for what the docker command cannot ask.
+//! A blocking client for an engine's HTTP API over its unix socket or TCP, for what the docker command cannot ask.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// One whole answer.
 #[derive(Debug)]
@@ -43,38 +44,66 @@ impl Answer {
     }
 }
 
-/// Talks to one socket; each request uses its own connection.
+/// Talks to one address; each request uses its own connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
 }
+
+#[derive(Debug, Clone)]
+enum Place {
+    Unix(PathBuf),
+    /// On loopback.
+    Tcp(u16),
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { place: Place::Unix(socket.to_owned()) }
+    }
+
+    /// One that talks to a port of 127.0.0.1.
+    pub fn tcp(port: u16) -> Self {
+        Self { place: Place::Tcp(port) }
     }
 
     /// Sends one request and reads the whole answer.
     pub fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Answer> {
-        let body = body.into();
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.exchange(
-            method,
-            path,
-            content_type,
-            body,
-        ))
+        self.send_with(method, path, &[("Content-Type", content_type)], body)
     }
 
-    async fn exchange(&self, method: &str, path: &str, content_type: &str, body: Bytes) -> Result<Answer> {
-        let stream = UnixStream::connect(&self.socket).await.context("connecting to the engine")?;
+    /// Sends one request with these headers besides `Host` (unless that is among them), and reads the whole answer.
+    pub fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer> {
+        let exchange = self.exchange(method, path, headers, body.into());
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(exchange)
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer> {
+        let stream: Box<dyn Stream> = match &self.place {
+            Place::Unix(socket) => Box::new(UnixStream::connect(socket).await.context("connecting to the engine")?),
+            Place::Tcp(port) => Box::new(TcpStream::connect(("127.0.0.1", *port)).await.context("connecting")?),
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("Host", "docker")
-            .header("Content-Type", content_type)
-            .body(Full::new(body))?;
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request = request.header("Host", "docker");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body))?;
         let response = sender.send_request(request).await.with_context(|| format!("{method} {path}"))?;
         let (head, body) = response.into_parts();
         let headers = head
@@ -85,4 +114,10 @@ impl Client {
         let body = body.collect().await.with_context(|| format!("reading {method} {path}"))?.to_bytes();
         Ok(Answer { status: head.status.as_u16(), headers, body })
     }
+}
+
+/// A port of loopback that was free just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
 }

@@ -6,6 +6,7 @@
 //! lines and the HTTP API only; it uses no crate of the product.
 
 mod boxyard;
+mod browser;
 mod disk;
 mod dockerd;
 mod engine;
@@ -16,10 +17,11 @@ mod output;
 mod postgres;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
+pub use browser::Browser;
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, client, run_command};
-pub use http::{Answer, Client};
+pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};
 pub use output::Output;

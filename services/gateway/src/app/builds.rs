@@ -26,7 +26,14 @@ impl App {
         super::lock(&self.in_builds).insert(id.to_owned(), Default::default());
         self.db.queue_build(id, &options.encode_to_vec()).await?;
         self.queued.notify_waiters();
+        self.tell_build(id, "queued", &[]);
         Ok(())
+    }
+
+    /// An event of Boxyard's own API: Docker has none of builds.
+    fn tell_build(&self, id: &str, action: &str, more: &[(&str, &str)]) {
+        let attributes = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        self.tell("build", action, id, attributes);
     }
 
     /// Held open until there is a build or the worker's patience is over.
@@ -41,6 +48,7 @@ impl App {
             if let Some(leased) = self.db.lease_build(&worker.id, LEASE_MS).await? {
                 let options = proto::BuildOptions::decode(leased.options.as_slice())
                     .map_err(|e| Failure::invalid(format!("options of build {}: {e}", leased.id)))?;
+                self.tell_build(&leased.id, "started", &[("worker", &worker.id)]);
                 return Ok(proto::BuildLease {
                     build_id: leased.id,
                     attempt: u32::try_from(leased.attempt).unwrap_or(u32::MAX),
@@ -129,7 +137,12 @@ impl App {
         }
         let code = i64::from(request.error_code);
         let attempt = i64::from(request.attempt);
-        self.db.finish_build(&request.build_id, attempt, &request.image_id, &request.error, code).await?;
+        if self.db.finish_build(&request.build_id, attempt, &request.image_id, &request.error, code).await? {
+            match request.image_id.is_empty() {
+                true => self.tell_build(&request.build_id, "failed", &[]),
+                false => self.tell_build(&request.build_id, "done", &[("image", &request.image_id)]),
+            }
+        }
         Ok(proto::BuildFinishReply { tagged })
     }
 
@@ -163,7 +176,9 @@ impl App {
 
     /// The client went away.
     pub async fn cancel_build(&self, id: &str) {
-        match self.db.cancel_build(id).await {
+        let cancelled = self.db.cancel_build(id).await;
+        self.tell_if_cancelled(id).await;
+        match cancelled {
             Ok(Some(worker)) => {
                 let request = proto::BuildCancel { build_id: id.to_owned() };
                 // A worker that does not answer learns it when it renews its lease.
@@ -171,6 +186,15 @@ impl App {
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, build_id = id, "a build could not be cancelled"),
+        }
+    }
+
+    /// A build that had ended before is not cancelled.
+    async fn tell_if_cancelled(&self, id: &str) {
+        if let Ok(Some(build)) = self.db.build(id).await
+            && build.state == "cancelled"
+        {
+            self.tell_build(id, "cancelled", &[]);
         }
     }
 
@@ -190,6 +214,7 @@ impl App {
             && build.lease_until_ms < metadata::now_ms() - LEASE_MS;
         if given_up {
             let _ = self.db.cancel_build(id).await;
+            self.tell_if_cancelled(id).await;
         }
         given_up.then(|| Ended::Failed {
             why: format!(

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use engine_api::event;
@@ -14,7 +15,11 @@ use super::wait::Changed;
 use super::{App, Outcome, lock, now_ns};
 
 /// How many past events GET /events?since= can show.
-const RING: usize = 256;
+const SHOWN: usize = 256;
+/// How many are kept; those of Boxyard's own kinds are not shown to the Engine API.
+const KEPT: usize = 1024;
+/// Kinds that Docker does not have.
+const OWN_KINDS: &[&str] = &["build"];
 /// Numbers of node events that were seen already: a reply and the stream bring the same ones.
 const SEEN: usize = 4096;
 /// Events of the stream that are applied in one transaction at most.
@@ -23,9 +28,25 @@ pub const STREAM: &str = "EVENTS";
 
 /// Docker's events: live ones, and the last few.
 pub struct Hub {
-    live: broadcast::Sender<Arc<Event>>,
-    past: Mutex<VecDeque<Arc<Event>>>,
+    /// Names this start of the gateway: numbers of another one mean nothing here.
+    pub boot: String,
+    live: broadcast::Sender<Arc<Told>>,
+    past: Mutex<VecDeque<Arc<Told>>>,
     seen: Mutex<VecDeque<(u64, u64, String)>>,
+}
+
+/// An event that was told, numbered from 1 without a gap.
+pub struct Told {
+    pub number: u64,
+    event: Event,
+}
+
+impl Deref for Told {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
 }
 
 pub struct Event {
@@ -37,6 +58,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Is it of a kind that Docker does not have?
+    pub fn is_own(&self) -> bool {
+        OWN_KINDS.contains(&self.kind.as_str())
+    }
+
     pub fn json(&self) -> Value {
         event(&self.kind, &self.action, &self.id, &self.attributes, self.time_ns)
     }
@@ -69,24 +95,33 @@ impl Event {
 
 impl Hub {
     pub fn new() -> Self {
-        Self { live: broadcast::channel(1024).0, past: Mutex::default(), seen: Mutex::default() }
+        let boot = hex::encode(rand::random::<[u8; 4]>());
+        Self { boot, live: broadcast::channel(1024).0, past: Mutex::default(), seen: Mutex::default() }
     }
 
     pub fn publish(&self, event: Event) {
-        let event = Arc::new(event);
         let mut past = lock(&self.past);
-        if past.len() == RING {
+        let told = Arc::new(Told { number: past.back().map_or(0, |last| last.number) + 1, event });
+        if past.len() == KEPT {
             past.pop_front();
         }
-        past.push_back(event.clone());
+        past.push_back(told.clone());
         // Nobody listens: the ring keeps it.
-        let _ = self.live.send(event);
+        let _ = self.live.send(told);
     }
 
-    /// The kept events and a receiver of those that follow.
-    pub fn follow(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+    /// The kept events of all kinds and a receiver of those that follow.
+    pub fn follow_all(&self) -> (Vec<Arc<Told>>, broadcast::Receiver<Arc<Told>>) {
         let past = lock(&self.past);
         (past.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    /// The same as Docker has it: the last few events, and [`Event::is_own`] ones neither here nor, by the caller, there.
+    pub fn follow(&self) -> (Vec<Arc<Told>>, broadcast::Receiver<Arc<Told>>) {
+        let (mut past, live) = self.follow_all();
+        past.retain(|told| !told.is_own());
+        past.drain(..past.len().saturating_sub(SHOWN));
+        (past, live)
     }
 
     fn first_time(&self, event: &proto::NodeEvent) -> bool {
@@ -333,6 +368,27 @@ mod tests {
             let filters_read = Filters::parse(filters, OF_EVENTS).expect("reads");
             assert_eq!(die.passes(&filters_read), passes, "{filters}");
         }
+    }
+
+    #[test]
+    fn kept_events_are_numbered_and_docker_sees_only_its_own_last_ones() {
+        let hub = Hub::new();
+        let event = |kind: &str| Event {
+            time_ns: 1,
+            kind: kind.to_owned(),
+            action: String::new(),
+            id: String::new(),
+            attributes: Map::new(),
+        };
+        for _ in 0..KEPT {
+            hub.publish(event("container"));
+            hub.publish(event("build"));
+        }
+        let (all, _) = hub.follow_all();
+        assert_eq!((all.len(), all[0].number, all[KEPT - 1].number), (KEPT, 1025, 2048));
+        let (shown, _) = hub.follow();
+        assert!(shown.len() == SHOWN && shown.iter().all(|told| told.kind == "container"));
+        assert_eq!(shown[SHOWN - 1].number, 2047);
     }
 
     #[test]

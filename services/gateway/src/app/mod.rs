@@ -15,6 +15,7 @@ pub mod list;
 pub mod names;
 pub mod networks;
 pub mod nodes;
+pub mod overview;
 pub mod prune;
 pub mod registries;
 pub mod remove_image;
@@ -46,6 +47,8 @@ pub struct App {
     /// How registries are reached; registry-sync has the same flags and does the reaching.
     pub registries: service::RegistryArgs,
     pub events: events::Hub,
+    /// Who is alive, and who was.
+    seen: tokio::sync::Mutex<overview::services::Seen>,
     /// Containers whose record changed.
     pub changed: broadcast::Sender<Arc<wait::Changed>>,
     /// A build was queued.
@@ -73,6 +76,7 @@ impl App {
             store,
             registries,
             events: events::Hub::new(),
+            seen: Default::default(),
             changed: broadcast::channel(1024).0,
             queued: Notify::new(),
             nodes: Mutex::default(),

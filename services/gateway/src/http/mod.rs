@@ -1,9 +1,13 @@
 //! The Docker Engine API over unix sockets and TCP: parses, calls `app`, and writes the answer in Docker's shapes.
+//! Beside it, in `boxyard`, Boxyard's own API and page. `guard` keeps pages of other sites out of both.
 
 mod answer;
+mod boxyard;
 mod builds;
 mod containers;
+mod counts;
 mod exec;
+mod guard;
 mod hijack;
 mod images;
 mod networks;
@@ -30,10 +34,12 @@ use crate::app::App;
 /// Serves the API on `unix:///path` or `tcp://ip:port`.
 pub async fn listen(host: &str, app: Arc<App>) -> anyhow::Result<JoinHandle<()>> {
     let router = routes(app);
+    let door = guard::Door::of(host);
     let service = tower::service_fn(move |request: Request| {
         let router = router.clone();
         async move {
-            let response = match without_version(request) {
+            let checked = door.check(request.headers()).map_err(|why| Box::new(answer::Refusal(why).into_response()));
+            let response = match checked.and_then(|()| without_version(request)) {
                 Ok(request) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
                 Err(response) => *response,
             };
@@ -98,6 +104,7 @@ fn with_headers(mut response: Response) -> Response {
 
 fn routes(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(system::root))
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
@@ -153,6 +160,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/exec/{id}/resize", post(exec::resize))
         .fallback(system::unknown)
         .method_not_allowed_fallback(system::unknown)
+        .merge(boxyard::routes())
+        .layer(axum::middleware::from_fn(counts::count))
         .with_state(app)
 }
 

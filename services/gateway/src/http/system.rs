@@ -52,7 +52,8 @@ pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
     }
     let (past, live) = app.events.follow();
     let past: Vec<_> = past.into_iter().filter(|event| since.is_some_and(|since| event.time_ns >= since)).collect();
-    let live = tokio_stream::wrappers::BroadcastStream::new(live).filter_map(|event| async move { event.ok() });
+    let live = tokio_stream::wrappers::BroadcastStream::new(live);
+    let live = live.filter_map(|told| async move { told.ok().filter(|told| !told.is_own()) });
     let left = until.map(|until| std::time::Duration::from_nanos(u64::try_from(until - now_ns()).unwrap_or(0)));
     let past = futures::stream::iter(past);
     let all = match left {
@@ -84,6 +85,15 @@ pub async fn plugins() -> Answer {
 
 pub async fn no_plugin(axum::extract::Path(name): axum::extract::Path<String>) -> Answer {
     Err(Failure::not_found(format!("plugin \"{name}\" not found")).into())
+}
+
+/// Leads a browser to the page; for everybody else nothing is here, as at Docker.
+pub async fn root(method: Method, uri: Uri, headers: http::HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match accepted.contains("text/html") {
+        true => axum::response::Redirect::temporary("/boxyard/").into_response(),
+        false => unknown(method, uri).await,
+    }
 }
 
 /// A route of the Engine API that is not built is 501 with its name; anything else is Docker's 404.

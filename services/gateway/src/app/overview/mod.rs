@@ -1,0 +1,13 @@
+//! What `/boxyard/v1` shows: the state of the whole Boxyard in shapes of its own, which Docker's API has no room for.
+//!
+//! Everything here only reads. [`shape`] ties each shape to its schema; one file a noun.
+
+pub mod builds;
+pub mod containers;
+pub mod images;
+pub mod metrics;
+pub mod nodes;
+pub mod page;
+pub mod services;
+pub mod shape;
+pub mod summary;
