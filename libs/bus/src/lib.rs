@@ -66,6 +66,10 @@ impl Bus {
                 .map_err(|e| Error::invalid(format!("reading the bus password {}: {e}", path.display())))?;
             options = options.user_and_password(config.user.clone(), password.trim().to_owned());
         }
+        if let Some(trusted) = trust::client() {
+            // Only a `tls://` address makes use of it; that one takes no other authority.
+            options = options.tls_client_config(trusted.as_ref().clone());
+        }
         let client = options
             .connect(&config.url)
             .await

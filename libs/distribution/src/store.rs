@@ -39,15 +39,15 @@ struct Stored {
 }
 
 impl Store {
-    /// `url` without a path, `http://127.0.0.1:5000`; `token` as in the store's token file.
+    /// `url` without a path, `http://127.0.0.1:5000`, or https with what the process trusts; `token` as in the store's token file.
     pub fn new(url: impl Into<String>, token: impl Into<String>) -> Self {
         // reqwest wants a TLS provider even for plain HTTP; a process that has one already keeps it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(5))
-            .build()
-            .expect("a client without further settings");
+        let mut client = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5));
+        if let Some(trusted) = trust::client() {
+            client = client.tls_backend_preconfigured(trusted.as_ref().clone());
+        }
+        let client = client.build().expect("a client without further settings");
         Self { client, url: url.into().trim_end_matches('/').to_owned(), token: token.into().trim().to_owned() }
     }
 

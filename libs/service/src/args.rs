@@ -3,7 +3,7 @@ use std::path::PathBuf;
 /// Flags that every process on the bus takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BusArgs {
-    /// Address of the NATS server, `nats://host:port`.
+    /// Address of the NATS server, `nats://host:port`, or `tls://host:port` between machines.
     #[arg(long, env = "BOXYARD_NATS_URL")]
     pub nats_url: String,
     /// User of this process on the NATS server.
@@ -12,15 +12,28 @@ pub struct BusArgs {
     /// File that holds the user's password.
     #[arg(long, env = "BOXYARD_NATS_PASSWORD_FILE")]
     pub nats_password_file: Option<PathBuf>,
+    /// The authority (PEM) that NATS, the layer store and byte streams are verified with, where they speak TLS.
+    #[arg(long, env = "BOXYARD_CA")]
+    pub ca: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or tracing's directives.
     #[arg(long, env = "BOXYARD_LOG", default_value = "info")]
     pub log: String,
 }
 
+impl BusArgs {
+    /// Makes `--ca` what this process trusts; to be called before anything is dialled.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds no certificate.
+    pub fn trust(&self) -> Result<(), trust::Error> {
+        self.ca.as_deref().map_or(Ok(()), trust::install)
+    }
+}
+
 /// Flags of every client of the layer store.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StoreArgs {
-    /// Address of the layer store, `http://host:port`.
+    /// Address of the layer store, `http://host:port`, or https between machines.
     #[arg(long, env = "BOXYARD_STORE_URL")]
     pub store_url: String,
     /// File that holds the layer store's token.

@@ -31,6 +31,15 @@ pub struct Ticket {
     pub address: String,
 }
 
+/// How the listener is reached from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What tickets say in place of the address that is listened on, `tls:host:port`.
+    pub advertise: Option<String>,
+    /// For `tls:`; its certificate names the host of the advertised address.
+    pub identity: Option<trust::Identity>,
+}
+
 /// A ticket that waits for its dial-back; void when dropped.
 pub struct Pending {
     tickets: Arc<Tickets>,
@@ -39,11 +48,23 @@ pub struct Pending {
 }
 
 impl Tickets {
-    /// Listens on `unix:/path` (a stale socket there is replaced) or `tcp:ip:port`.
+    /// Listens on `unix:/path` (a stale socket there is replaced) or `tcp:ip:port`, both for one machine only.
     ///
     /// # Errors
     /// `Io` when the address is malformed or taken.
     pub async fn listen(address: &str) -> Result<Arc<Self>, Error> {
+        Self::listen_as(address, Options::default()).await
+    }
+
+    /// The same, and `tls:ip:port` for other machines, which takes an identity.
+    ///
+    /// # Errors
+    /// `Io` when an address is malformed or taken, or the identity cannot be used.
+    pub async fn listen_as(address: &str, options: Options) -> Result<Arc<Self>, Error> {
+        let Options { advertise, identity } = options;
+        if let Some(advertised) = &advertise {
+            parse(advertised)?;
+        }
         match parse(address)? {
             Address::Unix(path) => {
                 match std::fs::remove_file(&path) {
@@ -51,14 +72,24 @@ impl Tickets {
                     _ => {}
                 }
                 let listener = UnixListener::bind(&path)?;
-                let tickets = Self::new(address.to_owned());
+                let tickets = Self::new(advertise.unwrap_or_else(|| address.to_owned()));
                 tokio::spawn(accept_unix(tickets.clone(), listener));
                 Ok(tickets)
             }
             Address::Tcp(host) => {
                 let listener = TcpListener::bind(&host).await?;
-                let tickets = Self::new(format!("tcp:{}", listener.local_addr()?));
+                let own = format!("tcp:{}", listener.local_addr()?);
+                let tickets = Self::new(advertise.unwrap_or(own));
                 tokio::spawn(accept_tcp(tickets.clone(), listener));
+                Ok(tickets)
+            }
+            Address::Tls(host) => {
+                let identity = identity.ok_or_else(|| invalid(format!("{address} takes a certificate and its key")))?;
+                let config = trust::server(&identity, None).map_err(std::io::Error::other)?;
+                let listener = trust::Listener::new(TcpListener::bind(&host).await?, config)?;
+                let own = format!("tls:{}", listener.local_addr());
+                let tickets = Self::new(advertise.unwrap_or(own));
+                tokio::spawn(accept_tls(tickets.clone(), listener));
                 Ok(tickets)
             }
         }
@@ -92,7 +123,7 @@ impl Tickets {
             return;
         }
         let Some(waiting) = self.lock().remove(&hash(&secret)) else { return };
-        if writer.write_all(&[ACCEPTED]).await.is_ok() {
+        if writer.write_all(&[ACCEPTED]).await.is_ok() && writer.flush().await.is_ok() {
             // Nobody waits any more: dropping the stream tells the other side.
             let _ = waiting.send(Duplex::new(reader, writer));
         }
@@ -134,6 +165,10 @@ pub async fn dial(secret: &str, address: &str) -> Result<Duplex, Error> {
             let (reader, writer) = stream.into_split();
             present(secret, reader, writer).await
         }
+        Address::Tls(host) => {
+            let (reader, writer) = tokio::io::split(trust::connect(&host).await?);
+            present(secret, reader, writer).await
+        }
     }
 }
 
@@ -143,6 +178,8 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     writer.write_all(secret.as_bytes()).await?;
+    // TLS keeps what is not flushed.
+    writer.flush().await?;
     match reader.read_u8().await {
         Ok(ACCEPTED) => Ok(Duplex::new(reader, writer)),
         _ => Err(Error::Refused),
@@ -175,20 +212,31 @@ async fn accept_tcp(tickets: Arc<Tickets>, listener: TcpListener) {
     }
 }
 
+async fn accept_tls(tickets: Arc<Tickets>, mut listener: trust::Listener) {
+    loop {
+        let (stream, _) = listener.accept().await;
+        let (reader, writer) = tokio::io::split(stream);
+        tokio::spawn(tickets.clone().welcome(reader, writer));
+    }
+}
+
 enum Address {
     Unix(PathBuf),
     Tcp(String),
+    Tls(String),
 }
 
 fn parse(address: &str) -> Result<Address, Error> {
     match address.split_once(':') {
         Some(("unix", path)) => Ok(Address::Unix(path.into())),
         Some(("tcp", host)) => Ok(Address::Tcp(host.to_owned())),
-        _ => {
-            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("not a stream address: {address}"))
-                .into())
-        }
+        Some(("tls", host)) => Ok(Address::Tls(host.to_owned())),
+        _ => Err(invalid(format!("not a stream address: {address}"))),
     }
+}
+
+fn invalid(what: String) -> Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, what).into()
 }
 
 fn hash(secret: &[u8]) -> Hash {

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 fn main() -> anyhow::Result<()> {
     let config = config::Config::parse();
     service::init("build-worker", &config.bus.log);
+    config.bus.trust()?;
     service::runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let stopping = stop.clone();

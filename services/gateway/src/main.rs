@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
+use trust::Identity;
 
 #[derive(Parser)]
 #[command(name = "boxyard-gateway", version)]
@@ -24,9 +25,28 @@ struct Config {
     /// Where the API is served: `unix:///path` or `tcp://ip:port`; repeated for several.
     #[arg(long, required = true)]
     host: Vec<String>,
-    /// Where byte streams are dialled back to: `unix:/path` or `tcp:ip:port`.
-    #[arg(long)]
+    /// Where byte streams are dialled back to: `unix:/path` or `tcp:ip:port` on one machine, `tls:ip:port` between
+    /// machines.
+    #[arg(long, env = "BOXYARD_STREAMS")]
     streams: String,
+    /// How nodes and workers reach `--streams`, `tls:host:port`, where that is another address.
+    #[arg(long, env = "BOXYARD_ADVERTISE")]
+    advertise: Option<String>,
+    /// Certificate (PEM) of `--streams tls:...`; it names the advertised host.
+    #[arg(long, env = "BOXYARD_STREAMS_CERT")]
+    streams_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, env = "BOXYARD_STREAMS_KEY")]
+    streams_key: Option<PathBuf>,
+    /// The authority (PEM) whose certificates clients of `--host tcp://...` must show.
+    #[arg(long, env = "BOXYARD_TLSCACERT", requires_all = ["tlscert", "tlskey"])]
+    tlscacert: Option<PathBuf>,
+    /// Certificate (PEM) of `--host tcp://...`.
+    #[arg(long, env = "BOXYARD_TLSCERT", requires_all = ["tlscacert", "tlskey"])]
+    tlscert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, env = "BOXYARD_TLSKEY", requires_all = ["tlscacert", "tlscert"])]
+    tlskey: Option<PathBuf>,
     #[command(flatten)]
     store: service::StoreArgs,
     #[command(flatten)]
@@ -40,6 +60,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    config.bus.trust()?;
     let token = config.store.token()?;
     let db = metadata::Database::open("sqlite:", &config.data_dir, |_| {}).await?;
     let bus = bus::Bus::connect(&bus::Config {
@@ -53,7 +74,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!(%error, "waiting for the bus");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let tickets = streams::Tickets::listen(&config.streams).await?;
+    let identity = Identity::from_flags(config.streams_cert, config.streams_key, ("--streams-cert", "--streams-key"));
+    let options = streams::Options { advertise: config.advertise, identity: identity.map_err(anyhow::Error::msg)? };
+    let tickets = streams::Tickets::listen_as(&config.streams, options).await.context("listening for byte streams")?;
     let store = distribution::Store::new(config.store.store_url.clone(), token);
     let app = app::App::new(db, bus.clone(), tickets, store, config.registries);
     let contexts = app.cancel_orphans().await?;
@@ -72,9 +95,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let cancel = cancel.clone();
         async move { bus.keep_alive(alive, cancel).await }
     });
+    let tls = Identity::from_flags(config.tlscert, config.tlskey, ("--tlscert", "--tlskey"));
+    let tls = tls.map_err(anyhow::Error::msg)?.map(|identity| trust::server(&identity, config.tlscacert.as_deref()));
+    let tls = tls.transpose()?;
     let mut listeners = Vec::new();
     for host in &config.host {
-        listeners.push(http::listen(host, app.clone()).await.with_context(|| format!("listening on {host}"))?);
+        listeners
+            .push(http::listen(host, tls.clone(), app.clone()).await.with_context(|| format!("listening on {host}"))?);
     }
     service::announce_ready();
     service::shutdown_signal().await;

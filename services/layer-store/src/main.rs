@@ -37,6 +37,12 @@ struct Config {
     /// Address of the registry, `ip:port`.
     #[arg(long)]
     listen: SocketAddr,
+    /// Certificate (PEM) of `--listen`, which then speaks https.
+    #[arg(long, env = "BOXYARD_LISTEN_CERT")]
+    listen_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, env = "BOXYARD_LISTEN_KEY")]
+    listen_key: Option<PathBuf>,
     /// Folder of blobs, leases and repositories; one process owns it.
     #[arg(long)]
     data_dir: PathBuf,
@@ -55,6 +61,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    config.bus.trust()?;
     let token = service::read_token(&config.token_file)?;
     let blobs = blobs::Blobs::open(&config.data_dir, config.free_space_floor_bytes)
         .with_context(|| format!("opening the store in {}", config.data_dir.display()))?;
@@ -63,15 +70,26 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
-        .with_context(|| format!("listening on {}", config.listen))?
-        .tap_io(|connection| {
-            // Small answers must not wait for an acknowledgement; without it they are only slower.
-            let _ = connection.set_nodelay(true);
-        });
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let identity =
+        trust::Identity::from_flags(config.listen_cert, config.listen_key, ("--listen-cert", "--listen-key"));
     let cancel = CancellationToken::new();
-    let stopped = cancel.clone();
-    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped.cancelled_owned());
-    let server = tokio::spawn(async move { server.await });
+    let stopped = cancel.clone().cancelled_owned();
+    let server = match identity.map_err(anyhow::Error::msg)? {
+        Some(identity) => {
+            let listener = http::tls::Listener::new(listener, trust::server(&identity, None)?)?;
+            let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped);
+            tokio::spawn(async move { server.await })
+        }
+        None => {
+            let listener = listener.tap_io(|connection| {
+                // Small answers must not wait for an acknowledgement; without it they are only slower.
+                let _ = connection.set_nodelay(true);
+            });
+            let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped);
+            tokio::spawn(async move { server.await })
+        }
+    };
 
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url,

@@ -51,6 +51,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    config.bus.trust()?;
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url.clone(),
         user: config.bus.nats_user.clone(),

@@ -43,6 +43,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    config.bus.trust()?;
     let token = config.store.token()?;
     let store = distribution::Store::new(config.store.store_url, token);
     let bus = bus::Bus::connect(&bus::Config {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Up;
 use super::nats;
 use super::process::Program;
-use super::registries;
+use super::{registries, tls};
 use crate::failure::{Failure, Outcome};
 
 /// A unix socket's path has no room for more (sun_path).
@@ -27,6 +27,8 @@ pub struct Kept {
     pub store_port: u16,
     pub hosts: Vec<String>,
     pub workers: u32,
+    #[serde(default)]
+    pub tls: tls::Files,
     #[serde(default)]
     pub registry_mirrors: Vec<String>,
     #[serde(default)]
@@ -76,8 +78,11 @@ impl Plan {
         if let Some(insecure) = &up.insecure_registries {
             kept.insecure_registries = registries::insecure(insecure)?;
         }
+        if up.tls.are_given() {
+            kept.tls = up.tls.resolved()?;
+        }
         for host in &kept.hosts {
-            check_host(host, up.insecure_api)?;
+            check_host(host, up.insecure_api || kept.tls.are_given())?;
         }
         Ok(Self { data_dir, kept, node: !up.no_node })
     }
@@ -166,6 +171,8 @@ impl Plan {
         let insecure = self.kept.insecure_registries.iter().map(|r| ("--insecure-registry", r.as_str()));
         let known: Vec<_> = mirrors.chain(insecure).collect();
         gateway.extend(&known);
+        let tls = self.kept.tls.flags();
+        gateway.extend(tls.iter().map(|(flag, path)| (*flag, path.as_str())));
         let sync = [&bytes[..], &known].concat();
         let machine_dir = at("machine");
         let machine = [("--machine-dir", &*machine_dir), ("--instance", &*self.kept.instance)];
@@ -192,7 +199,7 @@ impl Plan {
     }
 }
 
-fn check_host(host: &str, insecure: bool) -> Outcome {
+fn check_host(host: &str, guarded: bool) -> Outcome {
     if let Some(path) = host.strip_prefix("unix://") {
         return match path.len() {
             0 => Err(Failure::new(format!("--host {host}: the socket's path is missing"))),
@@ -207,9 +214,9 @@ fn check_host(host: &str, insecure: bool) -> Outcome {
     }
     let address = host.strip_prefix("tcp://").and_then(|a| a.parse::<SocketAddr>().ok());
     let address = address.ok_or_else(|| Failure::new(format!("--host {host}: write unix:///PATH or tcp://IP:PORT")))?;
-    if !address.ip().is_loopback() && !insecure {
+    if !address.ip().is_loopback() && !guarded {
         return Err(Failure::new(format!("--host {host}: anybody who reaches this address would be root here"))
-            .hint("Use a loopback address, or say --insecure-api if the network is trusted."));
+            .hint("Give --tlscacert, --tlscert and --tlskey, or say --insecure-api if the network is trusted."));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod process;
 mod registries;
 mod status;
 mod supervise;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ pub struct Up {
     /// Registry that may be reached without TLS: HOST[:PORT] or a network (may be repeated; empty: none)
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     insecure_registries: Option<Vec<String>>,
+    #[command(flatten)]
+    tls: tls::Files,
     /// Allow an API without TLS on an address that others can reach
     #[arg(long)]
     insecure_api: bool,

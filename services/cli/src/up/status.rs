@@ -119,6 +119,9 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
     if up.no_node {
         command.arg("--no-node");
     }
+    for (flag, path) in up.tls.flags() {
+        command.arg(flag).arg(path);
+    }
     if up.insecure_api {
         command.arg("--insecure-api");
     }

@@ -13,6 +13,7 @@ mod images;
 mod networks;
 mod query;
 mod system;
+mod tls;
 mod version;
 mod volumes;
 
@@ -31,8 +32,8 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 
-/// Serves the API on `unix:///path` or `tcp://ip:port`.
-pub async fn listen(host: &str, app: Arc<App>) -> anyhow::Result<JoinHandle<()>> {
+/// Serves the API on `unix:///path` or `tcp://ip:port`; the latter by TLS where there is a configuration for it.
+pub async fn listen(host: &str, tls: Option<tls::Config>, app: Arc<App>) -> anyhow::Result<JoinHandle<()>> {
     let router = routes(app);
     let door = guard::Door::of(host);
     let service = tower::service_fn(move |request: Request| {
@@ -61,9 +62,13 @@ pub async fn listen(host: &str, app: Arc<App>) -> anyhow::Result<JoinHandle<()>>
     }
     let address = host.strip_prefix("tcp://").ok_or_else(|| anyhow::anyhow!("write unix:///PATH or tcp://IP:PORT"))?;
     let listener = TcpListener::bind(address).await?;
-    Ok(tokio::spawn(async move {
-        let _ = axum::serve(listener, make).await;
-    }))
+    Ok(match tls {
+        Some(config) => {
+            let listener = tls::Listener::new(listener, config)?;
+            tokio::spawn(async move { drop(axum::serve(listener, make).await) })
+        }
+        None => tokio::spawn(async move { drop(axum::serve(listener, make).await) }),
+    })
 }
 
 /// Takes `/v1.NN` off the path; a version that is not spoken is refused in Docker's words.

@@ -11,6 +11,7 @@ mod route;
 mod sessions;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod uploads;
 
 use std::sync::Arc;

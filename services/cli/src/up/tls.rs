@@ -1,0 +1,50 @@
+//! The three files that the API on TCP is served with.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+
+#[derive(Args, Serialize, Deserialize, Debug, Clone, Default)]
+pub struct Files {
+    /// Authority (PEM) whose certificates clients of --host tcp://... must show
+    #[arg(long, requires_all = ["tlscert", "tlskey"])]
+    pub tlscacert: Option<PathBuf>,
+    /// Certificate (PEM) that --host tcp://... shows
+    #[arg(long, requires_all = ["tlscacert", "tlskey"])]
+    pub tlscert: Option<PathBuf>,
+    /// Private key (PEM) of --tlscert
+    #[arg(long, requires_all = ["tlscacert", "tlscert"])]
+    pub tlskey: Option<PathBuf>,
+}
+
+impl Files {
+    pub fn are_given(&self) -> bool {
+        self.tlscert.is_some()
+    }
+
+    /// The same files from any folder; each must be there.
+    pub fn resolved(&self) -> Outcome<Self> {
+        let resolve = |path: &Option<PathBuf>| {
+            let found = path
+                .as_ref()
+                .map(|path| path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display()))));
+            found.transpose()
+        };
+        Ok(Self {
+            tlscacert: resolve(&self.tlscacert)?,
+            tlscert: resolve(&self.tlscert)?,
+            tlskey: resolve(&self.tlskey)?,
+        })
+    }
+
+    /// As flags of the gateway, or of `up` itself.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        [("--tlscacert", &self.tlscacert), ("--tlscert", &self.tlscert), ("--tlskey", &self.tlskey)]
+            .into_iter()
+            .filter_map(|(flag, path)| Some((flag, path.as_ref()?.display().to_string())))
+            .collect()
+    }
+}
