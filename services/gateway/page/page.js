@@ -3,6 +3,7 @@
 
 const ROWS = 200;
 const SOON_MS = 120;
+const BUILDING_MS = 2000;
 const PROCESSES_MS = 5000;
 const EVERYTHING_MS = 15000;
 const AGAIN_MS = 1000;
@@ -82,6 +83,12 @@ function buildTime(build) {
 
 const buildState = (build) => badge(build.state, build.state === "running" ? "busy" : undefined);
 
+function buildResult(build) {
+  if (build.error !== null) return { text: build.error };
+  if (build.image_id !== null) return code(short(build.image_id), build.image_id);
+  return { text: build.step ?? "–" };
+}
+
 const LISTS = {
   containers: {
     path: `v1/containers?limit=${ROWS}`,
@@ -107,7 +114,7 @@ const LISTS = {
     columns: ["Build", "State", "Worker", "Took", "Result", "Asked for"],
     cells: (b) => [
       main(b.tags.join(", ") || "<none>", short(b.id)), buildState(b), close(b.worker_id ?? "–"), close(buildTime(b)),
-      b.error === null ? code(short(b.image_id) || "–", b.image_id ?? "") : { text: b.error },
+      buildResult(b),
       close(ago(b.created_at), exact(b.created_at)),
     ],
   },
@@ -311,6 +318,8 @@ document.addEventListener("visibilitychange", () => {
 });
 
 const isWatching = () => !document.hidden && byId("connection").dataset.state === "live";
+const isBuilding = () => lists.builds.answer?.items.some((build) => build.state === "running");
+setInterval(() => isWatching() && isBuilding() && lists.builds.refresh(), BUILDING_MS);
 setInterval(() => isWatching() && lists.services.refresh(), PROCESSES_MS);
 setInterval(() => isWatching() && refreshAll(), EVERYTHING_MS);
 setInterval(() => !document.hidden && Object.values(lists).forEach((list) => list.show()), 1000);

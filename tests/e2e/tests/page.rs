@@ -88,6 +88,7 @@ fn builds_are_shown_at_work_and_hostile_text_is_text() {
         .expect("docker starts");
     browser
         .wait_for_text("#builds", "a build at work", |text| text.contains("long:latest") && text.contains("running"));
+    browser.wait_for_text("#builds", "the step that it is at", |text| text.contains("Step 2/2 : RUN sleep 600"));
     browser.wait_for_text("#tiles", "a build at work", |text| text.contains("1 at work"));
     build.kill().expect("it runs");
     build.wait().expect("it ends");

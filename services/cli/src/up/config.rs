@@ -112,6 +112,15 @@ impl Plan {
         Ok(())
     }
 
+    /// What `up` says when everything is ready: how to use it, and where its page is for browsers.
+    pub fn greeting(&self) -> String {
+        let mut text = format!("Boxyard is ready: export DOCKER_HOST={}", self.kept.hosts[0]);
+        if let Some(address) = self.kept.hosts.iter().find_map(|host| host.strip_prefix("tcp://")) {
+            text.push_str(&format!("\nIts page: http://{address}/boxyard/"));
+        }
+        text
+    }
+
     /// With this file a node stops its containers when it is told to end.
     pub fn stop_mark(&self) -> PathBuf {
         self.data_dir.join("machine/stop-containers")

@@ -135,7 +135,7 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
         }
         let pid = supervisor_pid(&plan.data_dir);
         if pid == Some(child.id()) && Board::read(&plan.data_dir).is_some_and(|b| b.ready) {
-            output::line(format!("Boxyard is ready: export DOCKER_HOST={}", plan.kept.hosts[0]));
+            output::line(plan.greeting());
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

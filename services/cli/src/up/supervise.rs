@@ -46,7 +46,7 @@ pub async fn run(mut plan: Plan) -> Outcome {
         Ok(()) => {
             supervisor.board.ready = true;
             supervisor.board.write();
-            output::line(format!("Boxyard is ready: export DOCKER_HOST={}", plan.kept.hosts[0]));
+            output::line(plan.greeting());
             supervisor.watch(&mut ended).await;
             Ok(())
         }

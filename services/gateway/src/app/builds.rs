@@ -12,6 +12,8 @@ const LEASE_MS: i64 = 15_000;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Rows of ended builds are kept so long.
 const KEPT_MS: i64 = 24 * 3600 * 1000;
+/// A step may be a whole script: so many characters of it are shown.
+const SHOWN_STEP: usize = 200;
 /// A build whose worker fell silent is looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,18 @@ impl App {
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
         Ok(())
+    }
+
+    /// Keeps what a build's log says of the step that begins ("Step 2/3 : RUN ...").
+    pub fn note_step(&self, id: &str, text: &str) {
+        if let Some(line) = text.lines().rfind(|line| line.starts_with("Step ")) {
+            let shown = line.chars().take(SHOWN_STEP).collect();
+            super::lock(&self.steps).insert(id.to_owned(), shown);
+        }
+    }
+
+    pub fn step_of(&self, id: &str) -> Option<String> {
+        super::lock(&self.steps).get(id).cloned()
     }
 
     /// An event of Boxyard's own API: Docker has none of builds.
@@ -160,6 +174,7 @@ impl App {
     /// Lets go of what the build held: its images, and the context unless another build has the same.
     pub async fn end_build(&self, id: &str, context: Option<String>) {
         super::lock(&self.in_builds).remove(id);
+        super::lock(&self.steps).remove(id);
         if let Some(digest) = context {
             self.release_blobs(vec![digest]).await;
         }

@@ -54,6 +54,8 @@ pub struct App {
     /// A build was queued.
     pub queued: Notify,
     nodes: Mutex<BTreeMap<String, proto::NodeInfo>>,
+    /// The last step that a running build has said to begin, by build.
+    steps: Mutex<HashMap<String, String>>,
     /// Images that a running build stands on, by build: they outlive a removal until the build has ended.
     in_builds: Mutex<HashMap<String, HashSet<String>>>,
     /// Held where an image is found for a build and held for it, and where it is decided that one goes.
@@ -80,6 +82,7 @@ impl App {
             changed: broadcast::channel(1024).0,
             queued: Notify::new(),
             nodes: Mutex::default(),
+            steps: Mutex::default(),
             in_builds: Mutex::default(),
             removing: Default::default(),
         })

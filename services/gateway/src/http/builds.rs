@@ -102,7 +102,10 @@ async fn follow(
                 let _ = lines.send(Err(Failure::invalid(message))).await;
                 return;
             }
-            Some(What::Stream(text)) => (json!({"stream": text}), false),
+            Some(What::Stream(text)) => {
+                app.note_step(id, &text);
+                (json!({"stream": text}), false)
+            }
             Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
             Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
             Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),

@@ -24,6 +24,8 @@ shape! {
         pub id: String,
         /// How far it is.
         pub state: BuildState,
+        /// The step that it is at, as its log says it; null unless it is followed through this gateway.
+        pub step: Option<String>,
         /// Names that its image gets.
         pub tags: Vec<String>,
         /// Path of the Dockerfile in the context.
@@ -59,33 +61,34 @@ impl App {
         let is_more = rows.len() > page.limit;
         rows.truncate(page.limit);
         let next = rows.last().filter(|_| is_more).map(|last| cursor((last.created_ms, last.id.clone())));
-        let items = rows.into_iter().map(shown).collect();
+        let items = rows.into_iter().map(|build| self.shown(build)).collect();
         Ok(List { items, total: usize::try_from(total).unwrap_or(0), next })
     }
 
     pub async fn build_shown(&self, id: &str) -> Outcome<Build> {
         let build = self.db.build(id).await?;
-        build.map(shown).ok_or_else(|| Failure::not_found(format!("no such build: {id}")))
+        build.map(|build| self.shown(build)).ok_or_else(|| Failure::not_found(format!("no such build: {id}")))
     }
-}
 
-fn shown(build: metadata::Build) -> Build {
-    let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
-    let text = |text: String| Some(text).filter(|text| !text.is_empty());
-    Build {
-        state: BuildState::of(&build.state).unwrap_or(BuildState::Cancelled),
-        tags: options.tags,
-        dockerfile: text(options.dockerfile).unwrap_or_else(|| "Dockerfile".to_owned()),
-        remote: text(options.remote).map(|url| without_password(&url)),
-        created_at: Time::of_ms(build.created_ms),
-        started_at: Time::of_ms(build.started_ms),
-        ended_at: Time::of_ms(build.ended_ms),
-        attempt: u32::try_from(build.attempt).unwrap_or(u32::MAX),
-        worker_id: text(build.worker_id),
-        image_id: text(build.image_id),
-        error: text(build.error),
-        error_code: i32::try_from(build.error_code).ok().filter(|code| *code != 0),
-        id: build.id,
+    fn shown(&self, build: metadata::Build) -> Build {
+        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let text = |text: String| Some(text).filter(|text| !text.is_empty());
+        Build {
+            state: BuildState::of(&build.state).unwrap_or(BuildState::Cancelled),
+            tags: options.tags,
+            dockerfile: text(options.dockerfile).unwrap_or_else(|| "Dockerfile".to_owned()),
+            remote: text(options.remote).map(|url| without_password(&url)),
+            created_at: Time::of_ms(build.created_ms),
+            started_at: Time::of_ms(build.started_ms),
+            ended_at: Time::of_ms(build.ended_ms),
+            attempt: u32::try_from(build.attempt).unwrap_or(u32::MAX),
+            worker_id: text(build.worker_id),
+            image_id: text(build.image_id),
+            error: text(build.error),
+            error_code: i32::try_from(build.error_code).ok().filter(|code| *code != 0),
+            step: self.step_of(&build.id),
+            id: build.id,
+        }
     }
 }
 
