@@ -13,17 +13,17 @@ pub enum Door {
     Unix,
     /// TCP on loopback without TLS: everybody on this machine, browsers among them.
     Loopback,
-    /// TCP that others reach: what guards it is TLS, or the word of who opened it without.
+    /// TCP with TLS, or that others reach by the word of who opened it without.
     Open,
 }
 
 impl Door {
-    /// Of `unix:///path` or `tcp://ip:port`.
-    pub fn of(host: &str) -> Self {
+    /// Of `unix:///path` or `tcp://ip:port`. A name in a certificate is nobody else's, so TLS needs no look at names.
+    pub fn of(host: &str, has_tls: bool) -> Self {
         let address = host.strip_prefix("tcp://").and_then(|address| address.parse::<std::net::SocketAddr>().ok());
         match address {
             None => Self::Unix,
-            Some(address) if address.ip().is_loopback() => Self::Loopback,
+            Some(address) if address.ip().is_loopback() && !has_tls => Self::Loopback,
             Some(_) => Self::Open,
         }
     }
@@ -104,14 +104,15 @@ mod tests {
 
     #[test]
     fn doors() {
-        for (host, door) in [
-            ("unix:///run/x.sock", Door::Unix),
-            ("tcp://127.0.0.1:2375", Door::Loopback),
-            ("tcp://[::1]:2375", Door::Loopback),
-            ("tcp://10.0.0.1:2375", Door::Open),
-            ("tcp://0.0.0.0:2375", Door::Open),
+        for (host, has_tls, door) in [
+            ("unix:///run/x.sock", false, Door::Unix),
+            ("tcp://127.0.0.1:2375", false, Door::Loopback),
+            ("tcp://[::1]:2375", false, Door::Loopback),
+            ("tcp://127.0.0.1:2376", true, Door::Open),
+            ("tcp://10.0.0.1:2375", false, Door::Open),
+            ("tcp://0.0.0.0:2375", false, Door::Open),
         ] {
-            assert_eq!(Door::of(host), door, "{host}");
+            assert_eq!(Door::of(host, has_tls), door, "{host}");
         }
     }
 }

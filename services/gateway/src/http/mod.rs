@@ -35,7 +35,7 @@ use crate::app::App;
 /// Serves the API on `unix:///path` or `tcp://ip:port`; the latter by TLS where there is a configuration for it.
 pub async fn listen(host: &str, tls: Option<tls::Config>, app: Arc<App>) -> anyhow::Result<JoinHandle<()>> {
     let router = routes(app);
-    let door = guard::Door::of(host);
+    let door = guard::Door::of(host, tls.is_some());
     let service = tower::service_fn(move |request: Request| {
         let router = router.clone();
         async move {
