@@ -114,7 +114,7 @@ fn builds_are_shown_at_work_and_hostile_text_is_text() {
     assert_eq!(browser.run("return getComputedStyle(document.body).backgroundColor"), "rgb(18, 23, 21)");
 
     // Another site's page can ask the engine of whoever looks at it; it is not listened to.
-    boxyard.docker(&["run", "-d", "--name", "victim", "busybox", "sleep", "600"]).ok();
+    boxyard.docker(&["run", "-d", "--name", "victim", "--stop-signal", "KILL", "busybox", "sleep", "600"]).ok();
     browser.open("data:text/html,<title>elsewhere</title>");
     let attack = format!(
         "return fetch('http://127.0.0.1:{port}/containers/victim/kill', {{method: 'POST', mode: 'no-cors'}}).then((a) => a.type, String)"

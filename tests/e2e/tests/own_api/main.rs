@@ -21,7 +21,7 @@ fn start() -> (Boxyard, u16) {
 fn fill(boxyard: &Boxyard) {
     boxyard.docker(&["create", "--name", "made", "--label", "colour=red", "busybox", "true"]).ok();
     boxyard.docker(&["run", "--name", "ended", "busybox", "sh", "-c", "exit 3"]).fails(3, "");
-    boxyard.docker(&["run", "-d", "--name", "up", "busybox", "sleep", "600"]).ok();
+    boxyard.docker(&["run", "-d", "--name", "up", "--stop-signal", "KILL", "busybox", "sleep", "600"]).ok();
     boxyard.feed(&["build", "-t", "built", "-"], b"FROM busybox\nLABEL a=b\nRUN echo x > /x\n").ok();
     boxyard
         .feed(&["build", "--force-rm", "-t", "broken", "-"], b"FROM busybox\nRUN exit 7\n")
@@ -207,7 +207,7 @@ fn prometheus_reads_the_figures() {
 #[test]
 fn refusals_are_clear_and_pages_of_other_sites_are_kept_out() {
     let (boxyard, port) = start();
-    boxyard.docker(&["run", "-d", "--name", "up", "busybox", "sleep", "600"]).ok();
+    boxyard.docker(&["run", "-d", "--name", "up", "--stop-signal", "KILL", "busybox", "sleep", "600"]).ok();
     let own = format!("127.0.0.1:{port}");
     let origin = format!("http://{own}");
     for (method, path, headers, status) in [
