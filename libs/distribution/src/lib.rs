@@ -1,12 +1,17 @@
-//! The client of the layer store: blobs by digest over HTTP, as the OCI distribution-spec sends them.
+//! Clients of what speaks the OCI distribution-spec: blobs and manifests over HTTP.
 //!
-//! Entry point: [`Store`]. Nodes, workers, registry-syncs and the gateway read and write blobs only through it.
-//! It must not keep anything: no cache, no file; a clone is a handle to the same connections.
+//! - [`Store`], the client of our own layer store. Nodes, workers, registry-syncs and the gateway read and write blobs
+//!   only through it.
+//! - [`registry`], the client of every other registry, with its names, mirrors, TLS and logins.
+//!
+//! This room must not keep anything: no cache, no file, no credentials beyond one call; a clone is a handle to the same
+//! connections.
 //!
 //! Invariants: what [`Store::get`] and its kin hand out is checked against its digest before the last byte counts as
 //! read, and a store's refusal keeps its kind and its words (`no space left on device` reaches the user as such).
 
 mod error;
+pub mod registry;
 mod store;
 mod verify;
 

@@ -1,6 +1,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 const BUFFER_BYTES: usize = 128 << 10;
+/// What unpacking xz may take; its highest level needs half of it.
+const XZ_MEMORY_BYTES: u64 = 128 << 20;
 
 /// How bytes are packed, by their first few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,10 @@ pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<(Compression, Box<dyn 
         Compression::None => Box::new(from),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
-        Compression::Xz => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(from)),
+        Compression::Xz => {
+            let stream = xz2::stream::Stream::new_auto_decoder(XZ_MEMORY_BYTES, xz2::stream::CONCATENATED)?;
+            Box::new(xz2::bufread::XzDecoder::new_stream(from, stream))
+        }
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(from)?),
     };
     Ok((kind, reader))

@@ -17,6 +17,14 @@ pub enum Error {
     Store(#[from] distribution::Error),
     #[error("{0}")]
     Format(#[from] oci::Error),
+    /// What a registry did, in words of its client.
+    #[error("{0}")]
+    Registry(#[from] distribution::registry::Error),
+    /// The same in Docker's words, or what is wrong with what it sent.
+    #[error("{text}")]
+    Remote { kind: ErrorKind, text: String },
+    #[error("{0}")]
+    Bus(#[from] bus::Error),
     #[error("a task of the archive reader broke down")]
     Task,
 }
@@ -30,6 +38,13 @@ impl Error {
             Self::Stream(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Format(error) => error.kind(),
+            // Unavailable would mean that this process is; another one would not fare better with the registry.
+            Self::Registry(error) => match error.kind() {
+                ErrorKind::Unavailable => ErrorKind::Internal,
+                kind => kind,
+            },
+            Self::Remote { kind, .. } => *kind,
+            Self::Bus(error) => error.kind(),
         }
     }
 }

@@ -1,14 +1,52 @@
-use bus::calls::{SyncImport, SyncLoad, SyncSave};
+use bus::calls::{
+    RegistryInspect, RegistryLogin, RegistrySearch, RegistryTags, SyncImport, SyncLoad, SyncPull, SyncPush, SyncSave,
+};
 use distribution::Store;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::progress::Teller;
+use crate::registry::{Remote, pull, push, questions};
 use crate::{import, load, save};
 
-pub fn router(store: Store) -> bus::Router {
-    let (loading, saving, importing) = (store.clone(), store.clone(), store);
+pub fn router(remote: Remote) -> bus::Router {
+    archives(registries(remote.clone()), remote.store)
+}
+
+/// What is asked of other registries; it ends when whoever asked has gone.
+fn registries(remote: Remote) -> bus::Router {
+    let (pulling, pushing, inspecting, logging_in, searching, listing) =
+        (remote.clone(), remote.clone(), remote.clone(), remote.clone(), remote.clone(), remote);
     bus::Router::new()
+        .on_while_wanted::<SyncPull, _, _>(move |request, progress| {
+            let remote = pulling.clone();
+            async move { Ok(pull::pull(&remote, request, progress).await?) }
+        })
+        .on_while_wanted::<SyncPush, _, _>(move |request, progress| {
+            let remote = pushing.clone();
+            async move { Ok(push::push(&remote, request, progress).await?) }
+        })
+        .on_while_wanted::<RegistryInspect, _, _>(move |request, _| {
+            let remote = inspecting.clone();
+            async move { Ok(questions::inspect(&remote, request).await?) }
+        })
+        .on_while_wanted::<RegistryLogin, _, _>(move |request, _| {
+            let remote = logging_in.clone();
+            async move { Ok(questions::login(&remote, request).await?) }
+        })
+        .on_while_wanted::<RegistrySearch, _, _>(move |request, _| {
+            let remote = searching.clone();
+            async move { Ok(questions::search(&remote, request).await?) }
+        })
+        .on_while_wanted::<RegistryTags, _, _>(move |request, _| {
+            let remote = listing.clone();
+            async move { Ok(questions::tags(&remote, request).await?) }
+        })
+}
+
+fn archives(router: bus::Router, store: Store) -> bus::Router {
+    let (loading, saving, importing) = (store.clone(), store.clone(), store);
+    router
         .on_progress::<SyncLoad, _, _>(move |request, progress| {
             let store = loading.clone();
             async move {

@@ -1,7 +1,9 @@
-//! boxyard-registry-sync: moves images between archives and the layer store. It must not unpack layers or keep state.
+//! boxyard-registry-sync: moves images between other registries, archives and the layer store. It must not unpack layers
+//! onto disks or keep state.
 //!
 //! - [`handlers`] answers the bus;
 //! - [`load`] reads an archive, [`save`] writes one, [`import`] takes a root file system;
+//! - [`registry`] pulls and pushes images, and asks registries what else there is to ask;
 //! - [`progress`] tells how far a load is;
 //! - [`spool`] holds an archive's entries until it is known what they are.
 
@@ -12,6 +14,7 @@ mod import;
 mod layer;
 mod load;
 mod progress;
+mod registry;
 mod save;
 mod spool;
 
@@ -20,7 +23,11 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
-#[command(name = "boxyard-registry-sync", version, about = "Boxyard's reader and writer of image archives")]
+#[command(
+    name = "boxyard-registry-sync",
+    version,
+    about = "Boxyard's mover of images: registries, archives, layer store"
+)]
 struct Config {
     #[command(flatten)]
     bus: service::BusArgs,
@@ -54,9 +61,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })
     .await
     .context("connecting to the bus")?;
+    let service::RegistryArgs { mirrors, insecure } = config.registries;
+    let settings = distribution::registry::Settings { mirrors, insecure, certs_dir: config.certs_dir };
+    let registries = distribution::registry::Registries::new(settings);
+    let remote = registry::Remote::new(registries, store, bus.clone());
     let cancel = CancellationToken::new();
     let calls = tokio::spawn({
-        let (bus, stop, router) = (bus.clone(), cancel.clone(), handlers::router(store));
+        let (bus, stop, router) = (bus.clone(), cancel.clone(), handlers::router(remote));
         async move { bus.serve(bus::Target::Sync, router, stop).await }
     });
     let alive = tokio::spawn({
@@ -65,8 +76,6 @@ async fn run(config: Config) -> anyhow::Result<()> {
         async move { bus.keep_alive(alive, stop).await }
     });
 
-    let service::RegistryArgs { mirrors, insecure } = &config.registries;
-    tracing::info!(?mirrors, ?insecure, certs_dir = %config.certs_dir.display(), "registries");
     service::announce_ready();
     service::shutdown_signal().await;
     cancel.cancel();

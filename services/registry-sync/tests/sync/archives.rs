@@ -1,88 +1,14 @@
-//! A real registry-sync between a real NATS and a real layer store: load, save, load again.
-//!
-//! Needs `nats-server` on PATH and a built `boxyard-layer-store` beside the test's registry-sync; `make test` sees to both.
+//! Load, save, load again; and what is no archive.
 
-use std::io::Write as _;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Bus, Target, calls};
+use bus::{Target, calls};
 use bytes::Bytes;
 use model::{Digest, ErrorKind};
-use streams::Tickets;
 
-struct Engine {
-    bus: Bus,
-    tickets: Arc<Tickets>,
-    lease: String,
-    children: Vec<Child>,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
-
-fn start(binary: &Path, args: &[String]) -> Child {
-    Command::new(binary)
-        .args(args)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{}: {e}", binary.display()))
-}
+use crate::engine::{Engine, config_of, gzip, tar_of};
 
 impl Engine {
-    async fn start() -> Self {
-        let sync = PathBuf::from(env!("CARGO_BIN_EXE_boxyard-registry-sync"));
-        let store = sync.with_file_name("boxyard-layer-store");
-        let nats = PathBuf::from("nats-server");
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        std::fs::write(at("token"), "secret").expect("written");
-        let (nats_port, store_port) = (free_port(), free_port());
-        let url = format!("nats://127.0.0.1:{nats_port}");
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let common = format!("--nats-url {url} --token-file {}", at("token"));
-        let children = vec![
-            start(&nats, &words(&format!("-js -a 127.0.0.1 -p {nats_port} -sd {} -l {}", at("js"), at("nats.log")))),
-            start(
-                &store,
-                &words(&format!(
-                    "{common} --nats-user store --listen 127.0.0.1:{store_port} --data-dir {}",
-                    at("store")
-                )),
-            ),
-            start(&sync, &words(&format!("{common} --nats-user sync --store-url http://127.0.0.1:{store_port}"))),
-        ];
-        let config = bus::Config { url, user: "gateway".to_owned(), password_file: None, name: "test".to_owned() };
-        let bus = Bus::connect(&config).await.expect("connects");
-        let tickets = Tickets::listen(&format!("unix:{}", at("streams.sock"))).await.expect("listens");
-        let request = proto::LeaseCreate { owner: "test".to_owned(), ttl_seconds: 600 };
-        let mut lease = None;
-        for _ in 0..200 {
-            match bus.call::<calls::LeaseCreate>(&Target::Store, &request).await {
-                Ok(made) => {
-                    lease = Some(made.id);
-                    break;
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-        Self { bus, tickets, lease: lease.expect("the store answers"), children, _folder: folder }
-    }
-
     async fn load(&self, archive: Vec<u8>) -> Result<Vec<proto::LoadedImage>, bus::Error> {
         loop {
             let (ticket, pending) = self.tickets.issue();
@@ -120,31 +46,6 @@ impl Engine {
         self.bus.call::<calls::SyncSave>(&Target::Sync, &request).await.expect("saves");
         receiving.await.expect("no panic")
     }
-}
-
-fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, name, *content).expect("in memory");
-    }
-    builder.into_inner().expect("in memory")
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).expect("in memory");
-    encoder.finish().expect("in memory")
-}
-
-fn config_of(diff_ids: &[&Digest]) -> Vec<u8> {
-    serde_json::to_vec(&serde_json::json!({
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    }))
-    .expect("JSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]

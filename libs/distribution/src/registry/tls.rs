@@ -1,0 +1,212 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::Error;
+
+/// Where systems keep the certificates that they trust; the first that is there counts.
+const SYSTEM_FILES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// TLS towards one registry. `folder` is the host's own in the certs folder, where there is one.
+///
+/// # Errors
+/// `Settings` when a file of `folder` cannot be used.
+pub(super) fn config(folder: Option<&Path>, verifies: bool) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let own = folder.map(Own::read).transpose()?.unwrap_or_default();
+    let verifier: Arc<dyn ServerCertVerifier> = match verifies {
+        true => Arc::new(Verifier::new(&provider, own.authorities)?),
+        false => Arc::new(Anybody { provider: provider.clone() }),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has both versions of TLS")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match own.identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| Error::Settings(format!("client certificate of a registry: {error}"))),
+    }
+}
+
+/// The files of one registry (dockerd's certs.d).
+#[derive(Default)]
+struct Own {
+    authorities: Vec<CertificateDer<'static>>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl Own {
+    fn read(folder: &Path) -> Result<Self, Error> {
+        let mut own = Self::default();
+        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(own) };
+        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.sort();
+        let ends = |file: &Path, suffix: &str| file.extension().is_some_and(|extension| extension == suffix);
+        for file in files {
+            if ends(&file, "crt") {
+                own.authorities.extend(certificates(&file)?);
+            } else if ends(&file, "cert") {
+                let key = file.with_extension("key");
+                if !key.exists() {
+                    return Err(Error::Settings(format!(
+                        "missing key {} for client certificate {}. CA certificates must use the extension .crt",
+                        key.display(),
+                        file.display()
+                    )));
+                }
+                own.identity = Some((certificates(&file)?, unreadable(&key, PrivateKeyDer::from_pem_file(&key))?));
+            }
+        }
+        Ok(own)
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    unreadable(file, found)
+}
+
+fn unreadable<T, E: std::fmt::Display>(file: &Path, read: Result<T, E>) -> Result<T, Error> {
+    read.map_err(|error| Error::Settings(format!("reading {}: {error}", file.display())))
+}
+
+/// What the system trusts; a certificate among many that cannot be read is passed over.
+fn system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let files = named.into_iter().chain(SYSTEM_FILES.map(PathBuf::from));
+    if let Some(found) = files.filter_map(|file| CertificateDer::pem_file_iter(file).ok()).next() {
+        roots.add_parsable_certificates(found.filter_map(Result::ok));
+    }
+    roots
+}
+
+/// Trusts the system's authorities and the registry's own. A certificate that signed itself is often both authority and
+/// server, which webpki refuses; where it was put into certs.d it is meant so, and Docker takes it.
+#[derive(Debug)]
+struct Verifier {
+    /// None where nothing at all is trusted.
+    webpki: Option<Arc<WebPkiServerVerifier>>,
+    pinned: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(provider: &Arc<CryptoProvider>, pinned: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
+        let mut roots = system();
+        for certificate in &pinned {
+            let added = roots.add(certificate.clone());
+            added.map_err(|error| Error::Settings(format!("a registry's CA cannot be used: {error}")))?;
+        }
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
+        Ok(Self { webpki, pinned, provider: provider.clone() })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(webpki) = &self.webpki else {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        match webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // Its time was checked before its use.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
+            {
+                let parsed = ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&parsed, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            // Another's certificate that signed itself: nobody that is known did.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => {
+                Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For registries that were named as insecure: whoever answers is taken for the registry.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,30 @@
+//! The client of registries against registries that break off, lie, refuse and never end, and against small servers that
+//! ask for logins as the large providers document it.
+
+mod logins;
+mod pulls;
+mod pushes;
+mod server;
+
+use distribution::registry::{Access, Credentials, Error, Registries, Repository, Settings};
+
+/// The repository `app` of a registry on loopback, reached as any other: https is tried first.
+async fn repository(host: &str, access: Access, credentials: Credentials) -> Result<Repository, Error> {
+    let registries = Registries::new(Settings::default());
+    let mut attempts = registries.attempts(host, true).await?;
+    while let Some(endpoint) = attempts.next() {
+        match registries.connect(endpoint, "app", credentials.clone(), access).await {
+            Err(error) if attempts.may_go_on(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    unreachable!("the last attempt's outcome is handed out")
+}
+
+async fn pulling(host: &str) -> Repository {
+    repository(host, Access::Pull, Credentials::default()).await.expect("a registry answers")
+}
+
+fn user(username: &str, password: &str) -> Credentials {
+    Credentials { username: username.to_owned(), password: password.to_owned(), ..Credentials::default() }
+}

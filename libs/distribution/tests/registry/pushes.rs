@@ -1,0 +1,92 @@
+//! How blobs get into a registry.
+
+use distribution::Body;
+use distribution::registry::{Access, Begun, Credentials, Repository};
+use futures::StreamExt as _;
+use model::{Digest, ErrorKind};
+
+use crate::server::{Reply, Server};
+use crate::{repository, user};
+
+async fn pushing(server: &Server, credentials: Credentials) -> Repository {
+    repository(&server.host(), Access::Push, credentials).await.expect("a registry answers")
+}
+
+fn body(chunks: &'static [&'static str]) -> Body {
+    Body::wrap_stream(futures::stream::iter(chunks).map(|chunk| Ok::<_, std::io::Error>(chunk.as_bytes())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_goes_in_three_requests() {
+    let server = Server::start(|request| match request.line().as_str() {
+        "POST /v2/app/blobs/uploads/" => Reply::new(202, "").with("Location", "/v2/app/blobs/uploads/1?_state=a"),
+        "PATCH /v2/app/blobs/uploads/1" => Reply::new(202, "").with("Location", "/v2/app/blobs/uploads/1?_state=b"),
+        "PUT /v2/app/blobs/uploads/1" => Reply::new(201, ""),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let repository = pushing(&server, Credentials::default()).await;
+    let Begun::Session(session) = repository.begin_upload(None).await.expect("begun") else { panic!("mounted") };
+    let session = session.append(body(&["one", "two"])).await.expect("appended");
+    let digest = Digest::of(b"onetwo");
+    session.finish(&digest).await.expect("finished");
+    let [_, patch, put] = &server.seen()[..] else { panic!("{:?}", server.lines()) };
+    assert_eq!((patch.body.as_slice(), patch.path.as_str()), (&b"onetwo"[..], "/v2/app/blobs/uploads/1?_state=a"));
+    let wanted = format!("/v2/app/blobs/uploads/1?_state=b&digest=sha256%3A{}", digest.hex());
+    assert_eq!((put.path.as_str(), put.header("content-length")), (wanted.as_str(), Some("0")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_another_repository_is_mounted_or_uploaded() {
+    let digest = Digest::of(b"shared");
+    let server = Server::start(|request| match request.line().as_str() {
+        "POST /v2/app/blobs/uploads/" if request.path.contains("from=library%2Fother") => Reply::new(201, ""),
+        "POST /v2/app/blobs/uploads/" if request.path.contains("from=secret") => {
+            Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#)
+        }
+        "POST /v2/app/blobs/uploads/" => Reply::new(202, "").with("Location", "/v2/app/blobs/uploads/1"),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let repository = pushing(&server, Credentials::default()).await;
+    for (from, mounted) in [("library/other", true), ("gone", false), ("secret", false)] {
+        let begun = repository.begin_upload(Some((&digest, from))).await.expect("begun");
+        assert_eq!(matches!(begun, Begun::Mounted), mounted, "{from}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_stay_when_an_upload_goes_elsewhere() {
+    let elsewhere = Server::start(|_| Reply::new(202, "").with("Location", "/upload/2")).await;
+    let target = elsewhere.url("/upload/1");
+    let server = Server::start(move |request| match (request.header("authorization"), request.method.as_str()) {
+        (None, _) => Reply::unauthorized(r#"Basic realm="x""#),
+        (Some(_), "POST") => Reply::new(202, "").with("Location", target.clone()),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let repository = pushing(&server, user("me", "word")).await;
+    let Begun::Session(session) = repository.begin_upload(None).await.expect("begun") else { panic!("mounted") };
+    session.append(body(&["x"])).await.expect("appended").finish(&Digest::of(b"x")).await.expect("finished");
+    assert_eq!(elsewhere.lines(), ["PATCH /upload/1", "PUT /upload/2"]);
+    assert!(elsewhere.seen().iter().all(|request| request.header("authorization").is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_pushes_get_the_registrys_words() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "PUT" => Reply::new(
+            400,
+            r#"{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content"}]}"#,
+        ),
+        "POST" if request.path.contains("app") => Reply::new(202, ""),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let repository = pushing(&server, Credentials::default()).await;
+    let error = repository.begin_upload(None).await.err().expect("no Location");
+    assert_eq!(error.to_string(), "the registry does not say where the upload goes");
+    let error = repository.put_manifest("1", oci::media_type::DOCKER_MANIFEST, b"{}").await.expect_err("refused");
+    assert_eq!(error.to_string(), "digest invalid: provided digest did not match uploaded content");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+}

@@ -1,0 +1,236 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use distribution::Body;
+use distribution::registry::{Access, Begun, Repository, Session};
+use futures::{FutureExt as _, TryStreamExt as _};
+use model::{Digest, ImageRef};
+
+use super::manifest::{self, Blob};
+use super::pack::pack;
+use super::pull::MAX_CONFIG_BYTES;
+use super::{Lines, Remote, credentials, named};
+use crate::error::Error;
+
+/// Sends one image. A layer that the registry has is not sent, one that was packed before is not packed again.
+pub async fn push(
+    remote: &Remote,
+    request: proto::Push,
+    progress: bus::ProgressSender,
+) -> Result<proto::PushReply, Error> {
+    let name = named(&request.name)?;
+    let image = request.image.ok_or_else(|| Error::Archive("the call names no image".to_owned()))?;
+    let push = Push {
+        remote: remote.clone(),
+        name: name.clone(),
+        tag: request.tag,
+        image,
+        lease: request.lease,
+        known: request.packed,
+        lines: Lines { to: progress },
+    };
+    let push = Arc::new(push);
+    let credentials = credentials(request.auth);
+    let work = |repository| {
+        let push = push.clone();
+        async move { push.to(&repository).await }.boxed()
+    };
+    remote.at(&name, credentials, Access::Push, work).await
+}
+
+struct Push {
+    remote: Remote,
+    name: ImageRef,
+    tag: String,
+    image: proto::SavedImage,
+    lease: String,
+    known: Vec<proto::PackedLayer>,
+    lines: Lines,
+}
+
+/// A layer that the repository has now, and the rows that are new about it.
+struct Sent {
+    diff_id: String,
+    blob: Blob,
+    new: Vec<proto::PackedLayer>,
+}
+
+impl Push {
+    async fn to(&self, repository: &Repository) -> Result<proto::PushReply, Error> {
+        let diff_ids = self.diff_ids()?;
+        // dockerd shows the top layer first.
+        for diff_id in diff_ids.iter().rev() {
+            self.lines.tell(diff_id.short(), "Preparing").await;
+        }
+        let mut once: Vec<&Digest> = Vec::new();
+        for diff_id in diff_ids.iter().rev() {
+            if !once.contains(&diff_id) {
+                once.push(diff_id);
+            }
+        }
+        let sending: futures::stream::FuturesUnordered<_> =
+            once.iter().map(|diff_id| self.send(repository, diff_id).boxed()).collect();
+        let sent: Vec<Sent> = sending.try_collect().await?;
+        let config =
+            self.image.id.parse::<Digest>().map_err(|error| Error::Archive(format!("{}: {error}", self.image.id)))?;
+        let bytes = self.remote.store.get_bytes(&config, MAX_CONFIG_BYTES).await?;
+        repository.put_blob(&config, &bytes).await?;
+        let blob_of =
+            |diff_id: &Digest| sent.iter().find(|sent| sent.diff_id == diff_id.as_str()).map(|sent| sent.blob.clone());
+        let layers: Vec<Blob> = diff_ids.iter().map(blob_of).collect::<Option<_>>().ok_or(Error::Task)?;
+        let manifest = manifest::bytes((&config, bytes.len() as u64), &layers);
+        repository.put_manifest(&self.tag, oci::media_type::DOCKER_MANIFEST, &manifest).await?;
+        Ok(proto::PushReply {
+            digest: Digest::of(&manifest).to_string(),
+            size: manifest.len() as u64,
+            packed: sent.into_iter().flat_map(|sent| sent.new).collect(),
+        })
+    }
+
+    fn diff_ids(&self) -> Result<Vec<Digest>, Error> {
+        let parse = |layer: &proto::Layer| {
+            layer.diff_id.parse().map_err(|error| Error::Archive(format!("{}: {error}", layer.diff_id)))
+        };
+        self.image.layers.iter().map(parse).collect()
+    }
+
+    async fn send(&self, repository: &Repository, diff_id: &Digest) -> Result<Sent, Error> {
+        let id = diff_id.short();
+        let _turn = match self.remote.uploads.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                self.lines.tell(id, "Waiting").await;
+                self.remote.uploads.acquire().await.map_err(|_| Error::Task)?
+            }
+        };
+        for known in self.candidates(diff_id) {
+            if repository.has_blob(&known.blob.digest).await?.is_some() {
+                self.lines.tell(id, "Layer already exists").await;
+                return Ok(self.sent(diff_id, known.blob, Vec::new()));
+            }
+        }
+        let mut session = None;
+        if let Some((known, from)) = self.elsewhere(diff_id) {
+            match repository.begin_upload(Some((&known.digest, from.path()))).await? {
+                Begun::Mounted => {
+                    self.lines.tell(id, &format!("Mounted from {}", from.path())).await;
+                    return Ok(self.sent(diff_id, known, Vec::new()));
+                }
+                Begun::Session(begun) => session = Some(begun),
+            }
+        }
+        let (blob, new) = self.packed(diff_id).await?;
+        if !new.is_empty() && repository.has_blob(&blob.digest).await?.is_some() {
+            self.lines.tell(id, "Layer already exists").await;
+            return Ok(self.sent(diff_id, blob, new));
+        }
+        self.upload(repository, id, &blob, session).await?;
+        self.lines.tell(id, "Pushed").await;
+        Ok(self.sent(diff_id, blob, new))
+    }
+
+    /// Blobs of the layer that the registry may have, those of this repository first.
+    fn candidates(&self, diff_id: &Digest) -> Vec<Known> {
+        let mut candidates: Vec<Known> = self.known.iter().filter_map(|row| Known::of(row, diff_id)).collect();
+        let here = self.name.full_name();
+        candidates.sort_by_key(|known| known.repository != here);
+        let mut seen = Vec::new();
+        candidates.retain(|known| {
+            let is_new = !seen.contains(&known.blob.digest);
+            seen.push(known.blob.digest.clone());
+            is_new
+        });
+        candidates
+    }
+
+    /// The layer in another repository of the same registry.
+    fn elsewhere(&self, diff_id: &Digest) -> Option<(Blob, ImageRef)> {
+        let here = self.name.full_name();
+        self.known.iter().filter_map(|row| Known::of(row, diff_id)).filter(|known| known.repository != here).find_map(
+            |known| {
+                let other: ImageRef = known.repository.parse().ok()?;
+                (other.domain() == self.name.domain()).then_some((known.blob, other))
+            },
+        )
+    }
+
+    /// The packed layer in the layer store; it is packed here when nobody has done so yet.
+    async fn packed(&self, diff_id: &Digest) -> Result<(Blob, Vec<proto::PackedLayer>), Error> {
+        let store = &self.remote.store;
+        for known in self.candidates(diff_id) {
+            if store.has(&known.blob.digest, Some(&self.lease)).await?.is_some() {
+                return Ok((known.blob, Vec::new()));
+            }
+        }
+        let flight = self.remote.flights.pack(diff_id.as_str());
+        let mut result = flight.lock().await;
+        let packed = match result.clone() {
+            Some(packed) => packed,
+            None => pack(store, diff_id, &self.lease).await?,
+        };
+        *result = Some(packed.clone());
+        let row = proto::PackedLayer { diff_id: diff_id.to_string(), blob: Some(packed), repository: String::new() };
+        let known = Known::of(&row, diff_id).ok_or(Error::Task)?;
+        // Another push may have packed it under its own lease.
+        store.has(&known.blob.digest, Some(&self.lease)).await?;
+        Ok((known.blob, vec![row]))
+    }
+
+    async fn upload(
+        &self,
+        repository: &Repository,
+        id: &str,
+        blob: &Blob,
+        session: Option<Box<Session>>,
+    ) -> Result<(), Error> {
+        let done = Arc::new(AtomicU64::new(0));
+        let open = || {
+            let (store, digest, done) = (self.remote.store.clone(), blob.digest.clone(), done.clone());
+            async move {
+                done.store(0, Ordering::Relaxed);
+                let bytes = store.get(&digest).await?;
+                Ok(Body::wrap_stream(bytes.inspect_ok(move |chunk| {
+                    done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                })))
+            }
+        };
+        let first = Mutex::new(session);
+        let sending = repository.upload(&blob.digest, &first, open);
+        let mut sending = std::pin::pin!(sending);
+        loop {
+            tokio::select! {
+                outcome = &mut sending => return Ok(outcome?),
+                () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {
+                    self.lines.tell_bar(id, "Pushing", done.load(Ordering::Relaxed), blob.size).await;
+                }
+            }
+        }
+    }
+
+    /// The repository shows the blob now, which is worth a row.
+    fn sent(&self, diff_id: &Digest, blob: Blob, mut new: Vec<proto::PackedLayer>) -> Sent {
+        let descriptor = proto::Descriptor {
+            media_type: blob.media_type.to_owned(),
+            digest: blob.digest.to_string(),
+            size: blob.size,
+        };
+        let (diff_id, repository) = (diff_id.to_string(), self.name.full_name());
+        new.push(proto::PackedLayer { diff_id: diff_id.clone(), blob: Some(descriptor), repository });
+        Sent { diff_id, blob, new }
+    }
+}
+
+/// A row about a layer, as far as Docker's manifest can name its blob.
+struct Known {
+    blob: Blob,
+    repository: String,
+}
+
+impl Known {
+    fn of(row: &proto::PackedLayer, diff_id: &Digest) -> Option<Self> {
+        let blob = row.blob.as_ref().filter(|_| row.diff_id == diff_id.as_str())?;
+        let media_type = manifest::docker_type(&blob.media_type)?;
+        let blob = Blob { media_type, digest: blob.digest.parse().ok()?, size: blob.size };
+        Some(Self { blob, repository: row.repository.clone() })
+    }
+}
