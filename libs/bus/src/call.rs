@@ -81,7 +81,7 @@ impl Bus {
     ) -> Result<C::Reply, Error> {
         debug_assert_eq!(C::OWNER, target.owner(), "{} is not served by {}", C::NAME, target.noun());
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
-        let subject = format!("{}.{}", target.prefix(), C::NAME);
+        let subject = format!("{}.{}.{}", target.prefix(), C::NAME, self.user);
         let request = Bytes::from(request.encode_to_vec());
         let ask = async || {
             let sent = self.client.publish_with_reply(subject.clone(), inbox.clone(), request.clone()).await;

@@ -78,7 +78,10 @@ impl Bus {
         Ok(messages.map(|message| {
             let message = message?;
             let position = message.info().map_err(unavailable)?.stream_sequence;
-            Ok((position, decode(&message)?))
+            let mut event: proto::NodeEvent = decode(&message)?;
+            // The server lets a node publish on its own subject only, so the subject says who it was.
+            event.node_id = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+            Ok((position, event))
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The bus: typed calls, events and build logs over NATS. The only room that names async-nats.
 //!
-//! - A call is a core NATS request on `rpc.<service>[.<id>].<call>`; [`calls`] ties each name to its request, reply and
+//! - A call is a core NATS request on `rpc.<service>[.<id>].<call>.<user of the caller>`, so that the server's permissions
+//!   say which calls a user may make, and who is served knows who asks ([`Caller`]); [`calls`] ties each name to its request, reply and
 //!   owner. Every call is answered, error or not. While a handler runs its caller hears a heartbeat every two seconds,
 //!   so a call needs no fixed time limit: six seconds of silence mean that the server is gone.
 //!   A call that only one caller wants (`call_while_wanted`) ends when that caller goes: it is told on
@@ -24,7 +25,7 @@ use std::time::Duration;
 pub use alive::{figures, process, sign_of_life};
 pub use calls::{Call, Target};
 pub use error::Error;
-pub use router::{ProgressSender, Router};
+pub use router::{Caller, ProgressSender, Router};
 
 /// How long a caller waits for the next sign of a server: three missed heartbeats.
 const SILENCE: Duration = Duration::from_secs(6);
@@ -47,6 +48,8 @@ pub struct Config {
 pub struct Bus {
     client: async_nats::Client,
     jetstream: async_nats::jetstream::Context,
+    /// Last word of the subjects of this process' calls.
+    user: std::sync::Arc<str>,
 }
 
 impl Bus {
@@ -75,6 +78,6 @@ impl Bus {
             .await
             .map_err(|e| Error::invalid(format!("connecting to the bus at {}: {e}", config.url)))?;
         let jetstream = async_nats::jetstream::new(client.clone());
-        Ok(Self { client, jetstream })
+        Ok(Self { client, jetstream, user: config.user.as_str().into() })
     }
 }

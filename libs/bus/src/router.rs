@@ -34,6 +34,27 @@ type Wanted = Arc<Mutex<HashMap<String, AbortHandle>>>;
 pub struct ProgressSender {
     client: Client,
     reply: Option<Subject>,
+    caller: Caller,
+}
+
+/// The bus user who made a call, as the server let it through: a user may only put its own name on a call's subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(String);
+
+impl Caller {
+    pub fn user(&self) -> &str {
+        &self.0
+    }
+
+    /// # Errors
+    /// `Denied`, which is logged, when the caller is not `user`.
+    pub fn must_be(&self, user: &str, what: &str) -> Result<(), Error> {
+        if self.0 == user {
+            return Ok(());
+        }
+        tracing::warn!(caller = self.0, claims = user, what, "a call under another's name was denied");
+        Err(Error::new(ErrorKind::Denied, format!("{} may not speak as {user}", self.0)))
+    }
 }
 
 impl ProgressSender {
@@ -58,6 +79,16 @@ impl Router {
         F: Future<Output = Result<C::Reply, Error>> + Send + 'static,
     {
         self.on_progress::<C, _, _>(move |request, _| handler(request))
+    }
+
+    /// Answers call `C` with a handler that wants to know who asks.
+    pub fn on_from<C, H, F>(self, handler: H) -> Self
+    where
+        C: Call,
+        H: Fn(Caller, C::Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<C::Reply, Error>> + Send + 'static,
+    {
+        self.on_progress::<C, _, _>(move |request, progress| handler(progress.caller, request))
     }
 
     /// Answers call `C` with a handler that tells its caller how far it is.
@@ -102,7 +133,7 @@ impl Bus {
     /// # Errors
     /// `Unavailable` when the subscription cannot be made.
     pub async fn serve(&self, service: Target, router: Router, cancel: CancellationToken) -> Result<(), Error> {
-        let subject = format!("{}.*", service.prefix());
+        let subject = format!("{}.*.*", service.prefix());
         let subscribed = match service.owner() {
             // One process by its id: no queue group, or two of the same id would share the calls unnoticed.
             Owner::Node | Owner::Worker => self.client.subscribe(subject).await,
@@ -138,13 +169,15 @@ impl Bus {
     }
 
     fn dispatch(&self, router: &Router, wanted: &Wanted, message: Message) {
-        let name = message.subject.rsplit('.').next().unwrap_or_default();
+        let mut words = message.subject.rsplit('.');
+        let caller = Caller(words.next().unwrap_or_default().to_owned());
+        let name = words.next().unwrap_or_default();
         let handler = router.handlers.get(name).cloned();
         let client = self.client.clone();
         let wanted = router.while_wanted.contains(name).then(|| wanted.clone());
         let unknown = Error::new(ErrorKind::Unimplemented, format!("call {name} is not known here"));
         tokio::spawn(async move {
-            let progress = ProgressSender { client: client.clone(), reply: message.reply.clone() };
+            let progress = ProgressSender { client: client.clone(), reply: message.reply.clone(), caller };
             let outcome = match handler {
                 Some(handler) => run(handler, message.payload, progress.clone(), wanted).await,
                 None => Err(unknown),

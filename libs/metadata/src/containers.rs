@@ -18,6 +18,8 @@ pub struct Container {
 /// One numbered change of a container.
 #[derive(Clone, Debug)]
 pub struct Change {
+    /// Who says it; a node changes its own containers only.
+    pub node_id: String,
     pub container_id: String,
     pub epoch: u64,
     pub seq: u64,
@@ -117,14 +119,17 @@ impl Database {
             let change = &changes[at];
             let (epoch, seq) = (change.epoch.cast_signed(), change.seq.cast_signed());
             let query = if change.removed {
-                tx.query("DELETE FROM containers WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))")
+                tx.query(
+                    "DELETE FROM containers
+                     WHERE id = $1 AND node_id = $4 AND (epoch < $2 OR (epoch = $2 AND seq < $3))",
+                )
             } else {
                 tx.query(
-                    "UPDATE containers SET status = $4, epoch = $2, seq = $3
-                     WHERE id = $1 AND (epoch < $2 OR (epoch = $2 AND seq < $3))",
+                    "UPDATE containers SET status = $5, epoch = $2, seq = $3
+                     WHERE id = $1 AND node_id = $4 AND (epoch < $2 OR (epoch = $2 AND seq < $3))",
                 )
             };
-            let query = query.bind(&change.container_id).bind(epoch).bind(seq);
+            let query = query.bind(&change.container_id).bind(epoch).bind(seq).bind(&change.node_id);
             let query = if change.removed { query } else { query.bind(&change.status) };
             applied[at] = query.run().await? > 0;
         }

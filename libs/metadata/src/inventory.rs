@@ -33,6 +33,7 @@ impl Database {
             .containers
             .iter()
             .map(|(id, status)| Change {
+                node_id: inventory.node_id.clone(),
                 container_id: id.clone(),
                 epoch: inventory.epoch,
                 seq: inventory.seq,
@@ -103,7 +104,7 @@ mod tests {
             let removed = random.random_bool(0.1);
             held[at].1 = format!("state {step}").into_bytes();
             let (container_id, status) = held[at].clone();
-            changes.push(Change { container_id, epoch, seq, status, removed });
+            changes.push(Change { node_id: "n".to_owned(), container_id, epoch, seq, status, removed });
             if removed {
                 held.remove(at);
             }

@@ -57,6 +57,7 @@ mod tests {
         async fn only_a_newer_change_is_applied(db: Database) {
             db.insert_container(&container("a", "x")).await.expect("inserted");
             let change = |epoch, seq, status: &[u8]| Change {
+                node_id: "n".to_owned(),
                 container_id: "a".to_owned(),
                 epoch,
                 seq,
@@ -69,6 +70,8 @@ mod tests {
             }
             assert_eq!(db.position("EVENTS").await.expect("read"), 9);
             let gone = Change { removed: true, ..change(2, 2, b"") };
+            let others = Change { node_id: "other".to_owned(), ..gone.clone() };
+            assert_eq!(db.apply(&[others], None).await.expect("applied"), [false], "another node's container");
             assert_eq!(db.apply(&[gone], None).await.expect("applied"), [true]);
             assert!(db.find_containers("a").await.expect("read").is_empty());
         }

@@ -20,10 +20,26 @@ pub fn router(app: Arc<App>) -> Router {
             router
         }};
     }
-    answer!(Router::new(),
-        NodeHello => node_hello,
+    let (hello, next) = (app.clone(), app.clone());
+    let router = Router::new()
+        .on_from::<calls::NodeHello, _, _>(move |caller, request: proto::NodeHello| {
+            let app = hello.clone();
+            async move {
+                let id = request.info.as_ref().map(|info| info.id.as_str()).unwrap_or_default();
+                caller.must_be(&format!("node-{id}"), "NodeHello")?;
+                app.node_hello(request).await.map_err(bus::Error::from)
+            }
+        })
+        .on_from::<calls::BuildNext, _, _>(move |caller, request: proto::BuildNext| {
+            let app = next.clone();
+            async move {
+                let id = request.worker.as_ref().map(|info| info.id.as_str()).unwrap_or_default();
+                caller.must_be(&format!("worker-{id}"), "BuildNext")?;
+                app.next_build(request).await.map_err(bus::Error::from)
+            }
+        });
+    answer!(router,
         BlobsInUse => in_use,
-        BuildNext => next_build,
         BuildRenew => renew_build,
         ImageResolve => resolve_image,
         StepLookup => lookup_step,

@@ -47,8 +47,12 @@ struct Config {
     #[arg(long)]
     data_dir: PathBuf,
     /// File that holds the token for writes and for internal blobs.
-    #[arg(long)]
+    #[arg(long, env = "BOXYARD_TOKEN_FILE")]
     token_file: PathBuf,
+    /// File of tokens that read and write internal blobs and nothing else: lines of the token's sha256 in hex and its
+    /// user's name. A change of the file counts at once.
+    #[arg(long, env = "BOXYARD_TOKENS_FILE")]
+    tokens_file: Option<PathBuf>,
     /// Free bytes that the disk must keep; below that, nothing is stored. [default: 128 MiB]
     #[arg(long, default_value_t = 128 << 20, hide_default_value = true)]
     free_space_floor_bytes: u64,
@@ -66,7 +70,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let blobs = blobs::Blobs::open(&config.data_dir, config.free_space_floor_bytes)
         .with_context(|| format!("opening the store in {}", config.data_dir.display()))?;
     let repositories = Repositories::open(&config.data_dir).context("opening the repositories")?;
-    let app = Arc::new(App::new(blobs.clone(), repositories.clone(), token.trim())?);
+    let app = Arc::new(App::new(blobs.clone(), repositories.clone(), token.trim())?.with_tokens(config.tokens_file));
 
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await

@@ -70,8 +70,17 @@ fn worker_credentials_reach_no_further() {
         format!("PUB rpc.node.{instance}.start 0\r\n"),
         format!("PUB rpc.node.{instance}.anything 0\r\n"),
         format!("PUB event.node.{instance} 0\r\n"),
+        format!("PUB rpc.node.{instance}.ContainerStart.{user} 0\r\n"),
+        format!("PUB rpc.node.{instance}.ContainerStart.gateway 0\r\n"),
+        // It claims to be a node, the other worker, the gateway.
+        format!("PUB rpc.gateway.NodeHello.{user} 0\r\n"),
+        format!("PUB rpc.gateway.NodeHello.node-{instance} 0\r\n"),
+        format!("PUB rpc.gateway.BuildNext.worker-{instance}-2 0\r\n"),
+        format!("PUB rpc.store.BlobsRelease.{user} 0\r\n"),
+        "PUB rpc.store.LeaseEnd.gateway 0\r\n".to_owned(),
         format!("PUB rpc.worker.{instance}-2.anything 0\r\n"),
-        "PUB rpc.sync.anything 0\r\n".to_owned(),
+        format!("PUB rpc.worker.{instance}-2.BuildCancel.{user} 0\r\n"),
+        format!("PUB rpc.sync.SyncPull.{user} 0\r\n"),
         "PUB _INBOX.gateway.x 0\r\n".to_owned(),
         format!("PUB $KV.alive.node.{instance} 0\r\n"),
         "PUB $JS.API.STREAM.DELETE.EVENTS 0\r\n".to_owned(),
@@ -80,16 +89,23 @@ fn worker_credentials_reach_no_further() {
         "SUB _INBOX.> 2".to_owned(),
         "SUB _INBOX.gateway.> 3".to_owned(),
         format!("SUB _INBOX.node-{instance}.> 4"),
-        format!("SUB rpc.node.{instance}.* 5"),
-        "SUB rpc.gateway.* 6".to_owned(),
-        format!("SUB rpc.worker.{instance}-2.* 7"),
+        format!("SUB rpc.node.{instance}.*.* 5"),
+        "SUB rpc.gateway.*.* 6".to_owned(),
+        format!("SUB rpc.worker.{instance}-2.*.* 7"),
     ];
     for command in &denied {
         let answer = bus.ask(command);
         assert!(answer.contains("Permissions Violation"), "{command:?} was allowed: {answer:?}");
     }
     // What it needs is still allowed: silence means yes.
-    assert_eq!(bus.ask(&format!("SUB rpc.worker.{instance}-1.* 8")), "");
+    assert_eq!(bus.ask(&format!("SUB rpc.worker.{instance}-1.*.* 8")), "");
+    assert_eq!(bus.ask(&format!("PUB rpc.gateway.BuildRenew.{user} 0\r\n")), "");
+    let log = std::fs::read_to_string(boxyard.data_dir().join("logs/nats.log")).expect("the server's log");
+    for subject in [format!("rpc.gateway.NodeHello.{user}"), format!("event.node.{instance}")] {
+        let is_told =
+            |line: &str| line.contains("Publish Violation") && line.contains(&user) && line.contains(&subject);
+        assert!(log.lines().any(is_told), "{subject} is not in the log:\n{log}");
+    }
     boxyard.stop();
 }
 
@@ -115,6 +131,34 @@ fn blobs_are_not_written_without_the_token() {
         }
     }
     boxyard.docker(&["run", "--rm", "busybox", "true"]).ok();
+    boxyard.stop();
+}
+
+/// A worker's token writes blobs of the store's own repository: not what users push, no manifest, no removal.
+#[test]
+fn a_workers_token_reaches_blobs_only() {
+    let boxyard = Boxyard::start(Options::default());
+    let port = u16::try_from(boxyard.kept()["store_port"].as_u64().expect("a port")).expect("a port");
+    let instance = boxyard.instance().expect("it has an id");
+    let digest = format!("sha256:{}", kit::sha256(b"x"));
+    let file = boxyard.data_dir().join(format!("secrets/token-worker-{instance}-1"));
+    let authorization =
+        format!("Authorization: Bearer {}\r\n", std::fs::read_to_string(file).expect("its token").trim());
+    for (method, path, allowed) in [
+        ("POST", format!("/v2/boxyard.internal/blobs/uploads/?digest={digest}"), true),
+        ("GET", format!("/v2/boxyard.internal/blobs/{digest}"), true),
+        ("DELETE", format!("/v2/boxyard.internal/blobs/{digest}"), false),
+        ("PUT", "/v2/boxyard.internal/manifests/x".to_owned(), false),
+        ("PUT", "/v2/library/x/manifests/latest".to_owned(), false),
+        ("POST", format!("/v2/library/x/blobs/uploads/?digest={digest}"), false),
+        ("POST", "/v2/library/x/blobs/uploads/".to_owned(), false),
+    ] {
+        let status = http_status(port, method, &path, &authorization);
+        assert_eq!(allowed, status < 300, "{method} {path}: {status}");
+        assert!(allowed || [401, 403].contains(&status), "{method} {path}: {status}");
+    }
+    let log = std::fs::read_to_string(boxyard.data_dir().join("logs/layer-store.log")).expect("the store's log");
+    assert!(log.contains("a limited token was denied"), "{log}");
     boxyard.stop();
 }
 

@@ -118,6 +118,9 @@ pub enum Command {
     Up(up::Up),
     /// Stop the Boxyard of a data folder
     Down(up::Down),
+    /// Run a Boxyard on several machines
+    #[command(subcommand)]
+    Cluster(up::Cluster),
     /// Show each service of a Boxyard
     Status(up::Status),
     /// Print the completion script for a shell
@@ -259,6 +262,7 @@ impl Command {
             Self::Volume(Volume::Rm(c)) => c.run(engine).await,
             Self::Up(c) => c.run().await,
             Self::Down(c) => c.run().await,
+            Self::Cluster(c) => c.run().await,
             Self::Status(c) => c.run().await,
             Self::Completion(c) => {
                 let mut script = Vec::new();

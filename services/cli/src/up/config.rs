@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Up;
+use super::cluster::{Head, Joined, Kind};
 use super::nats;
 use super::process::Program;
 use super::{registries, tls};
@@ -40,6 +41,10 @@ pub struct Plan {
     pub data_dir: PathBuf,
     pub kept: Kept,
     pub node: bool,
+    /// This machine is the head of a cluster.
+    pub head: Option<Head>,
+    /// This machine has only nodes and workers of a cluster whose head is elsewhere.
+    pub joined: Option<Joined>,
 }
 
 /// The folder that is meant when none is named.
@@ -56,11 +61,13 @@ impl Plan {
     pub fn new(up: &Up) -> Outcome<Self> {
         let is_default = up.data_dir.is_none();
         let data_dir = data_dir(up.data_dir.clone())?;
-        let mut kept: Kept = match fs::read(data_dir.join("boxyard.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Failure::new(format!("{}/boxyard.json cannot be read: {e}", data_dir.display())))?,
-            Err(_) => Kept { workers: 1, ..Kept::default() },
-        };
+        let Self { mut kept, head, joined, .. } = Self::kept(&data_dir)?;
+        if joined.is_some() {
+            if !up.hosts.is_empty() || up.workers.is_some() || up.no_node {
+                return Err(Failure::new(format!("{} has joined a cluster: its head has the API", data_dir.display())));
+            }
+            return Ok(Self { data_dir, kept, node: false, head, joined });
+        }
         if !up.hosts.is_empty() {
             kept.hosts.clone_from(&up.hosts);
         } else if kept.hosts.is_empty() {
@@ -80,11 +87,25 @@ impl Plan {
         }
         if up.tls.are_given() {
             kept.tls = up.tls.resolved()?;
+        } else if head.is_some() && !kept.tls.are_given() {
+            kept.tls = tls::Files::of_cluster(&data_dir.join("cluster"));
         }
         for host in &kept.hosts {
             check_host(host, up.insecure_api || kept.tls.are_given())?;
         }
-        Ok(Self { data_dir, kept, node: !up.no_node })
+        Ok(Self { data_dir, kept, node: !up.no_node, head, joined })
+    }
+
+    /// What the data folder holds, with nothing added.
+    pub fn kept(data_dir: &Path) -> Outcome<Self> {
+        let (head, joined) = (Head::read(data_dir)?, Joined::read(data_dir)?);
+        let workers = if joined.is_some() { 0 } else { 1 };
+        let kept: Kept = match fs::read(data_dir.join("boxyard.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| Failure::new(format!("{}/boxyard.json cannot be read: {e}", data_dir.display())))?,
+            Err(_) => Kept { workers, ..Kept::default() },
+        };
+        Ok(Self { data_dir: data_dir.to_owned(), kept, node: joined.is_none(), head, joined })
     }
 
     /// Makes folders, secrets and NATS' configuration. The data folder is locked already.
@@ -92,8 +113,10 @@ impl Plan {
         if self.kept.instance.is_empty() {
             self.kept.instance = format!("{:06x}", rand::random::<u32>() & 0xff_ffff);
         }
-        self.kept.nats_port = usable_port(self.kept.nats_port)?;
-        self.kept.store_port = usable_port(self.kept.store_port)?;
+        (self.kept.nats_port, self.kept.store_port) = match &self.head {
+            Some(head) => (head.port, head.store_port()),
+            None => (usable_port(self.kept.nats_port)?, usable_port(self.kept.store_port)?),
+        };
         for folder in ["secrets", "logs", "nats", "store", "gateway", "machine"] {
             fs::create_dir_all(self.data_dir.join(folder))?;
         }
@@ -103,20 +126,68 @@ impl Plan {
                 fs::create_dir_all(parent)?;
             }
         }
-        self.secret("store-token")?;
-        let text = nats::config(self)?;
-        write_private(&self.data_dir.join("nats.conf"), text.as_bytes())?;
+        if self.joined.is_none() {
+            self.secret("store-token")?;
+            self.write_users()?;
+        }
         let kept = serde_json::to_vec_pretty(&self.kept)?;
         write_private(&self.data_dir.join("boxyard.json"), &kept)?;
         let _ = fs::remove_file(self.stop_mark());
         Ok(())
     }
 
+    /// Tells NATS and the layer store whom they know: one user, and for nodes and workers one token, for each process.
+    /// Before the first `up` there is nothing to tell yet.
+    pub fn write_users(&self) -> Outcome {
+        if self.kept.instance.is_empty() {
+            return Ok(());
+        }
+        let mut tokens = String::new();
+        for user in self.limited_users() {
+            let hash = model::Digest::of(self.secret(&format!("token-{user}"))?.as_bytes());
+            tokens.push_str(&format!("{} {user}\n", hash.hex()));
+        }
+        write_private(&self.data_dir.join("secrets/store-tokens"), tokens.as_bytes())?;
+        write_private(&self.data_dir.join("nats.conf"), nats::config(self)?.as_bytes())
+    }
+
+    /// Users of nodes and workers, here and elsewhere.
+    fn limited_users(&self) -> Vec<String> {
+        let nodes = self.node_ids().into_iter().map(|id| format!("node-{id}"));
+        let workers = self.all_worker_ids().into_iter().map(|id| format!("worker-{id}"));
+        nodes.chain(workers).collect()
+    }
+
+    /// This machine's node, and those that were let in.
+    pub fn node_ids(&self) -> Vec<String> {
+        std::iter::once(self.node_id().to_owned()).chain(self.members(Kind::Node)).collect()
+    }
+
+    /// This machine's workers, and those that were let in.
+    pub fn all_worker_ids(&self) -> Vec<String> {
+        self.worker_ids().into_iter().chain(self.members(Kind::Worker)).collect()
+    }
+
+    fn members(&self, kind: Kind) -> Vec<String> {
+        let members = self.head.iter().flat_map(|head| &head.members);
+        members.filter(|member| member.kind == kind).map(|member| member.name.clone()).collect()
+    }
+
+    /// Where NATS listens.
+    pub fn nats_address(&self) -> SocketAddr {
+        self.head.as_ref().map_or_else(|| ([127, 0, 0, 1], self.kept.nats_port).into(), Head::nats)
+    }
+
     /// What `up` says when everything is ready: how to use it, and where its page is for browsers.
     pub fn greeting(&self) -> String {
+        if let Some(joined) = &self.joined {
+            let names = joined.members.iter().map(|member| format!("{} {}", member.kind, member.name));
+            return format!("Boxyard is ready: {} of {}", names.collect::<Vec<_>>().join(", "), joined.nats_url);
+        }
         let mut text = format!("Boxyard is ready: export DOCKER_HOST={}", self.kept.hosts[0]);
         if let Some(address) = self.kept.hosts.iter().find_map(|host| host.strip_prefix("tcp://")) {
-            text.push_str(&format!("\nIts page: http://{address}/boxyard/"));
+            let scheme = if self.kept.tls.are_given() { "https" } else { "http" };
+            text.push_str(&format!("\nIts page: {scheme}://{address}/boxyard/"));
         }
         text
     }
@@ -148,31 +219,51 @@ impl Plan {
     /// The processes after NATS, in the order in which they start.
     pub fn programs(&self, beside: &Path) -> Vec<Program> {
         let at = |name: &str| self.data_dir.join(name).display().to_string();
-        let store_url = format!("http://127.0.0.1:{}", self.kept.store_port);
-        let token = at("secrets/store-token");
+        let (nats_url, store_url) = match (&self.head, &self.joined) {
+            (Some(head), _) => (format!("tls://{}", head.nats()), format!("https://{}", head.store())),
+            (None, Some(joined)) => (joined.nats_url.clone(), joined.store_url.clone()),
+            (None, None) => (
+                format!("nats://127.0.0.1:{}", self.kept.nats_port),
+                format!("http://127.0.0.1:{}", self.kept.store_port),
+            ),
+        };
+        let is_cluster = self.head.is_some() || self.joined.is_some();
+        let (ca, token) = (at("cluster/ca.pem"), at("secrets/store-token"));
         let program = |name: String, binary: &str, user: &str, flags: Vec<String>| {
             let mut all: Vec<String> = vec![
                 "--nats-url".into(),
-                format!("nats://127.0.0.1:{}", self.kept.nats_port),
+                nats_url.clone(),
                 "--nats-user".into(),
                 user.to_owned(),
                 "--nats-password-file".into(),
                 at(&format!("secrets/{user}")),
             ];
+            if is_cluster {
+                all.extend(["--ca".into(), ca.clone()]);
+            }
             all.extend(flags);
             Program { name, binary: beside.join(binary), arguments: all, log: self.data_dir.join("logs") }
         };
         let flags = |pairs: &[(&str, &str)]| {
             pairs.iter().flat_map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]).collect::<Vec<_>>()
         };
-        let store = [
-            ("--listen", &*format!("127.0.0.1:{}", self.kept.store_port)),
-            ("--data-dir", &at("store")),
-            ("--token-file", &token),
+        let listen = match &self.head {
+            Some(head) => head.store().to_string(),
+            None => format!("127.0.0.1:{}", self.kept.store_port),
+        };
+        let (store_dir, tokens) = (at("store"), at("secrets/store-tokens"));
+        let mut store = vec![
+            ("--listen", &*listen),
+            ("--data-dir", &*store_dir),
+            ("--token-file", &*token),
+            ("--tokens-file", &*tokens),
         ];
         let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
         let gateway_dir = at("gateway");
-        let streams = format!("unix:{gateway_dir}/streams.sock");
+        let streams = match &self.head {
+            Some(head) => format!("tls:{}", head.streams()),
+            None => format!("unix:{gateway_dir}/streams.sock"),
+        };
         let mut gateway = vec![("--data-dir", &*gateway_dir), ("--streams", &*streams)];
         gateway.extend(self.kept.hosts.iter().map(|h| ("--host", h.as_str())));
         gateway.extend(bytes);
@@ -183,19 +274,36 @@ impl Plan {
         let tls = self.kept.tls.flags();
         gateway.extend(tls.iter().map(|(flag, path)| (*flag, path.as_str())));
         let sync = [&bytes[..], &known].concat();
+        let certificates =
+            ["store.pem", "store.key", "streams.pem", "streams.key"].map(|f| at(&format!("cluster/{f}")));
+        if self.head.is_some() {
+            store.extend([("--listen-cert", &*certificates[0]), ("--listen-key", &*certificates[1])]);
+            gateway.extend([("--streams-cert", &*certificates[2]), ("--streams-key", &*certificates[3])]);
+        }
         let machine_dir = at("machine");
         let machine = [("--machine-dir", &*machine_dir), ("--instance", &*self.kept.instance)];
-        let mut all = vec![
-            program("layer-store".into(), "boxyard-layer-store", "store", flags(&store)),
-            program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)),
-            program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)),
-        ];
-        if self.node {
-            let node = [&[("--id", self.node_id())][..], &machine, &bytes].concat();
-            all.push(program("node".into(), "boxyard-node", &format!("node-{}", self.node_id()), flags(&node)));
+        let mut all = Vec::new();
+        if self.joined.is_none() {
+            all.push(program("layer-store".into(), "boxyard-layer-store", "store", flags(&store)));
+            all.push(program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)));
+            all.push(program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)));
         }
-        for (n, id) in self.worker_ids().iter().enumerate() {
+        let (nodes, workers) = match &self.joined {
+            Some(joined) => (joined.names(Kind::Node), joined.names(Kind::Worker)),
+            None => (Vec::from_iter(self.node.then(|| self.node_id().to_owned())), self.worker_ids()),
+        };
+        let own_token = |user: &str| at(&format!("secrets/token-{user}"));
+        for id in &nodes {
+            let user = format!("node-{id}");
+            let token = own_token(&user);
+            let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
+            let node = [&[("--id", id.as_str())][..], &machine, &bytes].concat();
+            all.push(program("node".into(), "boxyard-node", &user, flags(&node)));
+        }
+        for (n, id) in workers.iter().enumerate() {
             let own = at(&format!("worker-{id}"));
+            let token = own_token(&format!("worker-{id}"));
+            let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
             let worker = [&[("--id", id.as_str()), ("--data-dir", &*own)][..], &machine, &bytes].concat();
             all.push(program(
                 format!("build-worker-{}", n + 1),

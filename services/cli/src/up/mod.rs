@@ -2,6 +2,7 @@
 //! `status` shows them. Nothing here speaks on the bus; a process says `ready` on its
 //! standard output, and what `status` shows is what the supervisor wrote down.
 
+mod cluster;
 mod config;
 mod nats;
 mod process;
@@ -14,9 +15,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub use cluster::Cluster;
+
 use crate::failure::Outcome;
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub struct Up {
     /// Folder for everything that this Boxyard keeps
     #[arg(long, env = "BOXYARD_DATA_DIR")]
@@ -61,6 +64,11 @@ pub struct Status {
 }
 
 impl Up {
+    /// `up` with nothing but its folder.
+    fn of(data_dir: PathBuf, detach: bool) -> Self {
+        Self { data_dir: Some(data_dir), detach, ..Self::default() }
+    }
+
     pub async fn run(self) -> Outcome {
         let plan = config::Plan::new(&self)?;
         if self.detach { status::detach(&self, &plan).await } else { supervise::run(plan).await }

@@ -54,7 +54,14 @@ fn is_new_enough(version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (2, 11)
 }
 
-/// What one process may say and hear.
+/// Calls to the gateway that a node makes.
+const NODE_CALLS: &[&str] = &["NodeHello"];
+/// Calls to the gateway, and to the layer store, that a worker makes.
+const WORKER_CALLS: &[&str] =
+    &["BuildNext", "BuildRenew", "ImageResolve", "StepLookup", "StepResult", "BuildFinish", "StepContainer"];
+const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd"];
+
+/// What one process may say and hear. The last word of a call's subject is its caller, so nobody speaks for another.
 struct User {
     name: String,
     serves: Vec<String>,
@@ -64,35 +71,45 @@ struct User {
 fn users(plan: &Plan) -> Vec<User> {
     let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let mut users = vec![
-        User { name: "gateway".into(), serves: texts(&["rpc.gateway.*"]), publishes: texts(&[">"]) },
+        User {
+            name: "gateway".into(),
+            serves: texts(&["rpc.gateway.*.*", "gone.gateway", "event.gateway"]),
+            publishes: texts(&[">"]),
+        },
         User {
             name: "store".into(),
-            serves: texts(&["rpc.store.*"]),
-            publishes: texts(&["rpc.gateway.>", "$KV.alive.>"]),
+            serves: texts(&["rpc.store.*.*"]),
+            publishes: texts(&["rpc.gateway.*.store", "$KV.alive.>"]),
         },
         User {
             name: "sync".into(),
-            serves: texts(&["rpc.sync.*", "gone.sync"]),
-            publishes: texts(&["rpc.gateway.>", "rpc.store.>", "$KV.alive.>"]),
+            serves: texts(&["rpc.sync.*.*", "gone.sync"]),
+            publishes: texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "$KV.alive.>"]),
         },
     ];
-    let id = plan.node_id();
-    users.push(User {
-        name: format!("node-{id}"),
-        serves: vec![format!("rpc.node.{id}.*")],
-        publishes: vec![
-            "rpc.gateway.>".into(),
-            "rpc.store.>".into(),
-            format!("event.node.{id}"),
-            format!("$KV.alive.node.{id}"),
-        ],
-    });
-    for id in plan.worker_ids() {
-        let mut publishes = texts(&["rpc.gateway.>", "rpc.store.>", "buildlog.>", "$KV.claims.>"]);
-        publishes.push(format!("$KV.alive.build-worker.{id}"));
-        users.push(User { name: format!("worker-{id}"), serves: vec![format!("rpc.worker.{id}.*")], publishes });
+    for id in plan.node_ids() {
+        let name = format!("node-{id}");
+        let mut publishes = calls("gateway", NODE_CALLS, &name);
+        publishes.extend([format!("event.node.{id}"), format!("$KV.alive.node.{id}")]);
+        users.push(User { serves: vec![format!("rpc.node.{id}.*.*")], publishes, name });
+    }
+    for id in plan.all_worker_ids() {
+        let name = format!("worker-{id}");
+        let mut publishes = calls("gateway", WORKER_CALLS, &name);
+        publishes.extend(calls("store", WORKER_STORE_CALLS, &name));
+        publishes.extend([
+            "buildlog.*".to_owned(),
+            "gone.gateway".to_owned(),
+            "$KV.claims.>".to_owned(),
+            format!("$KV.alive.build-worker.{id}"),
+        ]);
+        users.push(User { serves: vec![format!("rpc.worker.{id}.*.*")], publishes, name });
     }
     users
+}
+
+fn calls(service: &str, names: &[&str], user: &str) -> Vec<String> {
+    names.iter().map(|name| format!("rpc.{service}.{name}.{user}")).collect()
 }
 
 /// The server's configuration file.
@@ -101,11 +118,17 @@ pub fn config(plan: &Plan) -> Outcome<String> {
     let list = |subjects: &[String]| subjects.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ");
     let folder = plan.data_dir.join("nats");
     let mut text = format!(
-        "listen: \"127.0.0.1:{}\"\nserver_name: \"boxyard-{}\"\nmax_payload: 1MB\njetstream {{\n  store_dir: {}\n  max_memory_store: 16MB\n  max_file_store: 4GB\n}}\nauthorization {{\n  users = [\n",
-        plan.kept.nats_port,
+        "listen: \"{}\"\nserver_name: \"boxyard-{}\"\nmax_payload: 1MB\njetstream {{\n  store_dir: {}\n  max_memory_store: 16MB\n  max_file_store: 4GB\n}}\nauthorization {{\n  users = [\n",
+        plan.nats_address(),
         plan.kept.instance,
         quote(&folder.display().to_string()),
     );
+    if plan.head.is_some() {
+        let file = |name: &str| quote(&plan.data_dir.join("cluster").join(name).display().to_string());
+        let tls =
+            format!("tls {{\n  cert_file: {}\n  key_file: {}\n  timeout: 10\n}}\n", file("nats.pem"), file("nats.key"));
+        text.insert_str(0, &tls);
+    }
     for user in users(plan) {
         let password = plan.secret(&user.name)?;
         let mut hears = vec![format!("_INBOX.{}.>", user.name)];

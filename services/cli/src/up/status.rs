@@ -75,6 +75,12 @@ impl Entry {
     }
 }
 
+/// Signals one process of a running Boxyard; does nothing when it does not run.
+pub fn signal(folder: &Path, name: &str, signal: Signal) {
+    let entries = Board::read(folder).map(|board| board.entries).unwrap_or_default();
+    entries.iter().filter(|entry| entry.name == name).for_each(|entry| entry.signal(signal));
+}
+
 /// Clock ticks from boot to the start of a process; none when it is gone or a zombie.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -109,7 +115,9 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
     for host in &up.hosts {
         command.arg("--host").arg(host);
     }
-    command.arg("--workers").arg(plan.kept.workers.to_string());
+    if plan.joined.is_none() {
+        command.arg("--workers").arg(plan.kept.workers.to_string());
+    }
     for mirror in up.registry_mirrors.iter().flatten() {
         command.arg("--registry-mirror").arg(mirror);
     }

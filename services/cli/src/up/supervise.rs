@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -29,14 +29,17 @@ pub async fn run(mut plan: Plan) -> Outcome {
     let beside = std::env::current_exe()?.parent().unwrap_or(Path::new(".")).to_owned();
     std::fs::create_dir_all(&plan.data_dir).map_err(|e| Failure::new(format!("{}: {e}", plan.data_dir.display())))?;
     let _lock = lock(&plan.data_dir)?;
-    let (server, version) = nats::find(&beside)?;
+    let server = if plan.joined.is_none() { Some(nats::find(&beside)?) } else { None };
     end_leftovers(&plan.data_dir).await;
     // An old board says `ready` of processes that are gone.
     let _ = std::fs::remove_file(plan.data_dir.join("status.json"));
     plan.prepare()?;
     std::fs::write(plan.data_dir.join("boxyard.pid"), std::process::id().to_string())?;
     let mut supervisor = Supervisor::new(&plan);
-    supervisor.board.versions.insert("nats".into(), version);
+    let server = server.map(|(server, version)| {
+        supervisor.board.versions.insert("nats".into(), version);
+        server
+    });
     let mut ended = Signals::new()?;
     let started = tokio::select! {
         started = supervisor.start(&plan, server, &beside) => started,
@@ -92,7 +95,7 @@ impl Supervisor {
         }
     }
 
-    async fn start(&mut self, plan: &Plan, server: std::path::PathBuf, beside: &Path) -> Outcome {
+    async fn start(&mut self, plan: &Plan, server: Option<PathBuf>, beside: &Path) -> Outcome {
         let programs = plan.programs(beside);
         if let Some(missing) = programs.iter().find(|p| !p.binary.is_file()) {
             return Err(Failure::new(format!("{} is missing", missing.binary.display()))
@@ -100,8 +103,10 @@ impl Supervisor {
         }
         let config = plan.data_dir.join("nats.conf").display().to_string();
         let log = plan.data_dir.join("logs");
-        self.watch_one(Program { name: "nats".into(), binary: server, arguments: vec!["-c".into(), config], log });
-        self.wait_for_nats(plan.kept.nats_port).await?;
+        if let Some(binary) = server {
+            self.watch_one(Program { name: "nats".into(), binary, arguments: vec!["-c".into(), config], log });
+            self.wait_for_nats(plan.nats_address()).await?;
+        }
         let (first, rest): (Vec<_>, Vec<_>) =
             programs.into_iter().partition(|p| ["layer-store", "gateway"].contains(&p.name.as_str()));
         for program in first {
@@ -118,10 +123,10 @@ impl Supervisor {
         self.watched.push(Watched::start(program, self.sender.clone()));
     }
 
-    async fn wait_for_nats(&mut self, port: u16) -> Outcome {
+    async fn wait_for_nats(&mut self, address: std::net::SocketAddr) -> Outcome {
         let greeted = async {
             loop {
-                if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+                if let Ok(mut stream) = tokio::net::TcpStream::connect(address).await {
                     let mut hello = [0; 4];
                     if stream.read_exact(&mut hello).await.is_ok() && &hello == b"INFO" {
                         return;

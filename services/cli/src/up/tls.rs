@@ -1,6 +1,6 @@
 //! The three files that the API on TCP is served with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,12 @@ pub struct Files {
 }
 
 impl Files {
+    /// Those that `cluster init` has made.
+    pub fn of_cluster(folder: &Path) -> Self {
+        let at = |name: &str| Some(folder.join(name));
+        Self { tlscacert: at("ca.pem"), tlscert: at("api.pem"), tlskey: at("api.key") }
+    }
+
     pub fn are_given(&self) -> bool {
         self.tlscert.is_some()
     }

@@ -5,7 +5,7 @@ use prost::Message as _;
 use proto::ContainerState;
 use serde_json::Value;
 
-use super::{App, Failure, Outcome, names, random_id, spec, view};
+use super::{App, Failure, Outcome, names, nodes, random_id, spec, view};
 
 pub use metadata::Container;
 
@@ -51,7 +51,7 @@ impl App {
         let mut container = Container {
             id: id.clone(),
             name: shown_name,
-            node_id: self.choose_node().await?,
+            node_id: self.place_container(&spec).await?,
             image_id: image.id,
             spec: spec.encode_to_vec(),
             request: request.to_string(),
@@ -296,7 +296,13 @@ impl App {
         let sizes = if size { self.sizes(std::slice::from_ref(&container)).await? } else { Default::default() };
         let ids = self.running_execs(&container.id).await?;
         let machine_dir = self.machine_dir(&container.node_id).await;
-        Ok(view::inspect(&container, &machine_dir, ids, sizes.get(&container.id).copied()))
+        let mut shown = view::inspect(&container, &machine_dir, ids, sizes.get(&container.id).copied());
+        if is_up(view::status_of(&container).state())
+            && let Some(lost) = nodes::lost(&self.known_nodes().await, &container.node_id)
+        {
+            shown["State"]["Error"] = lost.into();
+        }
+        Ok(shown)
     }
 }
 

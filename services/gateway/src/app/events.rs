@@ -282,6 +282,7 @@ fn container_id(event: &proto::NodeEvent) -> &str {
 fn change(event: &proto::NodeEvent) -> Option<metadata::Change> {
     let status = event.container.as_ref()?;
     Some(metadata::Change {
+        node_id: event.node_id.clone(),
         container_id: status.id.clone(),
         epoch: event.epoch,
         seq: event.seq,

@@ -9,7 +9,7 @@ use super::builds::label_of;
 use super::containers::{Container, is_up};
 use super::filters::Filters;
 use super::images::{Image, config_of};
-use super::{App, Failure, Outcome, now_ns, view};
+use super::{App, Failure, Outcome, nodes, now_ns, view};
 
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -50,7 +50,16 @@ impl App {
         let sizes = if shown.size { self.sizes(&kept).await? } else { Default::default() };
         let now = now_ns();
         let row = |c: &Container| view::summary(c, &view::image_name_of(c, &images), sizes.get(&c.id).copied(), now);
-        Ok(kept.iter().map(row).collect())
+        let living = self.known_nodes().await;
+        let mut rows: Vec<Value> = kept.iter().map(row).collect();
+        for (shown, container) in rows.iter_mut().zip(&kept) {
+            let is_up = is_up(view::status_of(container).state());
+            if is_up && let Some(lost) = nodes::lost(&living, &container.node_id) {
+                let words = shown["Status"].as_str().unwrap_or_default();
+                shown["Status"] = format!("{words} ({lost})").into();
+            }
+        }
+        Ok(Value::Array(rows))
     }
 
     /// GET /images/json: intermediate images only with `all`.

@@ -16,6 +16,7 @@ pub mod names;
 pub mod networks;
 pub mod nodes;
 pub mod overview;
+pub mod placement;
 pub mod prune;
 pub mod registries;
 pub mod remove_image;
@@ -29,7 +30,7 @@ pub mod view;
 pub mod volumes;
 pub mod wait;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
@@ -53,7 +54,7 @@ pub struct App {
     pub changed: broadcast::Sender<Arc<wait::Changed>>,
     /// A build was queued.
     pub queued: Notify,
-    nodes: Mutex<BTreeMap<String, proto::NodeInfo>>,
+    nodes: Mutex<nodes::Nodes>,
     /// The last step that a running build has said to begin, by build.
     steps: Mutex<HashMap<String, String>>,
     /// Images that a running build stands on, by build: they outlive a removal until the build has ended.

@@ -1,8 +1,48 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use bus::{Call, Target};
-use model::ErrorKind;
 use prost::Message as _;
 
 use super::{App, Failure, Outcome, lock};
+
+/// Signs of life are looked at so often, where anybody asks.
+const LOOK: Duration = Duration::from_secs(5);
+/// A sign of life lasts 15 seconds; a node that was not heard of for longer is gone.
+const LOST_AFTER: Duration = Duration::from_secs(20);
+
+/// Nodes, and when each was heard of last.
+#[derive(Default)]
+pub struct Nodes {
+    known: BTreeMap<String, (proto::NodeInfo, Instant)>,
+    looked: Option<Instant>,
+}
+
+impl Nodes {
+    fn heard(&mut self, info: proto::NodeInfo) {
+        self.known.insert(info.id.clone(), (info, Instant::now()));
+    }
+
+    fn living(&self) -> Vec<proto::NodeInfo> {
+        let heard = self.known.values().filter(|(_, heard)| heard.elapsed() < LOST_AFTER);
+        heard.map(|(info, _)| info.clone()).collect()
+    }
+
+    /// True once in a while, and always while there is no node.
+    fn is_time_to_look(&mut self) -> bool {
+        let is_time = self.living().is_empty() || self.looked.is_none_or(|looked| looked.elapsed() > LOOK);
+        if is_time {
+            self.looked = Some(Instant::now());
+        }
+        is_time
+    }
+}
+
+/// Why nothing can be said of what a container does now; none while its node is among the living.
+pub fn lost(living: &[proto::NodeInfo], node_id: &str) -> Option<String> {
+    let is_there = living.iter().any(|node| node.id == node_id);
+    (!is_there).then(|| format!("node {node_id} is lost"))
+}
 
 impl App {
     /// A node has started, or says again what it holds: its inventory is the truth for what is older than its number.
@@ -16,7 +56,7 @@ impl App {
             containers: statuses.containers.iter().map(|s| (s.id.clone(), s.encode_to_vec())).collect(),
         };
         let healed = self.db.apply_inventory(&inventory).await?;
-        lock(&self.nodes).insert(info.id.clone(), info);
+        lock(&self.nodes).heard(info);
         for at in healed.updated {
             self.changed_to(&statuses.containers[at]);
         }
@@ -26,21 +66,21 @@ impl App {
         Ok(proto::NodeHelloReply { known_ids: healed.known })
     }
 
+    /// Nodes that were heard of lately.
     pub fn nodes(&self) -> Vec<proto::NodeInfo> {
-        lock(&self.nodes).values().cloned().collect()
+        lock(&self.nodes).living()
     }
 
-    /// Nodes that are known from their greeting, or from their signs of life when this gateway has started after them.
+    /// The same, after a look at who gives signs of life: another gateway may have been greeted, a node may be gone.
     pub async fn known_nodes(&self) -> Vec<proto::NodeInfo> {
-        let known = self.nodes();
-        if !known.is_empty() {
-            return known;
-        }
-        let alive = self.bus.alive().await.unwrap_or_default();
-        for node in alive.iter().filter(|alive| alive.kind == "node") {
-            let mut info = proto::NodeInfo::decode(node.info.as_slice()).unwrap_or_default();
-            info.id.clone_from(&node.id);
-            lock(&self.nodes).insert(info.id.clone(), info);
+        if lock(&self.nodes).is_time_to_look()
+            && let Ok(alive) = self.bus.alive().await
+        {
+            for node in alive.iter().filter(|alive| alive.kind == "node") {
+                let mut info = proto::NodeInfo::decode(node.info.as_slice()).unwrap_or_default();
+                info.id.clone_from(&node.id);
+                lock(&self.nodes).heard(info);
+            }
         }
         self.nodes()
     }
@@ -50,13 +90,6 @@ impl App {
         let nodes = self.known_nodes().await;
         let found = nodes.into_iter().find(|node| node.id == node_id);
         found.map(|node| node.data_dir).unwrap_or_default()
-    }
-
-    /// The node of a new container. One machine has one; placement over several comes later.
-    pub async fn choose_node(&self) -> Outcome<String> {
-        let nodes = self.known_nodes().await;
-        let first = nodes.into_iter().next();
-        first.map(|node| node.id).ok_or_else(|| Failure::new(ErrorKind::Unavailable, "no node is running"))
     }
 
     pub async fn node_call<C: Call>(&self, node_id: &str, request: &C::Request) -> Outcome<C::Reply> {

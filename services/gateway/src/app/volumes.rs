@@ -23,6 +23,12 @@ impl App {
         Ok(all)
     }
 
+    /// The nodes that hold those of these volumes that are there already.
+    pub(super) async fn nodes_of_volumes(&self, names: &HashSet<&str>) -> Outcome<Vec<String>> {
+        let placed = self.volumes().await?;
+        Ok(placed.into_iter().filter(|p| names.contains(p.volume.name.as_str())).map(|p| p.node_id).collect())
+    }
+
     /// Names of volumes that containers mount.
     async fn mounted_volumes(&self) -> Outcome<HashSet<String>> {
         let containers = self.db.containers().await?;
@@ -53,10 +59,14 @@ impl App {
     }
 
     pub async fn create_volume(&self, spec: proto::VolumeSpec) -> Outcome<Value> {
-        let node_id = self.choose_node().await?;
-        let known = match spec.name.is_empty() {
-            true => false,
-            false => self.find_volume(&spec.name).await.is_ok(),
+        let held = match spec.name.is_empty() {
+            true => None,
+            false => self.find_volume(&spec.name).await.ok().map(|placed| placed.node_id),
+        };
+        let known = held.is_some();
+        let node_id = match held {
+            Some(node_id) => node_id,
+            None => self.place_volume(&spec.labels).await?,
         };
         let volume = self.node_call::<calls::VolumeCreate>(&node_id, &spec).await?;
         if !known {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use model::Digest;
 
 use super::App;
+use super::members::Members;
 use super::refusal::Refusal;
 use super::route::Route;
 
@@ -18,35 +19,40 @@ const ANONYMOUS: &str = "anonymous";
 pub struct Token {
     text: String,
     hash: Digest,
+    /// Tokens that reach internal blobs only.
+    pub(super) members: Option<Members>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     Missing,
     Wrong,
+    /// Right for internal blobs.
+    Member,
     Right,
 }
 
 impl Token {
     pub fn new(token: &str) -> Self {
-        Self { text: token.to_owned(), hash: Digest::of(token.as_bytes()) }
+        Self { text: token.to_owned(), hash: Digest::of(token.as_bytes()), members: None }
     }
 
     /// `Bearer <token>`, or `Basic` with the token as the password, as registry clients send it.
     pub fn check(&self, headers: &HeaderMap) -> Check {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Check::Missing };
-        let given = value.to_str().ok().and_then(|value| {
-            let (scheme, rest) = value.split_once(' ')?;
-            if scheme.eq_ignore_ascii_case("bearer") {
-                return Some(rest.trim().to_owned());
-            }
-            let pair = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
-            Some(String::from_utf8(pair).ok()?.split_once(':')?.1.to_owned())
-        });
-        match given {
-            Some(given) if given == ANONYMOUS => Check::Missing,
-            Some(given) if Digest::of(given.as_bytes()) == self.hash => Check::Right,
-            _ => Check::Wrong,
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Check::Missing;
+        }
+        let Some(given) = given(headers) else { return Check::Wrong };
+        if given == ANONYMOUS {
+            return Check::Missing;
+        }
+        let hash = Digest::of(given.as_bytes());
+        if hash == self.hash {
+            return Check::Right;
+        }
+        match self.members.as_ref().is_some_and(|members| members.know(&hash)) {
+            true => Check::Member,
+            false => Check::Wrong,
         }
     }
 
@@ -55,10 +61,35 @@ impl Token {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD) && !matches!(route, Route::Upload(..));
         match self.check(request.headers()) {
             Check::Right => Ok(()),
+            Check::Member if reads || writes_internal_blob(request.method(), route) => Ok(()),
+            Check::Member => {
+                tracing::warn!(method = %request.method(), path = request.uri().path(), "a limited token was denied");
+                Err(Refusal::unauthorized())
+            }
+            Check::Wrong => {
+                tracing::warn!(method = %request.method(), path = request.uri().path(), "an unknown token was denied");
+                Err(Refusal::unauthorized())
+            }
             Check::Missing if reads && !route.is_internal() => Ok(()),
-            Check::Missing | Check::Wrong => Err(Refusal::unauthorized()),
+            Check::Missing => Err(Refusal::unauthorized()),
         }
     }
+}
+
+/// A blob has the name of its content, so who may only write blobs can replace nothing.
+fn writes_internal_blob(method: &Method, route: &Route) -> bool {
+    let uploads = matches!(route, Route::Uploads(_) | Route::Upload(..));
+    uploads && route.is_internal() && matches!(*method, Method::POST | Method::PATCH | Method::PUT)
+}
+
+/// The token, or the password, that the request shows.
+fn given(headers: &HeaderMap) -> Option<String> {
+    let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    let pair = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
+    Some(String::from_utf8(pair).ok()?.split_once(':')?.1.to_owned())
 }
 
 /// The token endpoint of the distribution project's token authentication: registry clients ask here, with a password
@@ -67,7 +98,8 @@ pub async fn token(State(app): State<Arc<App>>, request: Request) -> Response {
     let token = match app.token.check(request.headers()) {
         Check::Right => &app.token.text,
         Check::Missing => ANONYMOUS,
-        Check::Wrong => return Refusal::unauthorized().into_response(),
+        // Limited tokens are for Boxyard's own processes, which don't ask here.
+        Check::Member | Check::Wrong => return Refusal::unauthorized().into_response(),
     };
     axum::Json(serde_json::json!({ "token": token, "access_token": token })).into_response()
 }

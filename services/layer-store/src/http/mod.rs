@@ -4,6 +4,7 @@ mod access;
 mod blobs;
 mod lists;
 mod manifests;
+mod members;
 mod range;
 mod receive;
 mod refusal;
@@ -14,6 +15,7 @@ mod tests;
 pub mod tls;
 mod uploads;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::blobs::Blobs;
@@ -24,6 +26,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 
 use self::access::Token;
+use self::members::Members;
 use self::refusal::Refusal;
 use self::route::Route;
 use self::sessions::Sessions;
@@ -43,6 +46,12 @@ impl App {
     pub fn new(blobs: Blobs, repositories: Repositories, token: &str) -> anyhow::Result<Self> {
         anyhow::ensure!(!token.is_empty(), "the token file is empty");
         Ok(Self { blobs, repositories, sessions: Sessions::default(), token: Token::new(token) })
+    }
+
+    /// The same, and tokens of `file` are limited to internal blobs.
+    pub fn with_tokens(mut self, file: Option<PathBuf>) -> Self {
+        self.token.members = file.map(Members::new);
+        self
     }
 }
 
@@ -71,7 +80,7 @@ async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
 
 async fn store(State(app): State<Arc<App>>, request: Request) -> Response {
     let outcome = match app.token.check(request.headers()) {
-        access::Check::Right => uploads::store(&app, request).await,
+        access::Check::Right | access::Check::Member => uploads::store(&app, request).await,
         access::Check::Missing | access::Check::Wrong => Err(Refusal::unauthorized()),
     };
     outcome.unwrap_or_else(|refusal| refusal.into_response())
