@@ -4,8 +4,10 @@
 #![recursion_limit = "512"]
 
 mod commands;
+mod content_trust;
 mod context;
 mod create;
+mod credentials;
 mod engine;
 mod failure;
 mod filters;

@@ -1,15 +1,15 @@
-//! The JSON lines of pull, load and build: bars on a terminal, plain lines in a pipe.
+//! The JSON lines of pull, push, load and build. On a terminal each id keeps its line, which is written anew; in a
+//! pipe only changes of state are lines. Both are Docker's (pkg/jsonmessage), byte for byte.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, stdout};
 
 use hyper::body::Incoming;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use crate::engine::next_chunk;
 use crate::failure::{Failure, Outcome};
-use crate::{output, units};
+use crate::{output, terminal, units};
 
 /// Where messages go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,12 +22,12 @@ pub enum Sink {
 /// Prints every message, hands each `aux` to `on_aux`, and fails with the stream's error. Gives the last
 /// text of a `stream` message.
 pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)) -> Outcome<String> {
-    let terminal = match sink {
+    let on_terminal = match sink {
         Sink::Stdout => stdout().is_terminal(),
         Sink::Stderr => std::io::stderr().is_terminal(),
         Sink::Nowhere => false,
     };
-    let mut screen = Screen { sink, bars: terminal.then(Bars::new), last: String::new() };
+    let mut screen = Screen { on_terminal, lines: HashMap::new(), last: String::new() };
     let mut pending = Vec::new();
     loop {
         let chunk = next_chunk(&mut body).await?;
@@ -39,7 +39,11 @@ pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)
             match values.next() {
                 Some(Ok(message)) => {
                     used = values.byte_offset();
-                    screen.message(&message, &mut on_aux)?;
+                    if message["aux"].is_null() {
+                        put(sink, &screen.message(&message)?);
+                    } else {
+                        on_aux(&message["aux"]);
+                    }
                 }
                 Some(Err(e)) if !e.is_eof() => {
                     return Err(Failure::new(format!("the daemon's progress is not JSON: {e}")));
@@ -54,102 +58,157 @@ pub async fn show(mut body: Incoming, sink: Sink, mut on_aux: impl FnMut(&Value)
     }
 }
 
+fn put(sink: Sink, text: &str) {
+    match sink {
+        Sink::Stdout => output::write(text.as_bytes()),
+        Sink::Stderr => output::error(text.as_bytes()),
+        Sink::Nowhere => {}
+    }
+}
+
+/// Width where the terminal does not say.
+const USUAL_COLUMNS: u16 = 200;
+/// Narrower terminals have no room for a bar.
+const BAR_MIN_COLUMNS: u16 = 110;
+const BAR_CELLS: usize = 50;
+
 struct Screen {
-    sink: Sink,
-    bars: Option<Bars>,
+    on_terminal: bool,
+    /// The line of each id, counted from the first that is still written anew.
+    lines: HashMap<String, usize>,
     last: String,
 }
 
-struct Bars {
-    all: MultiProgress,
-    by_id: HashMap<String, ProgressBar>,
-}
-
-impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        Self { all, by_id: HashMap::new() }
-    }
-
-    fn update(&mut self, id: &str, status: &str, message: &Value) {
-        let bar = self.by_id.entry(id.to_owned()).or_insert_with(|| self.all.add(ProgressBar::no_length()));
-        let detail = &message["progressDetail"];
-        let current = detail["current"].as_u64();
-        let total = detail["total"].as_u64().filter(|t| *t > 0);
-        let text = match (current, total) {
-            (Some(current), Some(total)) => {
-                let filled = (current.min(total) * 50 / total) as usize;
-                let head = if filled < 50 { ">" } else { "" };
-                let bar = format!("{}{head:<width$}", "=".repeat(filled), width = 50 - filled);
-                format!("{id}: {status} [{bar}] {:>8}/{}", units::size(current as f64), units::size(total as f64))
-            }
-            (Some(current), None) => format!("{id}: {status} {}", units::size(current as f64)),
-            _ => format!("{id}: {status}"),
-        };
-        if let Ok(style) = ProgressStyle::with_template("{msg}") {
-            bar.set_style(style);
-        }
-        bar.set_message(text);
-        bar.tick();
-    }
-
-    /// Leaves the last state of each on the screen.
-    fn settle(&mut self) {
-        for (_, bar) in self.by_id.drain() {
-            bar.abandon();
-        }
-    }
-}
-
 impl Screen {
-    fn message(&mut self, message: &Value, on_aux: &mut impl FnMut(&Value)) -> Outcome {
+    /// What is written for one message.
+    fn message(&mut self, message: &Value) -> Outcome<String> {
         if let Some(error) = message["errorDetail"]["message"].as_str().or(message["error"].as_str()) {
-            self.settle();
             let code = message["errorDetail"]["code"].as_i64().unwrap_or(1);
-            return Err(Failure::new(error).code(if code == 0 { 1 } else { code as i32 }));
+            // A registry's 401 is no exit code.
+            let code = if (1..=255).contains(&code) { code as i32 } else { 1 };
+            return Err(Failure::new(error).code(code));
         }
-        if !message["aux"].is_null() {
-            on_aux(&message["aux"]);
-            return Ok(());
-        }
-        if let Some(text) = message["stream"].as_str() {
-            self.settle();
-            self.put(text);
-            text.clone_into(&mut self.last);
-            return Ok(());
-        }
-        let Some(status) = message["status"].as_str() else { return Ok(()) };
-        let id = message["id"].as_str().filter(|i| !i.is_empty());
-        match (id, &mut self.bars) {
-            (Some(id), Some(bars)) => bars.update(id, status, message),
-            // In a pipe only changes of state are lines, not every step of a bar.
-            (Some(_), None) if message["progressDetail"]["current"].is_u64() => {}
-            (Some(id), None) => self.put(&format!("{id}: {status}\n")),
-            (None, _) => {
-                self.settle();
-                self.put(&format!("{status}\n"));
+        let id = message["id"].as_str().unwrap_or_default();
+        let detail = &message["progressDetail"];
+        let has_line = !id.is_empty() && !detail.is_null();
+        let mut text = String::new();
+        let mut below = 0;
+        if has_line {
+            let next = self.lines.len();
+            let line = *self.lines.entry(id.to_owned()).or_insert(next);
+            if self.on_terminal {
+                if line == next {
+                    text.push('\n');
+                }
+                below = self.lines.len() - line;
+                text += &format!("\u{1b}[{below}A");
             }
+        } else {
+            // After other output the lines above are history.
+            self.lines.clear();
         }
-        Ok(())
+        text += &self.line(id, message);
+        if below > 0 {
+            text += &format!("\u{1b}[{below}B");
+        }
+        if let Some(said) = message["stream"].as_str() {
+            said.clone_into(&mut self.last);
+        }
+        Ok(text)
     }
 
-    fn settle(&mut self) {
-        if let Some(bars) = &mut self.bars {
-            bars.settle();
+    fn line(&self, id: &str, message: &Value) -> String {
+        let named = if id.is_empty() { String::new() } else { format!("{id}: ") };
+        if let Some(said) = message["stream"].as_str().filter(|said| !said.is_empty()) {
+            return format!("{named}{said}");
         }
-    }
-
-    fn put(&self, text: &str) {
-        match self.sink {
-            Sink::Stdout => output::write(text.as_bytes()),
-            Sink::Stderr => output::error(text.as_bytes()),
-            Sink::Nowhere => {}
+        let status = message["status"].as_str().unwrap_or_default();
+        let detail = &message["progressDetail"];
+        if detail.is_null() {
+            return format!("{named}{status}\n");
+        }
+        let columns = terminal::size().map_or(USUAL_COLUMNS, |(_, columns)| columns);
+        let bar = bar(detail, columns);
+        match (self.on_terminal, bar.is_empty()) {
+            (true, _) => format!("\u{1b}[2K\r{named}{status} {bar}\r"),
+            (false, true) => format!("{named}{status}\n"),
+            (false, false) => String::new(),
         }
     }
 }
 
-impl Drop for Screen {
-    fn drop(&mut self) {
-        self.settle();
+/// A bar with its counts, `[==>  ]  1.2MB/4MB`; empty where nothing is counted.
+fn bar(detail: &Value, columns: u16) -> String {
+    let number = |name: &str| detail[name].as_i64().unwrap_or(0);
+    let (current, total) = (number("current"), number("total"));
+    let size = |bytes: i64| units::size(bytes as f64);
+    if current <= 0 && total <= 0 {
+        return String::new();
+    }
+    if total <= 0 {
+        return format!("{:>8}", size(current));
+    }
+    let filled = ((current as f64 / total as f64 * 100.0) as usize / 2).min(BAR_CELLS);
+    let cells = match columns > BAR_MIN_COLUMNS {
+        true => format!("[{}>{}] ", "=".repeat(filled), " ".repeat(BAR_CELLS - filled)),
+        false => String::new(),
+    };
+    let counts = match current > total {
+        true => format!("{:>8}", size(current)),
+        false => format!("{:>8}/{}", size(current), size(total)),
+    };
+    cells + &counts
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn screen(on_terminal: bool) -> Screen {
+        Screen { on_terminal, lines: HashMap::new(), last: String::new() }
+    }
+
+    #[test]
+    fn lines_in_a_pipe() {
+        let mut screen = screen(false);
+        for (message, expected) in [
+            (json!({"status": "Pulling from library/x", "id": "latest"}), "latest: Pulling from library/x\n"),
+            (json!({"status": "Pulling fs layer", "progressDetail": {}, "id": "a"}), "a: Pulling fs layer\n"),
+            (json!({"status": "Downloading", "progressDetail": {"current": 1, "total": 2}, "id": "a"}), ""),
+            (json!({"status": "Digest: sha256:1"}), "Digest: sha256:1\n"),
+            (json!({"stream": "Step 1\n"}), "Step 1\n"),
+        ] {
+            assert_eq!(screen.message(&message).expect("no error"), expected);
+        }
+        assert_eq!(screen.last, "Step 1\n");
+        let error = screen.message(&json!({"errorDetail": {"message": "no"}, "error": "no"})).expect_err("an error");
+        assert_eq!((error.message.as_str(), error.code), ("no", 1));
+    }
+
+    #[test]
+    fn lines_on_a_terminal() {
+        let mut screen = screen(true);
+        for (message, expected) in [
+            (json!({"status": "x", "id": "latest"}), "latest: x\n"),
+            (json!({"status": "w", "progressDetail": {}, "id": "a"}), "\n\u{1b}[1A\u{1b}[2K\ra: w \r\u{1b}[1B"),
+            (json!({"status": "w", "progressDetail": {}, "id": "b"}), "\n\u{1b}[1A\u{1b}[2K\rb: w \r\u{1b}[1B"),
+            (json!({"status": "d", "progressDetail": {}, "id": "a"}), "\u{1b}[2A\u{1b}[2K\ra: d \r\u{1b}[2B"),
+            (json!({"status": "Digest"}), "Digest\n"),
+            (json!({"status": "w", "progressDetail": {}, "id": "b"}), "\n\u{1b}[1A\u{1b}[2K\rb: w \r\u{1b}[1B"),
+        ] {
+            assert_eq!(screen.message(&message).expect("no error"), expected);
+        }
+    }
+
+    #[test]
+    fn bars() {
+        let shown = |current: i64, total: i64, columns| bar(&json!({"current": current, "total": total}), columns);
+        assert_eq!(shown(0, 0, 200), "");
+        assert_eq!(shown(2048, 0, 200), " 2.048kB");
+        assert_eq!(shown(500, 1000, 80), "    500B/1kB");
+        assert_eq!(shown(500, 1000, 200), format!("[{}>{}]     500B/1kB", "=".repeat(25), " ".repeat(25)));
+        assert_eq!(shown(3000, 1000, 80), "     3kB");
     }
 }

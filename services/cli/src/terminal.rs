@@ -28,6 +28,19 @@ impl Drop for RawMode {
     }
 }
 
+/// Runs with the terminal's echo off, and ends the line that was typed unseen.
+pub fn without_echo<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let failed = |e: nix::Error| Failure::new(format!("the terminal's echo cannot be turned off: {e}"));
+    let before = tcgetattr(stdin()).map_err(failed)?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(nix::sys::termios::LocalFlags::ECHO);
+    tcsetattr(stdin(), SetArg::TCSANOW, &silent).map_err(failed)?;
+    let done = work();
+    let restored = tcsetattr(stdin(), SetArg::TCSANOW, &before).map_err(failed);
+    println!();
+    restored.and(done)
+}
+
 /// Rows and columns; `None` when nothing is a terminal.
 pub fn size() -> Option<(u16, u16)> {
     terminal_size::terminal_size().map(|(width, height)| (height.0, width.0))

@@ -32,6 +32,11 @@ impl Dockerd {
 
     /// Starts one whose images and containers lie in `data`, such as on a file system of their own.
     pub fn start_with_data(data: Option<&Path>) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// The same with more flags of dockerd.
+    pub fn start_with(data: Option<&Path>, flags: &[String]) -> Self {
         let folder = tempfile::Builder::new().prefix("kd.").tempdir_in("/tmp").expect("a temporary folder");
         let root = folder.path();
         let socket = root.join("docker.sock");
@@ -56,6 +61,7 @@ impl Dockerd {
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
             .args(["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--userland-proxy=false"])
             .args(["--bridge", &name])
+            .args(flags)
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
             .arg("--data-root")

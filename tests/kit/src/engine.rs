@@ -39,9 +39,15 @@ pub struct Engine {
 impl Engine {
     /// Starts one and returns when it answers.
     pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, &[])
+    }
+
+    /// The same with flags that both engines know, such as `--registry-mirror=URL`.
+    pub fn start_with(kind: Kind, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let server = match kind {
-            Kind::Boxyard => Server::Boxyard(Boxyard::start(Options::default())),
-            Kind::Dockerd => Server::Dockerd(Dockerd::start()),
+            Kind::Boxyard => Server::Boxyard(Boxyard::start(Options { flags, ..Options::default() })),
+            Kind::Dockerd => Server::Dockerd(Dockerd::start_with(None, &flags)),
         };
         Self { server }
     }
@@ -76,6 +82,28 @@ impl Engine {
     /// Runs the docker command on this engine.
     pub fn docker(&self, args: &[&str]) -> Output {
         run_command(&mut client(self.socket()), args, None)
+    }
+
+    /// Runs the boxyard command on this engine, whichever it is, with the docker command's configuration.
+    pub fn boxyard_command(&self, args: &[&str]) -> Output {
+        self.boxyard_command_fed(args, None)
+    }
+
+    /// The same with these bytes as its standard input.
+    pub fn boxyard_command_fed(&self, args: &[&str], stdin: Option<&[u8]>) -> Output {
+        let mut command = Command::new(crate::program());
+        for (key, value) in client(self.socket()).get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        run_command(command.env_remove("BOXYARD_HOST").current_dir(self.work_dir()), args, stdin)
+    }
+
+    /// The folder of the commands' config.json.
+    pub fn client_dir(&self) -> PathBuf {
+        self.socket().with_file_name("client")
     }
 
     /// Runs the docker command with these bytes as its standard input.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::create::ContainerOptions;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
-use crate::progress::{self, Sink};
+use crate::progress::Sink;
 use crate::{output, reference};
 
 #[derive(Args, Debug)]
@@ -27,6 +27,7 @@ impl Create {
 
 /// Creates; pulls first when it is asked for or the image is missing. Gives the id.
 pub async fn container_create(engine: &Engine, options: &ContainerOptions, body: &Value) -> Outcome<String> {
+    options.trust.check()?;
     let image = options.image();
     if let Some(path) = options.cidfile.as_ref().filter(|p| p.exists()) {
         return Err(Failure::new(format!(
@@ -67,11 +68,9 @@ pub async fn container_create(engine: &Engine, options: &ContainerOptions, body:
 }
 
 async fn pull(engine: &Engine, options: &ContainerOptions) -> Outcome {
-    let (name, tag) = reference::split(options.image());
-    let call = engine.post("/images/create").query("fromImage", name).query("tag", tag);
-    let response = call.maybe("platform", options.platform.as_deref()).send().await?;
+    let image = super::pull::parse(options.image())?.or_latest();
     let sink = if options.quiet { Sink::Nowhere } else { Sink::Stderr };
-    progress::show(response.into_body(), sink, |_| {}).await.map(drop)
+    super::pull::pull(engine, &image, options.platform.as_deref(), sink).await
 }
 
 pub fn write_cidfile(options: &ContainerOptions, id: &str) -> Outcome {

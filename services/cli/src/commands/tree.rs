@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, logs, look, manifest, ps, run, stats,
-    system, version, volume,
+    archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, login, logs, look, manifest, ps, pull,
+    push, run, search, stats, system, version, volume,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
@@ -36,8 +36,18 @@ pub enum Command {
     Ps(ps::Ps),
     /// Build an image from a Dockerfile
     Build(Box<build::Build>),
+    /// Download an image from a registry
+    Pull(pull::Pull),
+    /// Upload an image to a registry
+    Push(push::Push),
     /// List images
     Images(images::Images),
+    /// Authenticate to a registry
+    Login(login::Login),
+    /// Log out from a registry
+    Logout(login::Logout),
+    /// Search for images in a registry
+    Search(search::Search),
     /// Attach local standard input, output, and error streams to a running container
     Attach(attach::Attach),
     /// Create a new image from a container's changes
@@ -167,6 +177,8 @@ pub enum Image {
     #[command(visible_alias = "list")]
     Ls(images::Images),
     Prune(image::Prune),
+    Pull(pull::Pull),
+    Push(push::Push),
     #[command(visible_alias = "remove")]
     Rm(image::RemoveImage),
     Save(archive::Save),
@@ -217,6 +229,11 @@ impl Command {
             Self::Ps(c) => c.run(engine).await,
             Self::Build(c) => c.run(engine).await,
             Self::Images(c) => c.run(engine).await,
+            Self::Pull(c) => c.run(engine).await,
+            Self::Push(c) => c.run(engine).await,
+            Self::Login(c) => c.run(engine).await,
+            Self::Logout(c) => c.run().await,
+            Self::Search(c) => c.run(engine).await,
             Self::Attach(c) => c.run(engine).await,
             Self::Commit(c) => c.run(engine).await,
             Self::Cp(c) => c.run(engine).await,
@@ -315,6 +332,8 @@ impl Image {
             Self::Load(c) => c.run(engine).await,
             Self::Ls(c) => c.run(engine).await,
             Self::Prune(c) => c.images(engine).await,
+            Self::Pull(c) => c.run(engine).await,
+            Self::Push(c) => c.run(engine).await,
             Self::Rm(c) => c.run(engine).await,
             Self::Save(c) => c.run(engine).await,
             Self::Tag(c) => c.run(engine).await,

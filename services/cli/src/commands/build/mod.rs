@@ -8,7 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::source::Source;
+use crate::content_trust::ContentTrust;
 use crate::create::values;
+use crate::credentials;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Sink};
@@ -49,9 +51,8 @@ pub struct Build {
     /// MEMs in which to allow execution (0-3, 0,1)
     #[arg(long)]
     cpuset_mems: Option<String>,
-    /// Skip image verification
-    #[arg(long)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// Name of the Dockerfile (Default is "PATH/Dockerfile")
     #[arg(short, long)]
     file: Option<String>,
@@ -112,6 +113,7 @@ pub struct Build {
 
 impl Build {
     pub async fn run(self, engine: &Engine) -> Outcome {
+        self.trust.check()?;
         if self.context == "-" && self.file.as_deref() == Some("-") {
             return Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"));
         }
@@ -120,8 +122,10 @@ impl Build {
         }
         let source = self.source()?;
         let call = self.query(engine, &source)?;
-        let call =
-            call.header("content-type", "application/x-tar").header("x-registry-config", "e30=").body(source.body);
+        let call = call
+            .header("content-type", "application/x-tar")
+            .header("x-registry-config", credentials::build_header())
+            .body(source.body);
         let response = match call.send().await {
             Ok(response) => response,
             Err(failure) => {

@@ -4,6 +4,7 @@ mod body;
 
 use clap::Args;
 
+use crate::content_trust::ContentTrust;
 use crate::failure::{Failure, Outcome};
 
 #[derive(Args, Debug)]
@@ -251,9 +252,8 @@ pub struct ContainerOptions {
     /// Write the container ID to the file
     #[arg(long)]
     pub cidfile: Option<std::path::PathBuf>,
-    /// Skip image verification
-    #[arg(long)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    pub trust: ContentTrust,
     /// Image, and the command that replaces its own
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND] [ARG...]")]
     pub image_and_command: Vec<String>,
