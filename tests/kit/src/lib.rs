@@ -27,7 +27,7 @@ pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};
 pub use output::Output;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
-pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry, Throttle, free_port};
+pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry, Throttle};
 
 /// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.
 pub fn run(kind: Kind, flow: fn(&Engine)) {

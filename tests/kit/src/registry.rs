@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::http::free_port;
 use crate::leftovers::wait_until;
 
 /// A running docker-registry on a port of loopback, with its own folder; ended when dropped.
@@ -95,12 +96,6 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port of loopback that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("it has an address").port()
 }
 
 /// A slow wire to a port of loopback: both directions of all its connections share one rate.
