@@ -9,6 +9,7 @@ mod builds;
 mod containers;
 mod memory;
 mod pair;
+mod pulls;
 mod transfers;
 
 use pair::{Pair, Report};
@@ -24,6 +25,7 @@ fn main() {
     containers::measure(&pair, &mut report);
     builds::measure(&pair, &mut report);
     transfers::measure(&pair, &mut report);
+    pulls::measure(&pair, &mut report);
     memory::measure(&pair, &mut report);
     pair.stop();
     report.print();

@@ -24,7 +24,7 @@ pub fn measure(pair: &Pair, report: &mut Report) {
 }
 
 /// Every process of the engine: those that name its folder, and their children.
-fn all_processes(side: &Side) -> Vec<i32> {
+pub fn all_processes(side: &Side) -> Vec<i32> {
     let folders = match side {
         Side::Docker(dockerd) => vec![dockerd.folder().to_owned()],
         Side::Boxyard(boxyard) => vec![boxyard.data_dir().to_owned(), boxyard.work_dir().with_file_name("")],
@@ -46,7 +46,7 @@ fn children(pid: i32) -> Vec<i32> {
     list.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
-fn megabytes(pids: &[i32], field: &str) -> f64 {
+pub fn megabytes(pids: &[i32], field: &str) -> f64 {
     let kilobytes: f64 = pids
         .iter()
         .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok())

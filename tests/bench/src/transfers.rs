@@ -14,7 +14,7 @@ pub fn measure(pair: &Pair, report: &mut Report) {
     if !report.wants(load) && !report.wants(save) {
         return;
     }
-    let archive = big_image();
+    let archive = image(IMAGE, &Content { layers: 4, files: 1_400, file_bytes: 50_000 });
     let files = [0, 1].map(|side| pair.folder(side).join("big.tar"));
     for file in &files {
         fs::write(file, &archive).expect("write the archive");
@@ -44,34 +44,58 @@ pub fn measure(pair: &Pair, report: &mut Report) {
     report.row(save, saves.map(middle), "ms", Goal::Faster(1.0));
 }
 
-fn timed(work: impl FnOnce()) -> f64 {
+pub fn timed(work: impl FnOnce()) -> f64 {
     let begin = std::time::Instant::now();
     work();
     begin.elapsed().as_secs_f64()
 }
 
-fn middle(mut taken: Vec<f64>) -> f64 {
+pub fn middle(mut taken: Vec<f64>) -> f64 {
     taken.sort_by(f64::total_cmp);
     taken[taken.len() / 2]
 }
 
-/// A Debian root and four layers of files that compress about as programs do.
-fn big_image() -> Vec<u8> {
+/// What lies above the Debian root in an image.
+pub struct Content {
+    pub layers: usize,
+    /// In each layer.
+    pub files: usize,
+    pub file_bytes: usize,
+}
+
+/// Bytes that compress about as programs do; each run has its own.
+pub struct Random {
+    state: u64,
+}
+
+impl Random {
+    pub fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self { state: now.map_or(1, |now| now.as_nanos() as u64) | 1 }
+    }
+
+    pub fn file(&mut self, bytes: usize) -> Vec<u8> {
+        let mut content = Vec::with_capacity(bytes + 64);
+        while content.len() < bytes {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            content.extend_from_slice(&self.state.to_le_bytes());
+            content.extend_from_slice(b"some text, as files have it ");
+        }
+        content
+    }
+}
+
+/// A docker-archive of one image: a Debian root and layers of files.
+pub fn image(tag: &str, content: &Content) -> Vec<u8> {
     let mut layers = vec![fs::read(kit::debian_root()).expect("make setup made it")];
-    let mut state = 88_172_645_463_325_252_u64;
-    for layer in 0..4 {
+    let mut random = Random::new();
+    for layer in 0..content.layers {
         let mut archive = Archive::new();
         archive.folder(&format!("data{layer}/"));
-        for file in 0..1400 {
-            let mut content = Vec::with_capacity(50_000);
-            while content.len() < 50_000 {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                content.extend_from_slice(&state.to_le_bytes());
-                content.extend_from_slice(b"some text, as files have it ");
-            }
-            archive.file(&format!("data{layer}/file{file}"), 0o644, &content);
+        for file in 0..content.files {
+            archive.file(&format!("data{layer}/file{file}"), 0o644, &random.file(content.file_bytes));
         }
         layers.push(archive.finish());
     }
@@ -81,7 +105,7 @@ fn big_image() -> Vec<u8> {
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let names: Vec<String> = (0..layers.len()).map(|index| format!("layer{index}.tar")).collect();
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": names}]);
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
     let mut archive = Archive::new();
     archive.file("config.json", 0o644, config.to_string().as_bytes());
     for (name, layer) in names.iter().zip(&layers) {

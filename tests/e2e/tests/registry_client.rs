@@ -31,7 +31,7 @@ macro_rules! mirrored {
     };
 }
 
-mirrored! { pulls pushes runs_what_is_missing logins helpers refusals terminals }
+mirrored! { pulls pushes runs_what_is_missing logins helpers refusals terminals manifests }
 
 /// Both commands from the same state print the same lines and end alike. Layers go side by side, so that the order of
 /// their lines is free.
@@ -231,6 +231,26 @@ mod flows {
         let switched_off = ["pull", "-q", "--disable-content-trust", "hello-world"];
         engine.boxyard_command(&switched_off).ok();
         engine.boxyard_command(&["search", "--limit", "500", "x"]).fails(1, "Limit 500 is outside the range");
+    }
+
+    /// Our command asks the registry as Docker's does, and finds short names through the engine's mirror as well.
+    pub fn manifests(engine: &Engine, registry: &Registry) {
+        let hello = format!("{}/library/hello-world", registry.host());
+        let docker = engine.docker(&["manifest", "inspect", "--insecure", &hello]);
+        assert_eq!(engine.boxyard_command(&["manifest", "inspect", "--insecure", &hello]).ok(), docker.ok());
+        assert_eq!(engine.boxyard_command(&["manifest", "inspect", "hello-world"]).ok(), docker.ok());
+        let verbose = engine.boxyard_command(&["manifest", "inspect", "-v", "--insecure", &hello]);
+        let document: serde_json::Value = serde_json::from_str(verbose.ok()).expect("it prints JSON");
+        assert_eq!(document["Ref"], format!("{hello}:latest"));
+        assert_eq!(document["Descriptor"]["platform"]["os"], "linux");
+        let manifest: serde_json::Value = serde_json::from_str(docker.ok()).expect("it prints JSON");
+        assert_eq!(document["SchemaV2Manifest"], manifest);
+        let digest = document["Descriptor"]["digest"].as_str().expect("a digest");
+        engine.boxyard_command(&["manifest", "inspect", &format!("hello-world@{digest}")]).says("\"schemaVersion\": 2");
+        let missing = format!("{}/nosuch", registry.host());
+        engine.docker(&["manifest", "inspect", "--insecure", &missing]).fails(1, "no such manifest: ");
+        let said = format!("no such manifest: {missing}:latest");
+        engine.boxyard_command(&["manifest", "inspect", "--insecure", &missing]).fails(1, &said);
     }
 
     /// The same bytes on a terminal, as far as the moves of the cursor go.
