@@ -152,6 +152,12 @@ impl Authorizer {
     async fn fetch(&self, bearer: &Bearer, scopes: &[String]) -> Result<TokenAnswer, Error> {
         let realm = Url::parse(&bearer.realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let realm = realm.ok_or_else(|| Error::NoToken(format!("unable to parse auth realm {:?}", bearer.realm)))?;
+        let is_secret = self.credentials != Credentials::default();
+        if is_secret && self.endpoint.demotes(&realm) && !self.registries.is_insecure(&realm).await {
+            let words =
+                format!("auth realm {realm} is without TLS, unlike its registry: no credentials are sent there");
+            return Err(Error::NoToken(words));
+        }
         let client = self.registries.token_client(&self.endpoint, &realm).await?;
         let (method, request) = if self.credentials.identity_token.is_empty() {
             ("GET", self.by_password(&client, realm.clone(), bearer, scopes))

@@ -53,9 +53,14 @@ impl Registries {
         build(tls::config(Some(&folder), endpoint.verifies)?, is_loopback)
     }
 
+    /// Whether the settings allow to speak without TLS to this address.
+    pub(super) async fn is_insecure(&self, url: &Url) -> bool {
+        self.inner.settings.is_insecure(&authority(url)).await
+    }
+
     /// A client for the token service that a registry names; the same one where it is the same host.
     pub(super) async fn token_client(&self, endpoint: &Endpoint, realm: &Url) -> Result<reqwest::Client, Error> {
-        let verifies = !self.inner.settings.is_insecure(&authority(realm)).await;
+        let verifies = !self.is_insecure(realm).await;
         let mut base = realm.clone();
         base.set_path("/");
         base.set_query(None);

@@ -53,6 +53,13 @@ impl Attempts {
     }
 }
 
+impl Endpoint {
+    /// Sends to `other` would go without the TLS that this registry has.
+    pub(super) fn demotes(&self, other: &Url) -> bool {
+        self.base.scheme() == "https" && other.scheme() != "https"
+    }
+}
+
 impl Settings {
     /// Where `host` ("docker.io", "127.0.0.1:5000") may be reached; mirrors are for reading only.
     ///
@@ -175,6 +182,16 @@ mod tests {
         check("reg.example:5000", true, &[("https://reg.example:5000/", false), ("http://reg.example:5000/", false)])
             .await;
         check("localhost:5000", true, &[("https://localhost:5000/", false), ("http://localhost:5000/", false)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_realm_without_tls_is_noticed() {
+        let settings = Settings::default();
+        let hub = settings.attempts("docker.io", false).await.expect("endpoints").next().expect("one");
+        for (realm, demoted) in [("https://auth.docker.io/token", false), ("http://auth.docker.io/token", true)] {
+            assert_eq!(hub.demotes(&Url::parse(realm).expect("a URL")), demoted, "{realm}");
+        }
+        assert!(!settings.is_insecure("192.0.2.1:5000").await && settings.is_insecure("127.0.0.2:5000").await);
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use super::{Error, Repository};
 const MAX_PAGE_BYTES: u64 = 4 << 20;
 /// Pages that lead to pages for ever.
 const MAX_PAGES: usize = 10_000;
-/// No user reads more names.
-const MAX_NAMES: usize = 1_000_000;
+/// Nobody reads more; a registry whose list does not end must not fill the memory.
+const MAX_BYTES: usize = 64 << 20;
 
 #[derive(Deserialize)]
 struct Page {
@@ -34,7 +34,7 @@ impl Repository {
 
     /// Follows `Link: <…>; rel="next"` (distribution-spec, Listing Tags).
     async fn pages(&self, first: Url, names: fn(Page) -> Option<Vec<String>>) -> Result<Vec<String>, Error> {
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(all) };
@@ -45,12 +45,13 @@ impl Repository {
                 Ok((read_bounded(response, "GET", &call.url, MAX_PAGE_BYTES).await?, link))
             })
             .await?;
+            bytes += page.len();
+            if bytes > MAX_BYTES {
+                return Err(Error::TooLarge { what: "the registry's list".to_owned(), max_bytes: MAX_BYTES as u64 });
+            }
             let page = serde_json::from_slice(&page)
                 .map_err(|error| Error::Lie(format!("the registry's list makes no sense: {error}")))?;
             all.extend(names(page).unwrap_or_default());
-            if all.len() > MAX_NAMES {
-                return Err(Error::Lie("the registry's list does not end".to_owned()));
-            }
             next = link.filter(|link| *link != call.url);
         }
         Err(Error::Lie("the registry's list does not end".to_owned()))

@@ -30,6 +30,6 @@ pub use client::Registries;
 pub use endpoints::{Attempts, Endpoint, Settings};
 pub use error::{Error, Refusal};
 pub use manifests::{Fetched, Reference};
-pub use repository::{Access, Repository};
+pub use repository::{Access, Outgoing, Repository};
 pub use search::Found;
 pub use uploads::{Begun, Session};

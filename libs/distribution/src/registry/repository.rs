@@ -1,8 +1,11 @@
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::Response;
@@ -17,6 +20,9 @@ use super::{Credentials, Error, Registries, transport};
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// Of an error's body no more is read.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
+
+/// A body that goes by once; it breaks the request off when it fails.
+pub type Outgoing = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// What a call is going to do, which is what its tokens are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +52,13 @@ pub(super) struct Call {
     pub body: Bytes,
     /// Beyond those of the repository.
     pub scopes: Vec<String>,
+    /// How long the headers of the answer may take.
+    pub patience: Duration,
 }
 
 impl Call {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), scopes: Vec::new() }
+        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), scopes: Vec::new(), patience: SILENCE }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
@@ -94,7 +102,7 @@ impl Repository {
         let client = registries.client(&endpoint)?;
         let repository = Self { client, endpoint, path: path.to_owned(), scopes, auth: Arc::new(auth) };
         let url = repository.base("v2/");
-        let response = headers("GET", &url, repository.client.get(url.clone()).send()).await?;
+        let response = headers("GET", &url, SILENCE, repository.client.get(url.clone()).send()).await?;
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some(challenge) = Challenge::of(response.headers())
         {
@@ -137,7 +145,7 @@ impl Repository {
     }
 
     async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, Error> {
-        let Call { method, url, headers: more, body, scopes: _ } = call;
+        let Call { method, url, headers: more, body, scopes: _, patience } = call;
         let request = self.client.request(method.clone(), url.clone()).headers(more.clone());
         let request = self.authorized(request, method, url, scopes).await?;
         let request = if body.is_empty() && method != Method::PUT && method != Method::POST {
@@ -145,17 +153,36 @@ impl Repository {
         } else {
             request.header(CONTENT_LENGTH, body.len()).body(body.clone())
         };
-        headers(method.as_str(), url, request.send()).await
+        headers(method.as_str(), url, *patience, request.send()).await
     }
 
     /// A request whose body goes by once.
-    pub(super) async fn stream(&self, method: Method, url: &Url, body: reqwest::Body) -> Result<Response, Error> {
+    ///
+    /// # Errors
+    /// `Transport` also when nothing of the body was taken, and no answer came, for a minute.
+    pub(super) async fn stream(&self, method: Method, url: &Url, body: Outgoing) -> Result<Response, Error> {
         let request = self.client.request(method.clone(), url.clone());
         let request = request.header(http::header::CONTENT_TYPE, "application/octet-stream");
         let request = self.authorized(request, &method, url, &self.scopes).await?;
-        let response =
-            request.body(body).send().await.map_err(|error| transport::failed(method.as_str(), url, &error))?;
-        accepted(method.as_str(), url, response).await
+        let taken = Arc::new(AtomicU64::new(0));
+        let counter = taken.clone();
+        let counted = body.inspect(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut sending = std::pin::pin!(request.body(reqwest::Body::wrap_stream(counted)).send());
+        let mut before = 0;
+        loop {
+            match tokio::time::timeout(SILENCE, &mut sending).await {
+                Ok(sent) => {
+                    let response = sent.map_err(|error| transport::failed(method.as_str(), url, &error))?;
+                    return accepted(method.as_str(), url, response).await;
+                }
+                Err(_) if taken.load(Ordering::Relaxed) == before => {
+                    return Err(transport::silent(method.as_str(), url));
+                }
+                Err(_) => before = taken.load(Ordering::Relaxed),
+            }
+        }
     }
 
     async fn authorized(
@@ -183,9 +210,10 @@ impl Repository {
 async fn headers(
     method: &str,
     url: &Url,
+    patience: Duration,
     sent: impl Future<Output = Result<Response, reqwest::Error>>,
 ) -> Result<Response, Error> {
-    let answered = tokio::time::timeout(SILENCE, sent).await.map_err(|_| transport::silent(method, url))?;
+    let answered = tokio::time::timeout(patience, sent).await.map_err(|_| transport::silent(method, url))?;
     answered.map_err(|error| transport::failed(method, url, &error))
 }
 
@@ -195,7 +223,7 @@ pub(super) async fn read_answer(
     url: &Url,
     sent: impl Future<Output = Result<Response, reqwest::Error>>,
 ) -> Result<Response, Error> {
-    accepted(method, url, headers(method, url, sent).await?).await
+    accepted(method, url, headers(method, url, SILENCE, sent).await?).await
 }
 
 async fn accepted(method: &str, url: &Url, response: Response) -> Result<Response, Error> {
@@ -203,11 +231,20 @@ async fn accepted(method: &str, url: &Url, response: Response) -> Result<Respons
     if status.is_success() {
         return Ok(response);
     }
-    let pause = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let pause = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?.trim()));
     let challenge = Challenge::of(response.headers());
     // Without a body the status says enough.
     let body = read_bounded(response, method, url, MAX_ERROR_BYTES).await.unwrap_or_default();
-    Err(Error::answer(status, challenge.as_ref(), &body).after(pause.map(Duration::from_secs)))
+    Err(Error::answer(status, challenge.as_ref(), &body).after(pause))
+}
+
+/// Seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    Some(date.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
 }
 
 /// A whole body of at most `max_bytes`.
@@ -233,5 +270,21 @@ pub(super) async fn read_bounded(
             return Err(too_large());
         }
         bytes.extend_from_slice(&chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO), "it is over");
+        let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
+        let text = jiff::fmt::rfc2822::to_string(&later.to_zoned(jiff::tz::TimeZone::UTC)).expect("a date");
+        let pause = retry_after(&text).expect("a date");
+        assert!(pause > Duration::from_secs(90) && pause <= Duration::from_secs(100), "{text}: {pause:?}");
     }
 }

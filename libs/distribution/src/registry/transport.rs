@@ -76,7 +76,10 @@ fn tls_words(error: &rustls::Error, url: &Url) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => "http: server gave HTTP response to HTTPS client".to_owned(),
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
+            // The second is an authority that only has the name of the right one.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "x509: certificate signed by unknown authority".to_owned()
+            }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet

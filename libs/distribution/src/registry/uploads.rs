@@ -1,12 +1,13 @@
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use model::Digest;
-use reqwest::{Body, Response};
+use reqwest::Response;
 use url::Url;
 
-use super::repository::Call;
+use super::repository::{Call, Outgoing};
 use super::retry::retried;
 use super::{Error, Repository};
 
@@ -16,6 +17,9 @@ pub enum Begun {
     Mounted,
     Session(Box<Session>),
 }
+
+/// How long a registry may look at a blob that it has got; some copy it then.
+const FINISH: Duration = Duration::from_secs(600);
 
 /// An upload that the registry waits for. Dropped, it is the registry's to clear away.
 pub struct Session {
@@ -50,7 +54,7 @@ impl Repository {
     ///
     /// # Errors
     /// The registry's, after five tries of what may pass; `Source` as `open` says.
-    pub async fn upload<F: Future<Output = Result<Body, crate::Error>>>(
+    pub async fn upload<F: Future<Output = Result<Outgoing, crate::Error>>>(
         &self,
         digest: &Digest,
         first: &Mutex<Option<Box<Session>>>,
@@ -89,7 +93,7 @@ impl Session {
     ///
     /// # Errors
     /// What breaks off here is begun anew, with a new session.
-    pub async fn append(self, body: Body) -> Result<Self, Error> {
+    pub async fn append(self, body: Outgoing) -> Result<Self, Error> {
         let Self { repository, location } = self;
         let response = repository.stream(Method::PATCH, &location, body).await?;
         let location = self::location(&location, &response)?;
@@ -104,7 +108,11 @@ impl Session {
     async fn finish_with(mut self, digest: &Digest, body: Bytes) -> Result<(), Error> {
         self.location.query_pairs_mut().append_pair("digest", digest.as_str());
         let octets = "application/octet-stream";
-        let call = Call { body, ..Call::new(Method::PUT, self.location).header(http::header::CONTENT_TYPE, octets) };
+        let call = Call {
+            body,
+            patience: FINISH,
+            ..Call::new(Method::PUT, self.location).header(http::header::CONTENT_TYPE, octets)
+        };
         self.repository.ask(&call).await.map(drop)
     }
 }

@@ -1,7 +1,6 @@
 //! How blobs get into a registry.
 
-use distribution::Body;
-use distribution::registry::{Access, Begun, Credentials, Repository};
+use distribution::registry::{Access, Begun, Credentials, Outgoing, Repository};
 use futures::StreamExt as _;
 use model::{Digest, ErrorKind};
 
@@ -12,8 +11,8 @@ async fn pushing(server: &Server, credentials: Credentials) -> Repository {
     repository(&server.host(), Access::Push, credentials).await.expect("a registry answers")
 }
 
-fn body(chunks: &'static [&'static str]) -> Body {
-    Body::wrap_stream(futures::stream::iter(chunks).map(|chunk| Ok::<_, std::io::Error>(chunk.as_bytes())))
+fn body(chunks: &'static [&'static str]) -> Outgoing {
+    futures::stream::iter(chunks).map(|chunk| Ok(chunk.as_bytes().into())).boxed()
 }
 
 #[tokio::test(flavor = "multi_thread")]

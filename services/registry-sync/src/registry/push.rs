@@ -1,9 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use distribution::Body;
 use distribution::registry::{Access, Begun, Repository, Session};
-use futures::{FutureExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use model::{Digest, ImageRef};
 
 use super::manifest::{self, Blob};
@@ -189,9 +188,10 @@ impl Push {
             async move {
                 done.store(0, Ordering::Relaxed);
                 let bytes = store.get(&digest).await?;
-                Ok(Body::wrap_stream(bytes.inspect_ok(move |chunk| {
+                let counted = bytes.inspect_ok(move |chunk| {
                     done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-                })))
+                });
+                Ok(counted.map_err(std::io::Error::other).boxed())
             }
         };
         let first = Mutex::new(session);

@@ -16,7 +16,9 @@ pub struct Engine {
     pub bus: Bus,
     pub tickets: Arc<Tickets>,
     pub lease: String,
+    /// The registry-sync is the last one.
     children: Vec<Child>,
+    sync: (PathBuf, Vec<String>),
     _folder: tempfile::TempDir,
 }
 
@@ -53,6 +55,7 @@ impl Engine {
         let url = format!("nats://127.0.0.1:{nats_port}");
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let common = format!("--nats-url {url} --token-file {}", at("token"));
+        let sync_args = words(&format!("{common} --nats-user sync --store-url http://127.0.0.1:{store_port}"));
         let children = vec![
             start(&nats, &words(&format!("-js -a 127.0.0.1 -p {nats_port} -sd {} -l {}", at("js"), at("nats.log")))),
             start(
@@ -62,7 +65,7 @@ impl Engine {
                     at("store")
                 )),
             ),
-            start(&sync, &words(&format!("{common} --nats-user sync --store-url http://127.0.0.1:{store_port}"))),
+            start(&sync, &sync_args),
         ];
         let config = bus::Config { url, user: "gateway".to_owned(), password_file: None, name: "test".to_owned() };
         let bus = Bus::connect(&config).await.expect("connects");
@@ -79,7 +82,16 @@ impl Engine {
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-        Self { bus, tickets, lease: lease.expect("the store answers"), children, _folder: folder }
+        let sync = (sync, sync_args);
+        Self { bus, tickets, lease: lease.expect("the store answers"), children, sync, _folder: folder }
+    }
+
+    /// Ends the registry-sync as a crash does, and starts another.
+    pub fn replace_sync(&mut self) {
+        let mut old = self.children.pop().expect("it runs");
+        old.kill().expect("killed");
+        old.wait().expect("it has ended");
+        self.children.push(start(&self.sync.0, &self.sync.1));
     }
 }
 

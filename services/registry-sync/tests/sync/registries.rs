@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bus::{Target, calls};
 use distribution::registry::{Access, Registries, Repository};
 use model::{Digest, ErrorKind};
 use oci::{Descriptor, Manifest, media_type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::engine::{Engine, config_of, free_port, gzip, tar_of};
@@ -89,6 +93,61 @@ impl Registry {
             annotations: None,
         };
         client.put_manifest("1", media_type::OCI_MANIFEST, &manifest.to_bytes()).await.expect("stored");
+    }
+}
+
+/// A way to a registry over which answers come at about two megabytes a second, until it is opened.
+struct Narrow {
+    host: String,
+    passed: Arc<AtomicU64>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Narrow {
+    async fn before(registry: &Registry) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let host = listener.local_addr().expect("bound").to_string();
+        let narrow = Self { host, passed: Arc::default(), is_open: Arc::default() };
+        let (target, passed, is_open) = (registry.host.clone(), narrow.passed.clone(), narrow.is_open.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (target, passed, is_open) = (target.clone(), passed.clone(), is_open.clone());
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(target).await.expect("the registry runs");
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let up = async move { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
+                    let down = async move {
+                        let mut buffer = vec![0; 64 << 10];
+                        loop {
+                            let count = from_server.read(&mut buffer).await?;
+                            if count == 0 {
+                                return Ok::<(), std::io::Error>(());
+                            }
+                            to_client.write_all(&buffer[..count]).await?;
+                            passed.fetch_add(count as u64, Ordering::SeqCst);
+                            if !is_open.load(Ordering::SeqCst) {
+                                tokio::time::sleep(Duration::from_millis(30)).await;
+                            }
+                        }
+                    };
+                    tokio::select! { _ = up => {}, _ = down => {} }
+                });
+            }
+        });
+        narrow
+    }
+
+    /// Bytes that have come when for a second none came any more.
+    async fn passed_in_the_end(&self) -> u64 {
+        let (mut last, mut still) = (self.passed.load(Ordering::SeqCst), 0);
+        while still < 10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = self.passed.load(Ordering::SeqCst);
+            still = if now == last { still + 1 } else { 0 };
+            last = now;
+        }
+        last
     }
 }
 
@@ -257,6 +316,69 @@ async fn two_pulls_of_one_layer_fetch_it_once() {
         1,
         "beside the two looks of the puts"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_ends_with_whoever_wanted_it() {
+    let (engine, registry) = tokio::join!(Engine::start(), Registry::start());
+    let narrow = Narrow::before(&registry).await;
+    let layer = tar_of(&[("big", &noise(30_000_000))]);
+    registry.put("app", &[(media_type::OCI_LAYER_GZIP, gzip(&layer))], &[&Digest::of(&layer)]).await;
+    let request = proto::Pull {
+        name: format!("{}/app", narrow.host),
+        tag: "1".to_owned(),
+        lease: engine.lease.clone(),
+        ..Default::default()
+    };
+    let (sender, mut lines) = mpsc::channel(1024);
+    let pull = engine.bus.call_while_wanted::<calls::SyncPull>(&Target::Sync, &request, Some(sender));
+    let begun = async {
+        while let Some(line) = lines.recv().await {
+            if line.status == "Downloading" && line.current > 1_000_000 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        reply = pull => panic!("it was over before it could be called off: {reply:?}"),
+        () = begun => {}
+    }
+    let passed = narrow.passed_in_the_end().await;
+    assert!(passed < 25_000_000, "{passed} bytes came: nobody wanted them");
+    engine.is_empty_after_the_lease().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_is_killed_is_taken_up_by_the_next() {
+    let (mut engine, registry) = tokio::join!(Engine::start(), Registry::start());
+    let narrow = Narrow::before(&registry).await;
+    let (small, big) = (tar_of(&[("small", &noise(100_000))]), tar_of(&[("big", &noise(30_000_000))]));
+    let layers = [(media_type::OCI_LAYER_GZIP, gzip(&small)), (media_type::OCI_LAYER_GZIP, gzip(&big))];
+    registry.put("app", &layers, &[&Digest::of(&small), &Digest::of(&big)]).await;
+    let request = proto::Pull {
+        name: format!("{}/app", narrow.host),
+        tag: "1".to_owned(),
+        lease: engine.lease.clone(),
+        ..Default::default()
+    };
+    let (sender, mut lines) = mpsc::channel(1024);
+    let bus = engine.bus.clone();
+    let pull =
+        tokio::spawn(async move { bus.call_with_progress::<calls::SyncPull>(&Target::Sync, &request, sender).await });
+    while let Some(line) = lines.recv().await {
+        if line.stored.is_some() {
+            break;
+        }
+    }
+    engine.replace_sync();
+    drop(lines);
+    let error = pull.await.expect("no panic").expect_err("its server is dead");
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Unavailable, "the registry-sync does not answer"));
+    narrow.is_open.store(true, Ordering::SeqCst);
+    let (reply, _) = engine.pull(&format!("{}/app", narrow.host), "1").await;
+    assert_eq!(reply.expect("pulled by the next").layers.len(), 2);
+    let gets = |layer: &[u8]| registry.asked(&format!("\"GET /v2/app/blobs/{}", Digest::of(layer)));
+    assert_eq!((gets(&layers[0].1), gets(&layers[1].1)), (1, 2), "what was stored is not fetched again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
