@@ -39,6 +39,8 @@ docker docker.io
 /bin/busybox busybox-static
 mmdebstrap mmdebstrap
 skopeo skopeo
+podman podman
+openssl openssl
 docker-registry docker-registry
 chromium chromium
 chromedriver chromium-driver

@@ -114,7 +114,8 @@ impl Blobs {
         self.keeping().leases.end(lease);
     }
 
-    /// Blobs that were pinned by leases which have ended or run out since the last call: some may be nobody's now.
+    /// Blobs that were pinned by leases which have ended or run out since the last call, or that were let go: some may
+    /// be nobody's now.
     pub fn take_released(&self) -> Vec<Digest> {
         self.keeping().leases.take_released()
     }
@@ -138,6 +139,19 @@ impl Blobs {
         keeping.leases.pin(lease, digest)?;
         keeping.marked.remove(digest);
         Ok(())
+    }
+
+    /// Takes a mark away from a blob that somebody names from now on, and says whether the blob is still here. The name
+    /// must be where the removal's `may_go` sees it before this is asked; then the blob stays.
+    pub fn keep(&self, digest: &Digest) -> Result<bool, Error> {
+        let mut keeping = self.keeping();
+        keeping.marked.remove(digest);
+        Ok(self.size(digest)?.is_some())
+    }
+
+    /// Nobody may want these any more: they are told by [`Blobs::take_released`].
+    pub fn let_go(&self, digests: impl IntoIterator<Item = Digest>) {
+        self.keeping().leases.let_go(digests);
     }
 
     /// First half of a removal: those of `digests` that no lease holds. The caller then asks whoever else may name

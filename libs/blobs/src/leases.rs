@@ -110,6 +110,10 @@ impl Leases {
         self.released.drain().collect()
     }
 
+    pub(crate) fn let_go(&mut self, digests: impl IntoIterator<Item = Digest>) {
+        self.released.extend(digests);
+    }
+
     fn living(&mut self, id: &str) -> Result<&mut Lease, Error> {
         let now = now_ms();
         self.held.get_mut(id).filter(|lease| lease.record.ends_at_ms > now).ok_or_else(|| Error::NoLease(id.to_owned()))

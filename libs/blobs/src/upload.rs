@@ -63,6 +63,11 @@ impl Upload {
         if self.gathered_bytes >= BATCH_BYTES { self.flush().await } else { Ok(()) }
     }
 
+    /// Starts to write what was gathered, so that an upload that waits holds no memory.
+    pub async fn rest(&mut self) -> Result<(), Error> {
+        self.flush().await
+    }
+
     /// Puts the blob in place and says its digest and size in bytes; a blob that is there already stays as it is.
     ///
     /// With `lease` it is pinned in the same moment, so that no removal comes in between.

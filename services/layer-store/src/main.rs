@@ -8,7 +8,9 @@
 mod collect;
 mod handlers;
 mod http;
+mod manifest;
 mod repositories;
+mod serve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,9 @@ use crate::repositories::Repositories;
 /// How long running requests may go on after the signal to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Uploads that were left are looked for so often.
+const SWEEP: Duration = Duration::from_secs(60);
+
 #[derive(Parser)]
 #[command(name = "boxyard-layer-store", version, about = "Boxyard's store of blobs and manifests")]
 struct Config {
@@ -34,7 +38,7 @@ struct Config {
     /// Name of this process among the living ones.
     #[arg(long, default_value = "store")]
     id: String,
-    /// Address of the registry, `ip:port`.
+    /// Address for Boxyard's own processes, `ip:port`.
     #[arg(long)]
     listen: SocketAddr,
     /// Certificate (PEM) of `--listen`, which then speaks https.
@@ -53,6 +57,11 @@ struct Config {
     /// user's name. A change of the file counts at once.
     #[arg(long, env = "BOXYARD_TOKENS_FILE")]
     tokens_file: Option<PathBuf>,
+    #[command(flatten)]
+    registry: serve::Registry,
+    /// Seconds for which a repository shows a blob that none of its manifests names: a push must be done by then.
+    #[arg(long, env = "BOXYARD_UNNAMED_BLOB_GRACE_SECONDS", default_value_t = 24 * 60 * 60)]
+    unnamed_blob_grace_seconds: u64,
     /// Free bytes that the disk must keep; below that, nothing is stored. [default: 128 MiB]
     #[arg(long, default_value_t = 128 << 20, hide_default_value = true)]
     free_space_floor_bytes: u64,
@@ -70,30 +79,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let blobs = blobs::Blobs::open(&config.data_dir, config.free_space_floor_bytes)
         .with_context(|| format!("opening the store in {}", config.data_dir.display()))?;
     let repositories = Repositories::open(&config.data_dir).context("opening the repositories")?;
-    let app = Arc::new(App::new(blobs.clone(), repositories.clone(), token.trim())?.with_tokens(config.tokens_file));
-
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listening on {}", config.listen))?;
+    let mut app = App::new(blobs.clone(), repositories.clone(), token.trim())?.with_tokens(config.tokens_file);
+    let cancel = CancellationToken::new();
+    let mut servers = Vec::new();
+    if let Some(serve::Checked { address, identity, passwords }) = config.registry.checked()? {
+        let public = http::public_router(Arc::new(app.public(passwords)));
+        servers.push(serve::serve(address, identity, public, cancel.clone()).await?);
+    }
     let identity =
         trust::Identity::from_flags(config.listen_cert, config.listen_key, ("--listen-cert", "--listen-key"));
-    let cancel = CancellationToken::new();
-    let stopped = cancel.clone().cancelled_owned();
-    let server = match identity.map_err(anyhow::Error::msg)? {
-        Some(identity) => {
-            let listener = http::tls::Listener::new(listener, trust::server(&identity, None)?)?;
-            let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped);
-            tokio::spawn(async move { server.await })
-        }
-        None => {
-            let listener = listener.tap_io(|connection| {
-                // Small answers must not wait for an acknowledgement; without it they are only slower.
-                let _ = connection.set_nodelay(true);
-            });
-            let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped);
-            tokio::spawn(async move { server.await })
-        }
-    };
+    let identity = identity.map_err(anyhow::Error::msg)?;
+    let app = Arc::new(app);
+    servers.push(serve::serve(config.listen, identity, http::router(app.clone()), cancel.clone()).await?);
 
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url,
@@ -105,7 +102,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     .context("connecting to the bus")?;
     let ended = Arc::new(tokio::sync::Notify::new());
     let calls = handlers::router(&bus, blobs.clone(), repositories.clone(), ended.clone());
-    tokio::spawn(collect::collect(bus.clone(), blobs, repositories, ended, cancel.clone()));
+    let grace = Duration::from_secs(config.unnamed_blob_grace_seconds);
+    let garbage = collect::Garbage { blobs, repositories, grace };
+    tokio::spawn(collect::collect(bus.clone(), garbage, ended, cancel.clone()));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            app.sweep();
+        }
+    });
     let (serving, stop) = (bus.clone(), cancel.clone());
     let calls = tokio::spawn(async move { serving.serve(bus::Target::Store, calls, stop).await });
     let alive = tokio::spawn({
@@ -117,8 +122,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     service::announce_ready();
     service::shutdown_signal().await;
     cancel.cancel();
-    match tokio::time::timeout(DRAIN, server).await {
-        Ok(ended) => ended.context("the server's task")?.context("serving")?,
+    match tokio::time::timeout(DRAIN, futures::future::join_all(servers)).await {
+        Ok(ended) => ended.into_iter().try_for_each(|ended| ended.context("a server's task")?.context("serving"))?,
         Err(_) => tracing::warn!("requests still ran at the end and were cut off"),
     }
     calls.await.context("the task that answers the bus")??;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Up;
 use super::cluster::{Head, Joined, Kind};
 use super::nats;
+use super::own_registry::OwnRegistry;
 use super::process::Program;
 use super::{registries, tls};
 use crate::failure::{Failure, Outcome};
@@ -30,6 +31,8 @@ pub struct Kept {
     pub workers: u32,
     #[serde(default)]
     pub tls: tls::Files,
+    #[serde(default)]
+    pub registry: OwnRegistry,
     #[serde(default)]
     pub registry_mirrors: Vec<String>,
     #[serde(default)]
@@ -84,6 +87,10 @@ impl Plan {
         }
         if let Some(insecure) = &up.insecure_registries {
             kept.insecure_registries = registries::insecure(insecure)?;
+        }
+        if up.registry.are_given() {
+            kept.registry = up.registry.over(&kept.registry)?;
+            kept.registry.settle()?;
         }
         if up.tls.are_given() {
             kept.tls = up.tls.resolved()?;
@@ -189,6 +196,9 @@ impl Plan {
             let scheme = if self.kept.tls.are_given() { "https" } else { "http" };
             text.push_str(&format!("\nIts page: {scheme}://{address}/boxyard/"));
         }
+        if let Some(address) = self.kept.registry.address() {
+            text.push_str(&format!("\nIts registry: {address}"));
+        }
         text
     }
 
@@ -284,7 +294,8 @@ impl Plan {
         let machine = [("--machine-dir", &*machine_dir), ("--instance", &*self.kept.instance)];
         let mut all = Vec::new();
         if self.joined.is_none() {
-            all.push(program("layer-store".into(), "boxyard-layer-store", "store", flags(&store)));
+            let store = [flags(&store), self.kept.registry.store_flags()].concat();
+            all.push(program("layer-store".into(), "boxyard-layer-store", "store", store));
             all.push(program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)));
             all.push(program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)));
         }

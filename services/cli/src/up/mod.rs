@@ -5,6 +5,7 @@
 mod cluster;
 mod config;
 mod nats;
+mod own_registry;
 mod process;
 mod registries;
 mod status;
@@ -42,6 +43,8 @@ pub struct Up {
     /// Registry that may be reached without TLS: HOST[:PORT] or a network (may be repeated; empty: none)
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     insecure_registries: Option<Vec<String>>,
+    #[command(flatten)]
+    registry: own_registry::OwnRegistry,
     #[command(flatten)]
     tls: tls::Files,
     /// Allow an API without TLS on an address that others can reach

@@ -127,6 +127,7 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
     if up.no_node {
         command.arg("--no-node");
     }
+    command.args(plan.kept.registry.up_flags());
     for (flag, path) in up.tls.flags() {
         command.arg(flag).arg(path);
     }

@@ -117,7 +117,10 @@ pub async fn challenge(request: Request, next: Next) -> Response {
     response
 }
 
-/// The lease that the request names.
-pub fn lease(headers: &HeaderMap) -> Option<String> {
+/// The lease that the request names; only Boxyard's own processes may.
+pub fn lease(app: &App, headers: &HeaderMap) -> Option<String> {
+    if app.public.is_some() {
+        return None;
+    }
     headers.get("boxyard-lease")?.to_str().ok().map(str::to_owned)
 }

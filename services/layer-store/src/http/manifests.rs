@@ -1,66 +1,73 @@
-use ::blobs::Error as BlobError;
+use std::io::Read as _;
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use model::Digest;
-use serde::Deserialize;
 
-use super::App;
+use super::recent::Found;
 use super::refusal::Refusal;
 use super::route::Reference;
+use super::{App, condition};
+use crate::manifest::{self, Manifest};
 use crate::repositories::Name;
 
 /// Larger manifests are refused (distribution-spec, Pushing Manifests, asks for 4 MiB at least).
 const MAX_BYTES: usize = 4 << 20;
-const DEFAULT_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-
-/// The part of a manifest or an index that says what else must be here.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Named {
-    media_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Vec<Descriptor>,
-    manifests: Vec<Descriptor>,
-    subject: Option<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: Digest,
-    /// A layer with addresses of its own need not be here.
-    #[serde(default)]
-    urls: Vec<String>,
-}
 
 /// GET and HEAD by tag or digest; the very bytes that were pushed.
 pub fn get(app: &App, name: &Name, reference: &Reference, request: &Request) -> Result<Response, Refusal> {
+    let mut found = find(app, name, reference)?;
+    // Clients that know no index get the image that they mean, as the distribution project's registry does.
+    let headers = request.headers();
+    let wants_image = !condition::is_accepted(headers, &found.media_type)
+        && [manifest::IMAGE, manifest::DOCKER_IMAGE].iter().any(|image| condition::is_accepted(headers, image));
+    if wants_image && manifest::is_index(&found.media_type) && matches!(reference, Reference::Tag(_)) {
+        let index: Manifest = serde_json::from_slice(&found.bytes).unwrap_or_default();
+        if let Some(child) = index.usual_child() {
+            found = find(app, name, &Reference::Digest(child.clone()))?;
+        }
+    }
+    if condition::is_held(headers, &found.digest) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, condition::entity_tag(&found.digest))]).into_response());
+    }
+    let body = if *request.method() == Method::HEAD { Body::empty() } else { Body::from(found.bytes.clone()) };
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, found.media_type.as_str())
+        .header(header::CONTENT_LENGTH, found.bytes.len())
+        .header(header::ETAG, condition::entity_tag(&found.digest))
+        .header("docker-content-digest", found.digest.as_str())
+        .body(body);
+    response.map_err(|_| Refusal::manifest_invalid("the manifest's media type is none"))
+}
+
+fn find(app: &App, name: &Name, reference: &Reference) -> Result<Arc<Found>, Refusal> {
+    if let Some(found) = app.recent.get(name, reference) {
+        return Ok(found);
+    }
+    let changes = app.recent.changes();
     let digest = match reference {
         Reference::Digest(digest) => digest.clone(),
         Reference::Tag(tag) => app.repositories.tag(name, tag).ok_or_else(Refusal::manifest_unknown)?,
     };
     let media_type = app.repositories.manifest(name, &digest).ok_or_else(Refusal::manifest_unknown)?;
-    let (file, size) = app.blobs.read(&digest).map_err(|error| match error {
-        BlobError::NotFound(_) => Refusal::manifest_unknown(),
-        other => other.into(),
-    })?;
-    let body = if *request.method() == Method::HEAD {
-        Body::empty()
-    } else {
-        let file = tokio::fs::File::from_std(file);
-        Body::from_stream(tokio_util::io::ReaderStream::new(file))
+    let bytes = read(app, &digest)?.ok_or_else(Refusal::manifest_unknown)?;
+    let found = Arc::new(Found { digest, media_type, bytes });
+    app.recent.put(name, reference, &found, changes);
+    Ok(found)
+}
+
+/// The bytes of a manifest; none when they are not here.
+pub fn read(app: &App, digest: &Digest) -> Result<Option<Bytes>, Refusal> {
+    let mut file = match app.blobs.read(digest) {
+        Err(::blobs::Error::NotFound(_)) => return Ok(None),
+        file => file?.0.take(MAX_BYTES as u64),
     };
-    Ok((
-        [
-            (header::CONTENT_TYPE.as_str(), media_type.as_str()),
-            (header::CONTENT_LENGTH.as_str(), size.to_string().as_str()),
-            (header::ETAG.as_str(), format!("\"{digest}\"").as_str()),
-            ("docker-content-digest", digest.as_str()),
-        ],
-        body,
-    )
-        .into_response())
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes.into()))
 }
 
 /// PUT by tag or digest; refused until all that it names is here.
@@ -78,27 +85,48 @@ pub async fn put(app: &App, name: &Name, reference: &Reference, request: Request
     {
         return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}, not {wanted}")));
     }
-    let named: Named = serde_json::from_slice(&bytes)
+    let parsed: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| Refusal::manifest_invalid(format!("manifest invalid: {error}")))?;
-    ensure_complete(app, name, &named)?;
-    let media_type = declared.or(named.media_type).unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+    let media_type = media_type(declared, &parsed)?;
 
+    let _no_link_goes = app.repositories.adding().await;
+    ensure_complete(app, name, &parsed)?;
     // The link comes before the bytes, so that a release in between finds the blob named.
     app.repositories.put_manifest(name, &digest, &media_type)?;
     store(app, &digest, bytes).await?;
+    if let Some(subject) = &parsed.subject {
+        app.repositories.put_referrer(name, &subject.digest, &digest)?;
+    }
     if let Reference::Tag(tag) = reference {
         app.repositories.put_tag(name, tag, &digest)?;
     }
+    app.recent.changed(name);
     let location = format!("/v2/{name}/manifests/{digest}");
     let mut response = (
         StatusCode::CREATED,
         [(header::LOCATION.as_str(), location.as_str()), ("docker-content-digest", digest.as_str())],
     )
         .into_response();
-    if let Some(subject) = named.subject.and_then(|subject| subject.digest.as_str().parse().ok()) {
+    if let Some(subject) = parsed.subject.and_then(|subject| subject.digest.as_str().parse().ok()) {
         response.headers_mut().insert("oci-subject", subject);
     }
     Ok(response)
+}
+
+/// DELETE: by tag the tag alone, by digest the manifest with its tags (distribution-spec, Content Management).
+pub async fn delete(app: &App, name: &Name, reference: &Reference) -> Result<Response, Refusal> {
+    let was_there = match reference {
+        Reference::Tag(tag) => app.repositories.remove_tag(name, tag)?,
+        Reference::Digest(digest) => {
+            let parsed = read(app, digest)?.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+            let subject = parsed.and_then(|manifest| manifest.subject).map(|subject| subject.digest);
+            let was_there = app.repositories.remove_manifest(name, digest, subject.as_ref())?;
+            app.blobs.let_go([digest.clone()]);
+            was_there
+        }
+    };
+    app.recent.changed(name);
+    if was_there { Ok(StatusCode::ACCEPTED.into_response()) } else { Err(Refusal::manifest_unknown()) }
 }
 
 async fn store(app: &App, digest: &Digest, bytes: Bytes) -> Result<(), Refusal> {
@@ -108,22 +136,37 @@ async fn store(app: &App, digest: &Digest, bytes: Bytes) -> Result<(), Refusal> 
     Ok(())
 }
 
-fn ensure_complete(app: &App, name: &Name, named: &Named) -> Result<(), Refusal> {
+fn ensure_complete(app: &App, name: &Name, parsed: &Manifest) -> Result<(), Refusal> {
     let unknown = |digest: &Digest| {
         Refusal::new(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", format!("blob unknown to registry: {digest}"))
     };
-    let blobs = named.config.iter().chain(named.layers.iter().filter(|layer| layer.urls.is_empty()));
-    for Descriptor { digest, urls: _ } in blobs {
+    for digest in parsed.blobs() {
         if !app.repositories.has_blob(name, digest) || app.blobs.size(digest)?.is_none() {
             return Err(unknown(digest));
         }
     }
-    for Descriptor { digest, urls: _ } in &named.manifests {
-        if app.repositories.manifest(name, digest).is_none() {
-            return Err(unknown(digest));
+    for child in &parsed.manifests {
+        if app.repositories.manifest(name, &child.digest).is_none() {
+            return Err(unknown(&child.digest));
         }
     }
     Ok(())
+}
+
+/// What the client declares, else what the manifest says of itself, else what it looks like.
+fn media_type(declared: Option<String>, parsed: &Manifest) -> Result<String, Refusal> {
+    if parsed.schema_version == Some(1) {
+        return Err(Refusal::manifest_invalid("manifest invalid: schema version 1 is not supported"));
+    }
+    let guessed = if parsed.manifests.is_empty() { manifest::IMAGE } else { manifest::INDEX };
+    match (declared, parsed.media_type.clone()) {
+        (Some(declared), Some(own)) if manifest::is_known(&declared) && declared != own => {
+            let message = format!("manifest invalid: mediaType in manifest should be '{declared}' not '{own}'");
+            Err(Refusal::manifest_invalid(message))
+        }
+        (Some(declared), _) if manifest::is_known(&declared) => Ok(declared),
+        (declared, own) => Ok(own.or(declared).unwrap_or_else(|| guessed.to_owned())),
+    }
 }
 
 fn content_type(headers: &HeaderMap) -> Option<String> {

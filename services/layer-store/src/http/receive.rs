@@ -10,14 +10,29 @@ use super::refusal::Refusal;
 const DRAIN_BYTES: usize = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// Writes the whole body to `upload`. When the body breaks off, or the disk is full, `upload` is of no more use.
-pub async fn into_upload(body: Body, upload: &mut Upload) -> Result<(), Refusal> {
+/// Why a body did not get into an upload.
+pub enum Failed {
+    /// The body broke off; the upload holds what came.
+    Broken(Refusal),
+    /// The upload is of no more use: the disk is full, most likely.
+    Unwritten(Refusal),
+}
+
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        let (Failed::Broken(refusal) | Failed::Unwritten(refusal)) = failed;
+        refusal
+    }
+}
+
+/// Writes the whole body to `upload`.
+pub async fn into_upload(body: Body, upload: &mut Upload) -> Result<(), Failed> {
     let mut stream = body.into_data_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| Refusal::broken_off(&error))?;
+        let chunk = chunk.map_err(|error| Failed::Broken(Refusal::broken_off(&error)))?;
         if let Err(error) = upload.write(chunk).await {
             drain(stream).await;
-            return Err(error.into());
+            return Err(Failed::Unwritten(error.into()));
         }
     }
     Ok(())

@@ -91,7 +91,8 @@ impl From<std::io::Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self { status, code, message } = self;
-        let body = serde_json::json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
+        // dockerd tells a missing manifest in its own words only where there is some detail.
+        let body = serde_json::json!({ "errors": [{ "code": code, "message": message, "detail": {} }] });
         (status, axum::Json(body)).into_response()
     }
 }

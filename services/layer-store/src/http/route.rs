@@ -13,6 +13,7 @@ pub enum Route {
     Blob(Name, Digest),
     Uploads(Name),
     Upload(Name, String),
+    Referrers(Name, Digest),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ impl Route {
         if let Some(repository) = front.strip_suffix("/manifests") {
             return Ok(Self::Manifest(name(repository)?, reference(last)?));
         }
+        if let Some(repository) = front.strip_suffix("/referrers") {
+            return Ok(Self::Referrers(name(repository)?, digest(last)?));
+        }
         Err(not_found())
     }
 
@@ -54,6 +58,7 @@ impl Route {
             | Self::Manifest(name, _)
             | Self::Blob(name, _)
             | Self::Uploads(name)
+            | Self::Referrers(name, _)
             | Self::Upload(name, _) => name.is_internal(),
         }
     }
@@ -93,6 +98,7 @@ mod tests {
             ("a/b/tags/list".to_owned(), Route::Tags(name("a/b"))),
             ("tags/list/tags/list".to_owned(), Route::Tags(name("tags/list"))),
             (format!("a/blobs/blobs/{empty}"), Route::Blob(name("a/blobs"), empty.clone())),
+            (format!("a/referrers/{empty}"), Route::Referrers(name("a"), empty.clone())),
             ("a/blobs/uploads/".to_owned(), Route::Uploads(name("a"))),
             ("a/blobs/uploads/17".to_owned(), Route::Upload(name("a"), "17".to_owned())),
             ("a/manifests/v1".to_owned(), Route::Manifest(name("a"), Reference::Tag(Tag::parse("v1").expect("valid")))),

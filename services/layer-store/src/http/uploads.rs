@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use model::Digest;
 
+use super::receive::Failed;
 use super::refusal::Refusal;
 use super::{App, access, receive, route};
 use crate::repositories::Name;
@@ -21,8 +22,7 @@ pub async fn begin(app: &App, name: Name, request: Request) -> Result<Response, 
         let digest = route::digest(digest)?;
         let from = Name::parse(from).ok_or_else(Refusal::name_invalid)?;
         // What cannot be mounted is uploaded; the specification asks for exactly that.
-        if app.repositories.has_blob(&from, &digest) && app.blobs.size(&digest)?.is_some() {
-            app.repositories.link_blob(&name, &digest)?;
+        if app.repositories.has_blob(&from, &digest) && show(app, &name, &digest).await? {
             return Ok(created(&name, &digest));
         }
     }
@@ -31,42 +31,51 @@ pub async fn begin(app: &App, name: Name, request: Request) -> Result<Response, 
     Ok(accepted(&name, &id, 0))
 }
 
-/// PATCH: appends a chunk.
+/// PATCH: appends a chunk. After a body that broke off the client may ask how far it came, and go on.
 pub async fn append(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
-    let mut upload = app.sessions.take(name, id)?;
-    if let Some(first) = first_byte(request.headers()) {
-        let received = upload.received_bytes();
-        if first != received {
-            app.sessions.give_back(name, id, upload);
-            let message = format!("the next byte is {received}");
-            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message);
-            return Err(receive::refuse(request.into_body(), refusal).await);
+    let mut taken = app.sessions.take(name, id)?;
+    if let Err(refusal) = fits(request.headers(), taken.upload().received_bytes()) {
+        return Err(receive::refuse(request.into_body(), refusal).await);
+    }
+    match receive::into_upload(request.into_body(), taken.upload()).await {
+        Ok(()) => {
+            let received = taken.upload().received_bytes();
+            taken.upload().rest().await?;
+            Ok(accepted(name, id, received))
+        }
+        Err(Failed::Broken(refusal)) => Err(refusal),
+        Err(Failed::Unwritten(refusal)) => {
+            drop(taken.for_good());
+            Err(refusal)
         }
     }
-    receive::into_upload(request.into_body(), &mut upload).await?;
-    let received = upload.received_bytes();
-    app.sessions.give_back(name, id, upload);
-    Ok(accepted(name, id, received))
 }
 
 /// PUT: appends what is left and puts the blob in place.
 pub async fn finish(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
-    let mut upload = app.sessions.take(name, id)?;
+    let mut taken = app.sessions.take(name, id)?;
     let query = query(request.uri());
     let digest = query.get("digest").ok_or_else(|| Refusal::digest_invalid("the query names no digest"))?;
     let digest = route::digest(digest)?;
-    let lease = access::lease(request.headers());
-    receive::into_upload(request.into_body(), &mut upload).await?;
-    upload.commit(Some(&digest), lease.as_deref()).await?;
-    show(app, name, &digest)?;
-    Ok(created(name, &digest))
+    if let Err(refusal) = fits(request.headers(), taken.upload().received_bytes()) {
+        return Err(receive::refuse(request.into_body(), refusal).await);
+    }
+    let lease = access::lease(app, request.headers());
+    match receive::into_upload(request.into_body(), taken.upload()).await {
+        Ok(()) => {}
+        Err(Failed::Broken(refusal)) => return Err(refusal),
+        Err(Failed::Unwritten(refusal)) => {
+            drop(taken.for_good());
+            return Err(refusal);
+        }
+    }
+    taken.for_good().commit(Some(&digest), lease.as_deref()).await?;
+    shown(app, name, &digest).await
 }
 
 /// GET: how far an upload is.
 pub fn status(app: &App, name: &Name, id: &str) -> Result<Response, Refusal> {
-    let upload = app.sessions.take(name, id)?;
-    let received = upload.received_bytes();
-    app.sessions.give_back(name, id, upload);
+    let received = app.sessions.take(name, id)?.upload().received_bytes();
     let mut response = accepted(name, id, received);
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -74,23 +83,22 @@ pub fn status(app: &App, name: &Name, id: &str) -> Result<Response, Refusal> {
 
 /// DELETE: drops an upload.
 pub fn cancel(app: &App, name: &Name, id: &str) -> Result<Response, Refusal> {
-    app.sessions.take(name, id)?;
+    drop(app.sessions.take(name, id)?.for_good());
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `POST /internal/blobs`: stores a body of any length and says its digest.
 pub async fn store(app: &App, request: Request) -> Result<Response, Refusal> {
-    let lease = access::lease(request.headers());
+    let lease = access::lease(app, request.headers());
     let (digest, size) = receive(app, None, lease, request).await?;
     let answer = serde_json::json!({ "digest": digest, "size": size });
     Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
 }
 
 async fn monolithic(app: &App, name: &Name, digest: &Digest, request: Request) -> Result<Response, Refusal> {
-    let lease = access::lease(request.headers());
+    let lease = access::lease(app, request.headers());
     receive(app, Some(digest), lease, request).await?;
-    show(app, name, digest)?;
-    Ok(created(name, digest))
+    shown(app, name, digest).await
 }
 
 /// One body, one blob.
@@ -110,9 +118,23 @@ async fn receive(
     Ok(upload.commit(wanted, lease.as_deref()).await?)
 }
 
-/// A plain repository shows what was pushed to it; the internal one shows everything and lists nothing.
-fn show(app: &App, name: &Name, digest: &Digest) -> Result<(), Refusal> {
-    if name.is_internal() { Ok(()) } else { Ok(app.repositories.link_blob(name, digest)?) }
+/// A plain repository shows the blob from now on; the internal one shows everything and lists nothing. False when
+/// the blob is not here, or went away meanwhile.
+async fn show(app: &App, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
+    if !name.is_internal() {
+        let _no_link_goes = app.repositories.adding().await;
+        app.repositories.link_blob(name, digest)?;
+    }
+    Ok(app.blobs.keep(digest)?)
+}
+
+/// The answer to a whole upload.
+async fn shown(app: &App, name: &Name, digest: &Digest) -> Result<Response, Refusal> {
+    if show(app, name, digest).await? {
+        return Ok(created(name, digest));
+    }
+    let message = "the blob was removed while it was stored: send it again";
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "BLOB_UPLOAD_INVALID", message))
 }
 
 fn created(name: &Name, digest: &Digest) -> Response {
@@ -139,8 +161,25 @@ fn query(uri: &Uri) -> HashMap<String, String> {
     Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default()
 }
 
-/// First byte of a chunk's `Content-Range`, `<first>-<last>`.
-fn first_byte(headers: &HeaderMap) -> Option<u64> {
-    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    range.trim_start_matches("bytes ").split_once('-')?.0.parse().ok()
+/// Where the chunk says where it belongs, `<first>-<last>`, it must be the next one and as long as its body.
+fn fits(headers: &HeaderMap, received: u64) -> Result<(), Refusal> {
+    let Some(range) = headers.get(header::CONTENT_RANGE) else { return Ok(()) };
+    let invalid = |status, message: String| Err(Refusal::new(status, "BLOB_UPLOAD_INVALID", message));
+    let parsed = range.to_str().ok().and_then(|range| {
+        let (first, last) = range.trim_start_matches("bytes ").split_once('-')?;
+        // `bytes 0-9/10` says the whole's length too.
+        let last = last.split('/').next().unwrap_or(last);
+        Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?))
+    });
+    let Some((first, last)) = parsed else {
+        return invalid(StatusCode::BAD_REQUEST, "the chunk's Content-Range makes no sense".to_owned());
+    };
+    if first != received || last < first {
+        return invalid(StatusCode::RANGE_NOT_SATISFIABLE, format!("the next byte is {received}"));
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length.is_none_or(|length| Some(last - first) == length.checked_sub(1)) {
+        true => Ok(()),
+        false => invalid(StatusCode::BAD_REQUEST, "the chunk is not as long as its Content-Range says".to_owned()),
+    }
 }
