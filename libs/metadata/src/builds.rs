@@ -1,4 +1,4 @@
-use crate::{Database, Error, now_ms};
+use crate::{Database, Error};
 
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Build {
@@ -39,22 +39,26 @@ pub struct Leased {
 pub const MAX_ATTEMPTS: i64 = 3;
 
 impl Database {
+    /// Its gateway is this process's session.
     pub async fn queue_build(&self, id: &str, options: &[u8]) -> Result<(), Error> {
         self.write(
-            "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error, error_code)
-             VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0)",
+            "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error,
+                                 error_code, gateway)
+             VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0, $4)",
         )
         .bind(id)
         .bind(options)
-        .bind(now_ms())
-        .run().await?;
+        .bind(self.now_ms())
+        .bind(self.session())
+        .run()
+        .await?;
         Ok(())
     }
 
     /// Gives the oldest build that waits, or whose worker fell silent, to a worker.
     pub async fn lease_build(&self, worker_id: &str, ttl_ms: i64) -> Result<Option<Leased>, Error> {
         loop {
-            let now = now_ms();
+            let now = self.now_ms();
             let oldest: Option<(String,)> = self
                 .read(
                     "SELECT id FROM builds WHERE attempt < $2
@@ -94,7 +98,7 @@ impl Database {
             .write("UPDATE builds SET lease_until_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'running'")
             .bind(id)
             .bind(attempt)
-            .bind(now_ms() + ttl_ms)
+            .bind(self.now_ms() + ttl_ms)
             .run()
             .await?;
         Ok(done > 0)
@@ -121,7 +125,7 @@ impl Database {
             .bind(image_id)
             .bind(error)
             .bind(error_code)
-            .bind(now_ms())
+            .bind(self.now_ms())
             .run()
             .await?;
         Ok(done > 0)
@@ -135,7 +139,7 @@ impl Database {
                  WHERE id = $1 AND state IN ('waiting', 'running') RETURNING worker_id",
             )
             .bind(id)
-            .bind(now_ms())
+            .bind(self.now_ms())
             .optional()
             .await?;
         Ok(row.map(|row| row.0).filter(|worker| !worker.is_empty()))
@@ -173,18 +177,6 @@ impl Database {
         self.read("SELECT state, worker_id, COUNT(*) FROM builds GROUP BY state, worker_id ORDER BY state, worker_id")
             .all()
             .await
-    }
-
-    /// Builds that were waiting or running when their gateway ended: their clients are gone with it. Says which.
-    pub async fn cancel_all_builds(&self) -> Result<Vec<Build>, Error> {
-        self.write(
-            "UPDATE builds SET state = 'cancelled', ended_ms = $1 WHERE state IN ('waiting', 'running')
-             RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
-                       started_ms, ended_ms",
-        )
-        .bind(now_ms())
-        .all()
-        .await
     }
 
     /// A finished build's row serves nobody after a day.

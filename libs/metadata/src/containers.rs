@@ -1,3 +1,4 @@
+use crate::holds::lock_image;
 use crate::{Database, Error};
 
 /// A container's record. `spec` and `status` are the bus's encoded messages, `request` is the client's JSON.
@@ -31,12 +32,16 @@ pub struct Change {
 
 impl Database {
     /// # Errors
-    /// `Taken` when another container has the name.
+    /// `Taken` when another container has the name, `NoImage` when the image has gone.
     pub async fn insert_container(&self, container: &Container) -> Result<(), Error> {
-        let done = self
-            .write(
+        let mut tx = self.begin().await?;
+        if !lock_image(&mut tx, &container.image_id).await? {
+            return Err(Error::NoImage(container.image_id.clone()));
+        }
+        let done = tx
+            .query(
                 "INSERT INTO containers (id, name, node_id, image_id, spec, request, status, created_ms, epoch, seq)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(&container.id)
             .bind(&container.name)
@@ -51,9 +56,10 @@ impl Database {
             .run()
             .await;
         match done {
-            Err(error) if error.is_unique_violation() => Err(Error::Taken(container.name.clone())),
-            other => other.map(drop),
-        }
+            Err(error) if error.is_unique_violation() => return Err(Error::Taken(container.name.clone())),
+            other => other?,
+        };
+        tx.commit().await
     }
 
     /// Every container, newest first.

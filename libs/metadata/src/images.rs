@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::holds::{hold, lock_image};
+use crate::query::Tx;
 use crate::{Database, Error, now_ms};
 
 /// An image's record. `config` holds the exact bytes that `id` is the digest of.
@@ -29,35 +31,19 @@ type Row = (String, Vec<u8>, String, String, i64);
 
 impl Database {
     /// Records an image (again is fine) and points its tags to it. One that was loaded gets its parent when a build
-    /// makes it again.
+    /// makes it again; a parent that is gone counts as none.
     pub async fn record_image(&self, image: &Image) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        let layers = serde_json::to_string(&image.layers).map_err(|e| Error::Row(e.to_string()))?;
-        tx.query(
-            "INSERT INTO images (id, config, layers, parent_id, recorded_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (id) DO UPDATE SET parent_id = excluded.parent_id
-             WHERE images.parent_id = '' AND excluded.parent_id <> images.id",
-        )
-        .bind(&image.id)
-        .bind(&image.config)
-        .bind(layers)
-        .bind(&image.parent_id)
-        .bind(now_ms())
-        .run()
-        .await?;
-        for tag in &image.tags {
-            tx.query(
-                "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
-            )
-            .bind(tag)
-            .bind(&image.id)
-            .bind(now_ms())
-            .run()
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        record(&mut tx, image).await?;
+        tx.commit().await
+    }
+
+    /// Like [`Self::record_image`]; the build that made it stands on it.
+    pub async fn record_image_for(&self, build_id: &str, image: &Image) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        record(&mut tx, image).await?;
+        hold(&mut tx, build_id, &image.id).await?;
+        tx.commit().await
     }
 
     /// Every image with its tags, newest record first.
@@ -126,29 +112,50 @@ impl Database {
         }
     }
 
-    pub async fn untag(&self, name: &str) -> Result<(), Error> {
-        self.write("DELETE FROM tags WHERE name = $1").bind(name).run().await?;
-        Ok(())
+    /// False when the name was another image's meanwhile, or nobody's.
+    pub async fn untag(&self, name: &str, id: &str) -> Result<bool, Error> {
+        let sql = "DELETE FROM tags WHERE name = $1 AND image_id = $2";
+        Ok(self.write(sql).bind(name).bind(id).run().await? > 0)
     }
 
     pub async fn children(&self, id: &str) -> Result<Vec<String>, Error> {
         let rows: Vec<(String,)> = self.read("SELECT id FROM images WHERE parent_id = $1").bind(id).all().await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
+}
 
-    /// Removes the record with its tags and the steps that made it.
-    pub async fn forget_image(&self, id: &str) -> Result<(), Error> {
-        let mut tx = self.begin().await?;
-        for statement in [
-            "DELETE FROM steps WHERE image_id = $1",
-            "DELETE FROM tags WHERE image_id = $1",
-            "DELETE FROM images WHERE id = $1",
-        ] {
-            tx.query(statement).bind(id).run().await?;
-        }
-        tx.commit().await?;
-        Ok(())
+async fn record(tx: &mut Tx, image: &Image) -> Result<(), Error> {
+    let layers = serde_json::to_string(&image.layers).map_err(|e| Error::Row(e.to_string()))?;
+    let parent_id = match image.parent_id.as_str() {
+        "" => "",
+        parent if lock_image(tx, parent).await? => parent,
+        _ => "",
+    };
+    tx.query(
+        "INSERT INTO images (id, config, layers, parent_id, recorded_ms) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (id) DO UPDATE SET parent_id = excluded.parent_id
+         WHERE images.parent_id = '' AND excluded.parent_id <> images.id",
+    )
+    .bind(&image.id)
+    .bind(&image.config)
+    .bind(layers)
+    .bind(parent_id)
+    .bind(now_ms())
+    .run()
+    .await?;
+    // In one order: another gateway may point the same names elsewhere.
+    for tag in image.tags.iter().collect::<std::collections::BTreeSet<_>>() {
+        tx.query(
+            "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
+        )
+        .bind(tag)
+        .bind(&image.id)
+        .bind(now_ms())
+        .run()
+        .await?;
     }
+    Ok(())
 }
 
 fn from_row((id, config, layers, parent_id, recorded_ms): Row, tags: Vec<String>) -> Result<Image, Error> {
@@ -178,7 +185,8 @@ mod tests {
             assert!(!db.tag_image("sha256:gone", "a:1").await.expect("asked"), "an image that is gone gets no name");
             assert!(!db.record_step("key", "sha256:gone").await.expect("asked"));
             assert!(db.record_step("key", B).await.expect("recorded"));
-            db.forget_image(B).await.expect("forgotten");
+            assert!(db.untag("a-b:1", A).await.expect("untagged"));
+            assert!(db.forget_image(B, crate::Containers::Keep).await.expect("forgotten"));
             assert_eq!(db.step("key").await.expect("read"), None);
             assert_eq!(db.images().await.expect("read").len(), 1);
         }

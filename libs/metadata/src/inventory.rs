@@ -129,6 +129,7 @@ mod tests {
 
     async fn empty(db: &Database) {
         db.write("DELETE FROM containers").run().await.expect("emptied");
+        db.record_image(&crate::testing::image("i")).await.expect("recorded");
     }
 
     on_both! {
@@ -187,6 +188,7 @@ mod tests {
         }
 
         async fn an_inventory_forgets_what_is_gone_and_spares_young_intents_and_other_nodes(db: Database) {
+            empty(&db).await;
             let old = Container { created_ms: now_ms() - LOST_AFTER_MS - 1, ..container("old") };
             let elsewhere = Container { node_id: "m".to_owned(), epoch: 1, seq: 1, ..container("elsewhere") };
             let acted_on = Container { epoch: 1, seq: 3, ..container("acted-on") };

@@ -9,6 +9,8 @@ mod builds;
 mod containers;
 mod error;
 mod execs;
+mod gateways;
+mod holds;
 mod images;
 mod inventory;
 mod open;
@@ -23,6 +25,8 @@ pub use builds::{Build, BuildsPage, Leased, MAX_ATTEMPTS};
 pub use containers::{Change, Container};
 pub use error::Error;
 pub use execs::Exec;
+pub use gateways::Session;
+pub use holds::Containers;
 pub use images::{Image, Layer};
 pub use inventory::{Healed, Inventory};
 
@@ -32,6 +36,7 @@ use open::Pools;
 #[derive(Clone)]
 pub struct Database {
     pools: Pools,
+    clock: gateways::Clock,
 }
 
 impl Database {
@@ -51,10 +56,11 @@ pub fn now_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{container, on_both, sqlite};
+    use crate::testing::{container, image, on_both, sqlite};
 
     on_both! {
         async fn only_a_newer_change_is_applied(db: Database) {
+            db.record_image(&image("i")).await.expect("recorded");
             db.insert_container(&container("a", "x")).await.expect("inserted");
             let change = |epoch, seq, status: &[u8]| Change {
                 node_id: "n".to_owned(),
@@ -77,6 +83,7 @@ mod tests {
         }
 
         async fn names_are_unique(db: Database) {
+            db.record_image(&image("i")).await.expect("recorded");
             db.insert_container(&container("a", "x")).await.expect("inserted");
             assert!(matches!(db.insert_container(&container("b", "x")).await, Err(Error::Taken(name)) if name == "x"));
         }

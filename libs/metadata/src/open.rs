@@ -54,7 +54,7 @@ impl Database {
                 return Err(Error::Url(why.to_owned()));
             }
         };
-        Ok(Self { pools })
+        Ok(Self { pools, clock: Default::default() })
     }
 }
 

@@ -56,6 +56,7 @@ pub async fn postgres_again(server: &kit::Postgres, schema: &str) -> Database {
     Database::open(&url, Path::new("/"), |_| {}).await.expect("opens")
 }
 
+/// Without names or layers.
 pub fn image(id: &str) -> Image {
     Image {
         id: id.to_owned(),
@@ -67,6 +68,7 @@ pub fn image(id: &str) -> Image {
     }
 }
 
+/// Stands on image `i`.
 pub fn container(id: &str, name: &str) -> Container {
     Container {
         id: id.to_owned(),

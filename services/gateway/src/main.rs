@@ -19,9 +19,14 @@ use trust::Identity;
 struct Config {
     #[command(flatten)]
     bus: service::BusArgs,
-    /// Folder of the database.
+    /// Name of this gateway among those of one database: each needs its own.
+    #[arg(long, env = "BOXYARD_GATEWAY_ID", default_value = "gateway")]
+    id: String,
+    /// Folder of this gateway's own files.
     #[arg(long)]
     data_dir: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Where the API is served: `unix:///path` or `tcp://ip:port`; repeated for several.
     #[arg(long, required = true)]
     host: Vec<String>,
@@ -53,6 +58,28 @@ struct Config {
     registries: service::RegistryArgs,
 }
 
+/// Where images, containers and builds are recorded.
+#[derive(clap::Args)]
+struct DatabaseArgs {
+    /// The database: `sqlite:` is a file in `--data-dir`, which only one gateway can open;
+    /// `postgres://USER:PASSWORD@HOST:PORT/NAME` is shared by all gateways that name it. Everybody on the machine sees a
+    /// command line: a password belongs into the environment or `--database-file`.
+    #[arg(long, env = "BOXYARD_DATABASE", hide_env_values = true, default_value = "sqlite:")]
+    database: String,
+    /// File that holds the database's URL.
+    #[arg(long, env = "BOXYARD_DATABASE_FILE")]
+    database_file: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    fn url(&self) -> std::io::Result<String> {
+        match &self.database_file {
+            Some(file) => service::read_token(file),
+            None => Ok(self.database.clone()),
+        }
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     service::init("gateway", &config.bus.log);
@@ -62,7 +89,8 @@ fn main() -> anyhow::Result<()> {
 async fn run(config: Config) -> anyhow::Result<()> {
     config.bus.trust()?;
     let token = config.store.token()?;
-    let db = metadata::Database::open("sqlite:", &config.data_dir, |_| {}).await?;
+    let waiting = |error: &metadata::Error| tracing::warn!(%error, "waiting for the database");
+    let db = metadata::Database::open(&config.database.url()?, &config.data_dir, waiting).await?;
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url.clone(),
         user: config.bus.nats_user.clone(),
@@ -79,7 +107,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let tickets = streams::Tickets::listen_as(&config.streams, options).await.context("listening for byte streams")?;
     let store = distribution::Store::new(config.store.store_url.clone(), token);
     let app = app::App::new(db, bus.clone(), tickets, store, config.registries);
-    let contexts = app.cancel_orphans().await?;
+    app.begin_session(&config.id).await?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn({
         let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::router(app.clone()));
@@ -88,9 +116,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(app::follow_events(app.clone(), cancel.clone()));
     tokio::spawn({
         let app = app.clone();
-        async move { app.finish_what_was_left(contexts).await }
+        async move { app.finish_what_was_left().await }
     });
-    let alive = bus::sign_of_life("gateway", "gateway", Vec::new());
+    let session = tokio::spawn(app::keep_session(app.clone(), config.id.clone(), cancel.clone()));
+    let alive = bus::sign_of_life("gateway", &config.id, Vec::new());
     tokio::spawn({
         let cancel = cancel.clone();
         async move { bus.keep_alive(alive, cancel).await }
@@ -104,7 +133,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
             .push(http::listen(host, tls.clone(), app.clone()).await.with_context(|| format!("listening on {host}"))?);
     }
     service::announce_ready();
-    service::shutdown_signal().await;
+    let mut session = session;
+    let taken = tokio::select! {
+        () = service::shutdown_signal() => false,
+        _ = &mut session => true,
+    };
     cancel.cancel();
     for listener in listeners {
         listener.abort();
@@ -114,5 +147,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     let _ = serving.await;
+    if taken {
+        anyhow::bail!("another process runs as gateway {}", config.id);
+    }
+    let _ = session.await;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::engine::{client, run_command};
 use crate::leftovers::{
     cgroups_of, mounts_under, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until,
 };
-use crate::{Client, Output};
+use crate::{Client, Output, Postgres};
 
 /// How to start it.
 #[derive(Debug, Clone)]
@@ -22,13 +22,16 @@ pub struct Options {
     pub workers: u32,
     /// A data folder of the caller's, such as a small file system; else one in the temporary folder.
     pub data_dir: Option<PathBuf>,
+    /// URL of a database; else a file in the data folder, or a PostgreSQL of its own where the environment has
+    /// `BOXYARD_TEST_POSTGRES`.
+    pub database: Option<String>,
     /// More flags of `up`, such as `--registry-mirror=URL`.
     pub flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, data_dir: None, flags: Vec::new() }
+        Self { workers: 1, data_dir: None, database: None, flags: Vec::new() }
     }
 }
 
@@ -44,11 +47,16 @@ pub struct Boxyard {
     /// Where the latest start's lines begin in the log.
     log_start: usize,
     expected_errors: std::cell::RefCell<Vec<String>>,
+    /// Ends after everything else.
+    _postgres: Option<Postgres>,
 }
 
 impl Boxyard {
     /// Starts one and returns when it is ready.
-    pub fn start(options: Options) -> Self {
+    pub fn start(mut options: Options) -> Self {
+        let asked = options.database.is_none() && std::env::var_os("BOXYARD_TEST_POSTGRES").is_some();
+        let postgres = asked.then(Postgres::start);
+        options.database = options.database.or(postgres.as_ref().map(Postgres::url));
         let folder = tempfile::Builder::new().prefix("by.").tempdir_in("/tmp").expect("a temporary folder");
         let data = options.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         let work = folder.path().join("work");
@@ -57,7 +65,17 @@ impl Boxyard {
         }
         let socket = folder.path().join("docker.sock");
         let expected_errors = std::cell::RefCell::default();
-        let mut boxyard = Self { folder, data, socket, work, options, child: None, log_start: 0, expected_errors };
+        let mut boxyard = Self {
+            folder,
+            data,
+            socket,
+            work,
+            options,
+            child: None,
+            log_start: 0,
+            expected_errors,
+            _postgres: postgres,
+        };
         boxyard.up();
         boxyard
     }
@@ -82,6 +100,9 @@ impl Boxyard {
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log)
             .process_group(0);
+        if let Some(url) = &self.options.database {
+            command.env("BOXYARD_DATABASE", url);
+        }
         self.child =
             Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}; run make build", program().display())));
         self.wait_ready();

@@ -19,6 +19,8 @@ use crate::failure::{Failure, Outcome};
 
 /// A unix socket's path has no room for more (sun_path).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// The database's URL, which holds a password.
+const DATABASE: &str = "secrets/database";
 
 /// Kept over restarts.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
@@ -48,6 +50,8 @@ pub struct Plan {
     pub head: Option<Head>,
     /// This machine has only nodes and workers of a cluster whose head is elsewhere.
     pub joined: Option<Joined>,
+    /// The database's URL where one is asked for; else the one of the last start.
+    database: Option<String>,
 }
 
 /// The folder that is meant when none is named.
@@ -69,7 +73,7 @@ impl Plan {
             if !up.hosts.is_empty() || up.workers.is_some() || up.no_node {
                 return Err(Failure::new(format!("{} has joined a cluster: its head has the API", data_dir.display())));
             }
-            return Ok(Self { data_dir, kept, node: false, head, joined });
+            return Ok(Self { data_dir, kept, node: false, head, joined, database: None });
         }
         if !up.hosts.is_empty() {
             kept.hosts.clone_from(&up.hosts);
@@ -97,10 +101,13 @@ impl Plan {
         } else if head.is_some() && !kept.tls.are_given() {
             kept.tls = tls::Files::of_cluster(&data_dir.join("cluster"));
         }
+        if let Some(url) = &up.database {
+            check_database(url)?;
+        }
         for host in &kept.hosts {
             check_host(host, up.insecure_api || kept.tls.are_given())?;
         }
-        Ok(Self { data_dir, kept, node: !up.no_node, head, joined })
+        Ok(Self { data_dir, kept, node: !up.no_node, head, joined, database: up.database.clone() })
     }
 
     /// What the data folder holds, with nothing added.
@@ -112,7 +119,7 @@ impl Plan {
                 .map_err(|e| Failure::new(format!("{}/boxyard.json cannot be read: {e}", data_dir.display())))?,
             Err(_) => Kept { workers, ..Kept::default() },
         };
-        Ok(Self { data_dir: data_dir.to_owned(), kept, node: joined.is_none(), head, joined })
+        Ok(Self { data_dir: data_dir.to_owned(), kept, node: joined.is_none(), head, joined, database: None })
     }
 
     /// Makes folders, secrets and NATS' configuration. The data folder is locked already.
@@ -135,6 +142,9 @@ impl Plan {
         }
         if self.joined.is_none() {
             self.secret("store-token")?;
+            if let Some(url) = &self.database {
+                write_private(&self.data_dir.join(DATABASE), url.as_bytes())?;
+            }
             self.write_users()?;
         }
         let kept = serde_json::to_vec_pretty(&self.kept)?;
@@ -281,6 +291,10 @@ impl Plan {
         let insecure = self.kept.insecure_registries.iter().map(|r| ("--insecure-registry", r.as_str()));
         let known: Vec<_> = mirrors.chain(insecure).collect();
         gateway.extend(&known);
+        let database = at(DATABASE);
+        if Path::new(&database).is_file() {
+            gateway.push(("--database-file", &database));
+        }
         let tls = self.kept.tls.flags();
         gateway.extend(tls.iter().map(|(flag, path)| (*flag, path.as_str())));
         let sync = [&bytes[..], &known].concat();
@@ -324,6 +338,14 @@ impl Plan {
             ));
         }
         all
+    }
+}
+
+fn check_database(url: &str) -> Outcome {
+    match url == "sqlite:" || url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        true => Ok(()),
+        // Without the text: it may hold a password.
+        false => Err(Failure::new("--database: write sqlite: or postgres://USER:PASSWORD@HOST:PORT/NAME")),
     }
 }
 
@@ -372,6 +394,17 @@ pub fn write_private(path: &Path, content: &[u8]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn databases_are_checked_and_never_shown() {
+        for (url, fine) in
+            [("sqlite:", true), ("postgres://u:secret@h/d", true), ("mysql://u:secret@h/d", false), ("", false)]
+        {
+            let checked = check_database(url);
+            assert_eq!(checked.is_ok(), fine, "{url}");
+            assert!(checked.err().is_none_or(|failure| !failure.message.contains("secret")));
+        }
+    }
 
     #[test]
     fn hosts_are_checked() {

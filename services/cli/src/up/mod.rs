@@ -31,6 +31,10 @@ pub struct Up {
     /// Number of build workers
     #[arg(long)]
     workers: Option<u32>,
+    /// Database of images, containers and builds: sqlite: (a file in the data folder) or postgres://USER:PASSWORD@HOST/NAME.
+    /// A password on the command line can be seen by others on this machine, so give it by the environment
+    #[arg(long, value_name = "URL", env = "BOXYARD_DATABASE", hide_env_values = true)]
+    database: Option<String>,
     /// Return when everything is ready
     #[arg(short, long)]
     detach: bool,

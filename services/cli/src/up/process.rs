@@ -108,6 +108,8 @@ fn spawn(program: &Program) -> Outcome<Child> {
     let errors =
         OpenOptions::new().append(true).create(true).open(&log).map_err(|e| failed("its log cannot be opened", e))?;
     let mut command = Command::new(&program.binary);
+    // It is for the gateway alone, which has it in a file.
+    command.env_remove("BOXYARD_DATABASE");
     // An own group: ctrl-c in the terminal reaches the supervisor only, which ends all in order.
     command.args(&program.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).process_group(0);
     command.spawn().map_err(|e| failed(&format!("{} cannot be started", program.binary.display()), e))

@@ -124,6 +124,10 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
     for registry in up.insecure_registries.iter().flatten() {
         command.arg("--insecure-registry").arg(registry);
     }
+    if let Some(url) = &up.database {
+        // Not on the command line, where others on the machine would see it.
+        command.env("BOXYARD_DATABASE", url);
+    }
     if up.no_node {
         command.arg("--no-node");
     }

@@ -25,7 +25,6 @@ pub enum Ended {
 
 impl App {
     pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions) -> Outcome<()> {
-        super::lock(&self.in_builds).insert(id.to_owned(), Default::default());
         self.db.queue_build(id, &options.encode_to_vec()).await?;
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
@@ -91,16 +90,22 @@ impl App {
         if request.pull {
             return Err(Failure::not_built("pulling from a registry is not built yet: build without --pull"));
         }
-        let _removing = self.removing.lock().await;
-        match self.find_image(&request.reference).await {
-            Ok(image) => {
-                self.hold_for_build(&request.build_id, &image.id);
-                Ok(message_of(image))
-            }
+        match self.hold_found(&request).await {
             Err(failure) if failure.kind == model::ErrorKind::NotFound => {
                 Err(Failure::not_found(format!("{}; pulling from a registry is not built yet", failure.message)))
             }
-            Err(failure) => Err(failure),
+            other => other,
+        }
+    }
+
+    /// Finds an image for a build, which holds it from then on.
+    async fn hold_found(&self, request: &proto::ImageResolve) -> Outcome<proto::Image> {
+        loop {
+            let image = self.find_image(&request.reference).await?;
+            // Else it went in between: its name may mean another one now, or nothing.
+            if self.db.hold_image(&request.build_id, &image.id).await? {
+                return Ok(message_of(image));
+            }
         }
     }
 
@@ -108,8 +113,9 @@ impl App {
     pub async fn lookup_step(&self, request: proto::StepLookup) -> Outcome<proto::Image> {
         let Some(id) = self.db.step(&request.key).await? else { return Ok(proto::Image::default()) };
         // A removal either sees that it is held, or has come first.
-        let _removing = self.removing.lock().await;
-        self.hold_for_build(&request.build_id, &id);
+        if !self.db.hold_image(&request.build_id, &id).await? {
+            return Ok(proto::Image::default());
+        }
         let Some(image) = self.db.image(&id).await? else { return Ok(proto::Image::default()) };
         // The worker asks for each layer under its lease, and takes one that is gone for a miss.
         Ok(message_of(image))
@@ -119,11 +125,7 @@ impl App {
         self.held(&request.build_id, request.attempt).await?;
         let image = request.image.ok_or_else(|| Failure::invalid("a step without a result"))?;
         let id = image.id.clone();
-        {
-            let _removing = self.removing.lock().await;
-            self.hold_for_build(&request.build_id, &id);
-            self.record(image).await?;
-        }
+        self.record_for(Some(&request.build_id), image).await?;
         if !request.key.is_empty() {
             self.db.record_step(&request.key, &id).await?;
         }
@@ -160,33 +162,32 @@ impl App {
         Ok(proto::BuildFinishReply { tagged })
     }
 
-    /// Images that a running build stands on outlive a removal until [`Self::end_build`].
-    fn hold_for_build(&self, build_id: &str, image_id: &str) {
-        if let Some(held) = super::lock(&self.in_builds).get_mut(build_id) {
-            held.insert(image_id.to_owned());
-        }
-    }
-
-    pub fn is_in_build(&self, image_id: &str) -> bool {
-        super::lock(&self.in_builds).values().any(|held| held.contains(image_id))
-    }
-
     /// Lets go of what the build held: its images, and the context unless another build has the same.
     pub async fn end_build(&self, id: &str, context: Option<String>) {
-        super::lock(&self.in_builds).remove(id);
         super::lock(&self.steps).remove(id);
+        if let Err(error) = self.db.release_images(id).await {
+            // They are let go of when somebody wants to remove them, since the build is over.
+            tracing::warn!(%error, build_id = id, "a build's images are held on");
+        }
         if let Some(digest) = context {
             self.release_blobs(vec![digest]).await;
         }
     }
 
-    /// Builds whose gateway ended before them: nobody waits for them any more. Their contexts, to be released.
-    pub async fn cancel_orphans(&self) -> Outcome<Vec<String>> {
-        let orphans = self.db.cancel_all_builds().await?;
-        self.db.forget_old_builds(metadata::now_ms() - KEPT_MS).await?;
-        let context =
-            |build: metadata::Build| Some(proto::BuildOptions::decode(build.options.as_slice()).ok()?.context?.digest);
-        Ok(orphans.into_iter().filter_map(context).collect())
+    /// Ends the builds whose gateway has ended before them, since nobody waits for them any more.
+    pub async fn end_orphans(&self) -> Outcome<()> {
+        for build in self.db.cancel_orphans().await? {
+            self.tell_build(&build.id, "cancelled", &[]);
+            if !build.worker_id.is_empty() {
+                let (bus, worker) = (self.bus.clone(), Target::Worker(build.worker_id));
+                let request = proto::BuildCancel { build_id: build.id.clone() };
+                // A worker that does not answer learns it when it renews its lease.
+                tokio::spawn(async move { bus.call::<calls::BuildCancel>(&worker, &request).await });
+            }
+            let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+            self.end_build(&build.id, options.context.map(|context| context.digest)).await;
+        }
+        Ok(self.db.forget_old_builds(self.db.now_ms() - KEPT_MS).await?)
     }
 
     /// The client went away.
@@ -226,7 +227,7 @@ impl App {
         }
         let given_up = build.state == "running"
             && build.attempt >= metadata::MAX_ATTEMPTS
-            && build.lease_until_ms < metadata::now_ms() - LEASE_MS;
+            && build.lease_until_ms < self.db.now_ms() - LEASE_MS;
         if given_up {
             let _ = self.db.cancel_build(id).await;
             self.tell_if_cancelled(id).await;

@@ -62,6 +62,9 @@ impl App {
         };
         let mut attempt = 0;
         while let Err(error) = self.db.insert_container(&container).await {
+            if matches!(error, metadata::Error::NoImage(_)) {
+                return Err(super::images::no_such_image(&wanted));
+            }
             if error.kind() != ErrorKind::Conflict {
                 return Err(error.into());
             }

@@ -71,21 +71,24 @@ impl App {
 
     /// Records an image and lets the nodes begin to unpack it.
     pub async fn record(&self, image: proto::Image) -> Outcome<()> {
+        self.record_for(None, image).await
+    }
+
+    /// Like [`Self::record`]; a build that made the image holds it.
+    pub async fn record_for(&self, build_id: Option<&str>, image: proto::Image) -> Outcome<()> {
         let layers = image.layers.clone();
-        let parent_id = match self.db.image(&image.parent_id).await? {
-            Some(_) => image.parent_id,
-            None => String::new(),
+        let row = Image {
+            id: image.id,
+            config: image.config,
+            layers: image.layers.into_iter().map(layer_row).collect(),
+            parent_id: image.parent_id,
+            recorded_ms: 0,
+            tags: image.tags,
         };
-        self.db
-            .record_image(&Image {
-                id: image.id,
-                config: image.config,
-                layers: image.layers.into_iter().map(layer_row).collect(),
-                parent_id,
-                recorded_ms: 0,
-                tags: image.tags,
-            })
-            .await?;
+        match build_id {
+            Some(build_id) => self.db.record_image_for(build_id, &row).await?,
+            None => self.db.record_image(&row).await?,
+        }
         for node in self.known_nodes().await {
             let (bus, request) = (self.bus.clone(), proto::Prefetch { layers: layers.clone() });
             tokio::spawn(async move {

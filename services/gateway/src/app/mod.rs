@@ -17,6 +17,7 @@ pub mod networks;
 pub mod nodes;
 pub mod overview;
 pub mod placement;
+pub mod presence;
 pub mod prune;
 pub mod registries;
 pub mod remove_image;
@@ -30,13 +31,14 @@ pub mod view;
 pub mod volumes;
 pub mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
 
 pub use events::follow_events;
 pub use failure::{Failure, Outcome};
+pub use presence::keep_session;
 
 pub struct App {
     /// For work that goes on after a request was answered.
@@ -57,10 +59,6 @@ pub struct App {
     nodes: Mutex<nodes::Nodes>,
     /// The last step that a running build has said to begin, by build.
     steps: Mutex<HashMap<String, String>>,
-    /// Images that a running build stands on, by build: they outlive a removal until the build has ended.
-    in_builds: Mutex<HashMap<String, HashSet<String>>>,
-    /// Held where an image is found for a build and held for it, and where it is decided that one goes.
-    removing: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -84,21 +82,7 @@ impl App {
             queued: Notify::new(),
             nodes: Mutex::default(),
             steps: Mutex::default(),
-            in_builds: Mutex::default(),
-            removing: Default::default(),
         })
-    }
-}
-
-impl App {
-    /// What a gateway that was killed left undone: blobs of builds that nobody waits for, containers with AutoRemove.
-    pub async fn finish_what_was_left(&self, contexts: Vec<String>) {
-        if !contexts.is_empty() {
-            self.release_blobs(contexts).await;
-        }
-        if let Err(error) = self.remove_all_done().await {
-            tracing::warn!(%error, "exited containers with AutoRemove stay");
-        }
     }
 }
 

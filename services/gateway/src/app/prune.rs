@@ -51,7 +51,7 @@ impl App {
                 for tag in &image.tags {
                     self.untag(&image, tag, &mut done).await?;
                 }
-                bytes += self.delete_chain(&image, true, &mut done).await?;
+                bytes += self.delete_chain(&image, true, metadata::Containers::Keep, &mut done).await?;
             }
         }
         self.tell("image", "prune", "", reclaimed(bytes));

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use bus::{Target, calls};
+use metadata::Containers;
 use model::short_id;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ impl App {
         let name = wanted.parse::<model::ImageRef>().ok().map(|name| name.or_latest().familiar());
         let by_name = name.filter(|name| image.tags.contains(name));
         let mut done = Vec::new();
+        let mut stopped = Containers::Keep;
         if let Some(name) = by_name {
             if image.tags.len() > 1 {
                 self.untag(&image, &name, &mut done).await?;
@@ -37,11 +39,14 @@ impl App {
                 return Err(conflict(&image, "must be forced", "image is referenced in multiple repositories"));
             }
             self.check_unused(&image, force).await?;
+            if force {
+                stopped = Containers::Ignore;
+            }
             for tag in &image.tags {
                 self.untag(&image, tag, &mut done).await?;
             }
         }
-        self.delete_chain(&image, prune, &mut done).await?;
+        self.delete_chain(&image, prune, stopped, &mut done).await?;
         Ok(done)
     }
 
@@ -49,14 +54,14 @@ impl App {
     pub async fn is_held(&self, image: &Image) -> Outcome<bool> {
         let children = !self.db.children(&image.id).await?.is_empty();
         let containers = !self.db.containers_of_image(&image.id).await?.is_empty();
-        Ok(children || containers || self.is_in_build(&image.id))
+        Ok(children || containers || self.db.is_in_build(&image.id).await?)
     }
 
     async fn check_unused(&self, image: &Image, force: bool) -> Outcome<()> {
         if !self.db.children(&image.id).await?.is_empty() {
             return Err(conflict(image, "cannot be forced", "image has dependent child images"));
         }
-        if self.is_in_build(&image.id) {
+        if self.db.is_in_build(&image.id).await? {
             return Err(conflict(image, "cannot be forced", "image is being used by a running build"));
         }
         for container in self.db.containers_of_image(&image.id).await? {
@@ -80,22 +85,31 @@ impl App {
     }
 
     pub async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
-        self.db.untag(tag).await?;
+        if !self.db.untag(tag, &image.id).await? {
+            // It was moved or removed meanwhile.
+            return Ok(());
+        }
         self.tell_image(image, "untag", &image.id);
         done.push(json!({"Untagged": tag}));
         Ok(())
     }
 
     /// Deletes the record, then its untagged parents that nobody else needs, and lets the layers go.
-    pub async fn delete_chain(&self, image: &Image, prune: bool, done: &mut Vec<Value>) -> Outcome<u64> {
+    pub async fn delete_chain(
+        &self,
+        image: &Image,
+        prune: bool,
+        containers: Containers,
+        done: &mut Vec<Value>,
+    ) -> Outcome<u64> {
         let mut gone = vec![image.clone()];
-        if !self.forget(image, done).await? {
+        if !self.forget(image, containers, done).await? {
             return Ok(0);
         }
         let mut parent_id = image.parent_id.clone();
         while prune && !parent_id.is_empty() {
             let Some(parent) = self.db.image(&parent_id).await? else { break };
-            if !parent.tags.is_empty() || self.is_held(&parent).await? || !self.forget(&parent, done).await? {
+            if !parent.tags.is_empty() || !self.forget(&parent, Containers::Keep, done).await? {
                 break;
             }
             parent_id.clone_from(&parent.parent_id);
@@ -104,14 +118,10 @@ impl App {
         self.release(&gone).await
     }
 
-    /// Says whether it went; a build may have begun to stand on it meanwhile.
-    async fn forget(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<bool> {
-        {
-            let _removing = self.removing.lock().await;
-            if self.is_in_build(&image.id) {
-                return Ok(false);
-            }
-            self.db.forget_image(&image.id).await?;
+    /// Says whether it went; something may have begun to stand on it meanwhile.
+    async fn forget(&self, image: &Image, containers: Containers, done: &mut Vec<Value>) -> Outcome<bool> {
+        if !self.db.forget_image(&image.id, containers).await? {
+            return Ok(false);
         }
         self.tell("image", "delete", &image.id, Map::from_iter([("name".to_owned(), image.id.clone().into())]));
         done.push(json!({"Deleted": image.id}));
