@@ -219,7 +219,7 @@ impl Authorizer {
     /// Names the request that a token was wanted for.
     pub(super) fn wanted_for(error: Error, method: &str, url: &Url) -> Error {
         match error {
-            error @ (Error::Settings(_) | Error::Transport { .. }) => error,
+            error @ Error::Settings(_) => error,
             error => Error::Token { request: transport::request(method, url), source: Box::new(error) },
         }
     }

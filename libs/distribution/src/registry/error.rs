@@ -89,7 +89,7 @@ impl Error {
                 status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
                     || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
-            Self::Token { source, .. } => source.is_retryable(),
+            // A token among the rest: it was tried again by itself already.
             _ => false,
         }
     }
@@ -98,7 +98,6 @@ impl Error {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
-            Self::Token { source, .. } => source.retry_after(),
             _ => None,
         }
     }

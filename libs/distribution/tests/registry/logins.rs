@@ -231,6 +231,15 @@ async fn tokens_that_are_none_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_service_that_is_down_is_asked_five_times_in_all() {
+    let server = with_tokens("/token", |_| Reply::new(503, "")).await;
+    let error = manifest(&server, Credentials::default()).await.expect_err("no token");
+    let words = format!("Get \"http://{}/v2/app/manifests/latest\": ", server.host());
+    assert_eq!(error.to_string(), format!("{words}received unexpected HTTP status: 503 Service Unavailable"));
+    assert_eq!(server.lines(), ["GET /token"; 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_do_not_follow_a_redirect() {
     let blob = b"behind the redirect".to_vec();
     let (digest, size, kept) = (Digest::of(&blob), blob.len() as u64, blob.clone());
