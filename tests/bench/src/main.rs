@@ -7,9 +7,11 @@
 
 mod builds;
 mod containers;
+mod load;
 mod memory;
 mod pair;
 mod pulls;
+mod registries;
 mod transfers;
 
 use pair::{Pair, Report};
@@ -27,6 +29,7 @@ fn main() {
     transfers::measure(&pair, &mut report);
     pulls::measure(&pair, &mut report);
     memory::measure(&pair, &mut report);
+    registries::measure(&mut report);
     pair.stop();
     report.print();
 }
