@@ -90,7 +90,7 @@ impl Bus {
         ask().await?;
         let patience = Instant::now() + PATIENCE;
         loop {
-            let silent = || Error::unavailable(format!("the {} does not answer", target.noun()));
+            let silent = || Error::lost(format!("the {} does not answer", target.noun()));
             let message = timeout(SILENCE, answers.next()).await.map_err(|_| silent())?.ok_or_else(silent)?;
             match Frame::of(&message) {
                 Frame::Alive => {}
@@ -99,7 +99,7 @@ impl Bus {
                     tokio::time::sleep(PAUSE).await;
                     ask().await?;
                 }
-                Frame::NoResponders => return Err(Error::unavailable(format!("no {} is running", target.noun()))),
+                Frame::NoResponders => return Err(Error::lost(format!("no {} is running", target.noun()))),
                 Frame::Error(kind) => return Err(Error::new(kind, String::from_utf8_lossy(&message.payload))),
                 Frame::Progress => {
                     if let (Some(sender), Ok(step)) = (&progress, proto::Progress::decode(message.payload)) {

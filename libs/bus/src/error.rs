@@ -7,11 +7,22 @@ use model::ErrorKind;
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    lost: bool,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), lost: false }
+    }
+
+    /// Nobody serves the call, or who did has fallen silent: no word of the server's own.
+    pub(crate) fn lost(message: impl Into<String>) -> Self {
+        Self { lost: true, ..Self::unavailable(message) }
+    }
+
+    /// No server has answered: another one, or the same one started again, may.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     pub fn kind(&self) -> ErrorKind {

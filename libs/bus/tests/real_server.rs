@@ -67,6 +67,7 @@ async fn a_call_brings_the_reply_the_error_or_that_nobody_serves() {
     let absent = bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await.expect_err("nobody serves");
     assert_eq!(absent.kind(), ErrorKind::Unavailable);
     assert_eq!(absent.message(), "no layer store is running");
+    assert!(absent.is_lost());
 
     let router = Router::new()
         .on::<calls::Usage, _, _>(|_| async { Ok(proto::StoreUsage { blob_count: 7, ..Default::default() }) })

@@ -8,6 +8,7 @@
 mod container;
 mod event;
 mod fill;
+mod progress;
 
 pub use container::{
     CreateRequest, DeviceMapping, ExecCreateRequest, HostConfig, LogConfig, Mount, RestartPolicy, TmpfsOptions, Ulimit,
@@ -15,6 +16,7 @@ pub use container::{
 };
 pub use event::event;
 pub use fill::{fill, time};
+pub use progress::{aux, message, progress};
 
 /// Version of the API that this speaks.
 pub const API_VERSION: &str = "1.51";

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::holds::{hold, lock_image};
@@ -16,6 +18,8 @@ pub struct Image {
     pub recorded_ms: i64,
     /// Familiar names.
     pub tags: Vec<String>,
+    /// Familiar names by digest, `busybox@sha256:...`.
+    pub digests: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -27,11 +31,15 @@ pub struct Layer {
     pub content_bytes: u64,
 }
 
+/// A digest that names an index means the image of the platform that was fetched last.
+const POINT_DIGEST: &str = "INSERT INTO digests (name, image_id) VALUES ($1, $2)
+     ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id";
+
 type Row = (String, Vec<u8>, String, String, i64);
 
 impl Database {
-    /// Records an image (again is fine) and points its tags to it. One that was loaded gets its parent when a build
-    /// makes it again; a parent that is gone counts as none.
+    /// Records an image (again is fine) and points its tags and digests to it. One that was loaded gets its parent
+    /// when a build makes it again; a parent that is gone counts as none.
     pub async fn record_image(&self, image: &Image) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         record(&mut tx, image).await?;
@@ -53,14 +61,13 @@ impl Database {
             .all()
             .await?;
         let tags: Vec<(String, String)> = self.read("SELECT image_id, name FROM tags ORDER BY name").all().await?;
-        let mut by_image = std::collections::HashMap::<String, Vec<String>>::new();
-        for (image_id, name) in tags {
-            by_image.entry(image_id).or_default().push(name);
-        }
+        let digests: Vec<(String, String)> =
+            self.read("SELECT image_id, name FROM digests ORDER BY name").all().await?;
+        let (mut tags, mut digests) = (by_image(tags), by_image(digests));
         rows.into_iter()
             .map(|row| {
-                let tags = by_image.remove(&row.0).unwrap_or_default();
-                from_row(row, tags)
+                let (tags, digests) = (tags.remove(&row.0), digests.remove(&row.0));
+                from_row(row, tags.unwrap_or_default(), digests.unwrap_or_default())
             })
             .collect()
     }
@@ -74,7 +81,10 @@ impl Database {
         let Some(row) = row else { return Ok(None) };
         let tags: Vec<(String,)> =
             self.read("SELECT name FROM tags WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
-        from_row(row, tags.into_iter().map(|tag| tag.0).collect()).map(Some)
+        let digests: Vec<(String,)> =
+            self.read("SELECT name FROM digests WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
+        let names = |rows: Vec<(String,)>| rows.into_iter().map(|row| row.0).collect();
+        from_row(row, names(tags), names(digests)).map(Some)
     }
 
     /// Ids of images whose hex digits begin so.
@@ -118,6 +128,27 @@ impl Database {
         Ok(self.write(sql).bind(name).bind(id).run().await? > 0)
     }
 
+    /// The image of a familiar name by digest.
+    pub async fn digest(&self, name: &str) -> Result<Option<String>, Error> {
+        let row: Option<(String,)> =
+            self.read("SELECT image_id FROM digests WHERE name = $1").bind(name).optional().await?;
+        Ok(row.map(|row| row.0))
+    }
+
+    /// Names an image by digest; false when it is gone.
+    pub async fn point_digest(&self, id: &str, name: &str) -> Result<bool, Error> {
+        match self.write(POINT_DIGEST).bind(name).bind(id).run().await {
+            Err(error) if error.is_foreign_key_violation() => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    /// False when the name was another image's meanwhile, or nobody's.
+    pub async fn forget_digest(&self, name: &str, id: &str) -> Result<bool, Error> {
+        let sql = "DELETE FROM digests WHERE name = $1 AND image_id = $2";
+        Ok(self.write(sql).bind(name).bind(id).run().await? > 0)
+    }
+
     pub async fn children(&self, id: &str) -> Result<Vec<String>, Error> {
         let rows: Vec<(String,)> = self.read("SELECT id FROM images WHERE parent_id = $1").bind(id).all().await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
@@ -155,12 +186,27 @@ async fn record(tx: &mut Tx, image: &Image) -> Result<(), Error> {
         .run()
         .await?;
     }
+    for name in image.digests.iter().collect::<std::collections::BTreeSet<_>>() {
+        tx.query(POINT_DIGEST).bind(name).bind(&image.id).run().await?;
+    }
     Ok(())
 }
 
-fn from_row((id, config, layers, parent_id, recorded_ms): Row, tags: Vec<String>) -> Result<Image, Error> {
+fn by_image(rows: Vec<(String, String)>) -> HashMap<String, Vec<String>> {
+    let mut by_image = HashMap::<String, Vec<String>>::new();
+    for (image_id, name) in rows {
+        by_image.entry(image_id).or_default().push(name);
+    }
+    by_image
+}
+
+fn from_row(
+    (id, config, layers, parent_id, recorded_ms): Row,
+    tags: Vec<String>,
+    digests: Vec<String>,
+) -> Result<Image, Error> {
     let layers = serde_json::from_str(&layers).map_err(|e| Error::Row(format!("layers of {id}: {e}")))?;
-    Ok(Image { id, config, layers, parent_id, recorded_ms, tags })
+    Ok(Image { id, config, layers, parent_id, recorded_ms, tags, digests })
 }
 
 #[cfg(test)]
@@ -185,7 +231,17 @@ mod tests {
             assert!(!db.tag_image("sha256:gone", "a:1").await.expect("asked"), "an image that is gone gets no name");
             assert!(!db.record_step("key", "sha256:gone").await.expect("asked"));
             assert!(db.record_step("key", B).await.expect("recorded"));
+            let by_digest = format!("a@sha256:{}", "c".repeat(64));
+            assert!(!db.point_digest("sha256:gone", &by_digest).await.expect("asked"));
+            assert!(db.point_digest(A, &by_digest).await.expect("recorded"));
+            db.record_image(&Image { digests: vec![by_digest.clone()], ..image(B) }).await.expect("recorded");
+            assert_eq!(db.digest(&by_digest).await.expect("read").as_deref(), Some(B));
+            let digests = db.image(B).await.expect("read").expect("it is there").digests;
+            assert_eq!(digests, std::slice::from_ref(&by_digest));
             assert!(db.untag("a-b:1", A).await.expect("untagged"));
+            assert!(!db.forget_image(B, crate::Containers::Keep).await.expect("asked"), "a digest names it");
+            assert!(db.forget_digest(&by_digest, B).await.expect("forgotten"));
+            assert_eq!(db.digest(&by_digest).await.expect("read"), None);
             assert!(db.forget_image(B, crate::Containers::Keep).await.expect("forgotten"));
             assert_eq!(db.step("key").await.expect("read"), None);
             assert_eq!(db.images().await.expect("read").len(), 1);

@@ -14,6 +14,7 @@ mod holds;
 mod images;
 mod inventory;
 mod open;
+mod packed;
 mod query;
 mod steps;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use gateways::Session;
 pub use holds::Containers;
 pub use images::{Image, Layer};
 pub use inventory::{Healed, Inventory};
+pub use packed::Packed;
 
 use open::Pools;
 

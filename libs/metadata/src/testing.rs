@@ -65,6 +65,7 @@ pub fn image(id: &str) -> Image {
         parent_id: String::new(),
         recorded_ms: 0,
         tags: Vec::new(),
+        digests: Vec::new(),
     }
 }
 

@@ -51,6 +51,16 @@ impl Log {
         self.text(&mut state, text).await
     }
 
+    /// A line of a pull, as the client gets it.
+    pub async fn status(&self, json: &str) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        if state.kept.is_some() || state.bytes > BUILD_BYTES {
+            return Ok(());
+        }
+        state.bytes += json.len();
+        self.chunk(&mut state, What::StatusJson(json.to_owned()), 0).await
+    }
+
     /// Id of an image, for programs.
     pub async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;

@@ -41,10 +41,14 @@ pub fn router(app: Arc<App>) -> Router {
     answer!(router,
         BlobsInUse => in_use,
         BuildRenew => renew_build,
-        ImageResolve => resolve_image,
         StepLookup => lookup_step,
         StepResult => step_result,
         BuildFinish => finish_build,
         StepContainer => step_container,
+        LayersLookup => lookup_layers,
     )
+    .on_while_wanted::<calls::ImageResolve, _, _>(move |request, progress| {
+        let app = app.clone();
+        async move { app.resolve_image(request, &progress).await.map_err(bus::Error::from) }
+    })
 }

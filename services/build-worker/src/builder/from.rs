@@ -1,6 +1,7 @@
-use bus::Target;
+use bus::{Target, calls};
 use dockerfile::Kind;
 use oci::ImageConfig;
+use tokio::sync::mpsc;
 
 use super::stage::Stage;
 use super::{Builder, Progress};
@@ -62,12 +63,28 @@ impl Builder {
             build_id: self.build_id.clone(),
             pull: self.options.pull,
             platform: platform.to_owned(),
+            local: false,
         };
-        let image = self.bus.call::<bus::calls::ImageResolve>(&Target::Gateway, &request).await?;
+        let image = self.resolve(&request).await?;
         if !self.layers.pin(&image.layers).await? {
             return Err(Failure::internal(format!("a layer of image {reference} is not in the layer store")));
         }
         Stage::on(image)
+    }
+
+    /// Asks for an image; the lines of its pull go into the log.
+    async fn resolve(&self, request: &proto::ImageResolve) -> Result<proto::Image, Failure> {
+        let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
+        let call = self.bus.call_while_wanted::<calls::ImageResolve>(&Target::Gateway, request, Some(progress));
+        let forward = async {
+            while let Some(step) = steps.recv().await {
+                self.log.status(&step.json).await?;
+            }
+            Ok::<_, bus::Error>(())
+        };
+        let (image, forwarded) = tokio::join!(call, forward);
+        forwarded?;
+        Ok(image?)
     }
 
     /// The ONBUILD instructions of the base, run as if they stood below FROM.

@@ -47,6 +47,7 @@ impl Builder {
         let request = proto::ImageResolve {
             reference: reference.to_owned(),
             build_id: self.build_id.clone(),
+            local: true,
             ..proto::ImageResolve::default()
         };
         match self.bus.call::<calls::ImageResolve>(&Target::Gateway, &request).await {

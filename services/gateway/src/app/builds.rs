@@ -1,10 +1,14 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Target, calls};
-use model::ImageRef;
+use model::{ErrorKind, ImageRef};
 use prost::Message as _;
 
 use super::images::message_of;
+use super::platform::Platform;
+use super::pull::Wanted;
+use super::registry::Credentials;
 use super::{App, Failure, Outcome};
 
 const LEASE_SECONDS: u32 = 15;
@@ -24,7 +28,9 @@ pub enum Ended {
 }
 
 impl App {
-    pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions) -> Outcome<()> {
+    /// The credentials stay here, for the images that the build pulls.
+    pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions, credentials: Credentials) -> Outcome<()> {
+        super::lock(&self.build_credentials).insert(id.to_owned(), Arc::new(credentials));
         self.db.queue_build(id, &options.encode_to_vec()).await?;
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
@@ -86,16 +92,32 @@ impl App {
         Ok(proto::BuildRenewReply { cancelled: !held })
     }
 
-    pub async fn resolve_image(&self, request: proto::ImageResolve) -> Outcome<proto::Image> {
-        if request.pull {
-            return Err(Failure::not_built("pulling from a registry is not built yet: build without --pull"));
-        }
-        match self.hold_found(&request).await {
-            Err(failure) if failure.kind == model::ErrorKind::NotFound => {
-                Err(Failure::not_found(format!("{}; pulling from a registry is not built yet", failure.message)))
+    /// An image for a build, which holds it from then on. One that is missing, or was made for another platform than
+    /// the build wants, is pulled; so is every one where the build says so. The lines of a pull go to `progress`.
+    pub async fn resolve_image(
+        &self,
+        request: proto::ImageResolve,
+        progress: &bus::ProgressSender,
+    ) -> Outcome<proto::Image> {
+        let platform = (!request.platform.is_empty()).then(|| request.platform.parse::<Platform>()).transpose()?;
+        if !request.pull {
+            let found = self.hold_found(&request).await;
+            match &found {
+                Ok(image) if request.local || platform.as_ref().is_none_or(|platform| fits(platform, image)) => {
+                    return found;
+                }
+                Err(failure) if request.local || failure.kind != ErrorKind::NotFound => return found,
+                _ => {}
             }
-            other => other,
         }
+        let reference = request.reference.parse::<ImageRef>()?.or_latest();
+        let credentials = super::lock(&self.build_credentials).get(&request.build_id).cloned();
+        let auth = credentials.and_then(|credentials| credentials.of(reference.domain()));
+        let mut pulling = self.pull(Wanted { reference, platform, auth })?;
+        while let Some(line) = pulling.next().await {
+            progress.send(&proto::Progress { json: line?.to_string(), ..Default::default() }).await;
+        }
+        self.hold_found(&request).await
     }
 
     /// Finds an image for a build, which holds it from then on.
@@ -169,6 +191,7 @@ impl App {
             // They are let go of when somebody wants to remove them, since the build is over.
             tracing::warn!(%error, build_id = id, "a build's images are held on");
         }
+        super::lock(&self.build_credentials).remove(id);
         if let Some(digest) = context {
             self.release_blobs(vec![digest]).await;
         }
@@ -259,6 +282,11 @@ impl App {
         }
         Ok(ancestors)
     }
+}
+
+fn fits(wanted: &Platform, image: &proto::Image) -> bool {
+    let config = serde_json::from_slice(&image.config).unwrap_or_default();
+    wanted.takes(&Platform::of_image(&config))
 }
 
 /// The value of an image config's label.

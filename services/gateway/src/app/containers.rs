@@ -5,6 +5,8 @@ use prost::Message as _;
 use proto::ContainerState;
 use serde_json::Value;
 
+use super::images::{Image, config_of};
+use super::platform::{self, Platform};
 use super::{App, Failure, Outcome, names, nodes, random_id, spec, view};
 
 pub use metadata::Container;
@@ -29,7 +31,14 @@ impl App {
         }
     }
 
-    pub async fn create_container(&self, name: Option<String>, raw: &Value) -> Outcome<Created> {
+    /// # Errors
+    /// `NotFound` also for an image that is there for another platform only.
+    pub async fn create_container(
+        &self,
+        name: Option<String>,
+        platform: Option<Platform>,
+        raw: &Value,
+    ) -> Outcome<Created> {
         let raw = &self.with_ids(raw).await?;
         let request = CreateRequest::deserialize_from(raw)?;
         let name =
@@ -44,6 +53,7 @@ impl App {
             return Err(Failure::invalid("no command specified"));
         }
         let image = self.find_image(&wanted).await?;
+        let warning = check_platform(platform, &wanted, &image)?;
         let id = random_id();
         let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
         let merged = spec::merge(&id, &shown_name, &image, request, raw)?;
@@ -83,7 +93,7 @@ impl App {
                 if !reply.events.iter().any(|event| event.action == "create") {
                     self.tell_container(&container, "create", &[]);
                 }
-                Ok(Created { id, warnings: reply.warnings })
+                Ok(Created { id, warnings: warning.into_iter().chain(reply.warnings).collect() })
             }
             Err(failure) => {
                 self.db.forget_container(&id).await?;
@@ -307,6 +317,22 @@ impl App {
         }
         Ok(shown)
     }
+}
+
+/// What to warn of: an image of another platform that nobody asked for.
+fn check_platform(wanted: Option<Platform>, name: &str, image: &Image) -> Outcome<Option<String>> {
+    if let Some(wanted) = wanted {
+        return match platform::mismatch(&wanted, name, image) {
+            Some(mismatch) => Err(Failure::not_found(mismatch)),
+            None => Ok(None),
+        };
+    }
+    let (host, actual) = (Platform::host(), Platform::of_image(&config_of(image)));
+    Ok((!host.takes(&actual)).then(|| {
+        format!(
+            "The requested image's platform ({actual}) does not match the detected host platform ({host}) and no specific platform was requested"
+        )
+    }))
 }
 
 fn is_auto_remove(container: &Container) -> bool {

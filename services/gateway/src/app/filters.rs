@@ -46,6 +46,8 @@ pub const OF_EVENTS: &[&str] = &[
 ];
 pub const OF_NETWORKS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 pub const OF_VOLUMES: &[&str] = &["dangling", "driver", "label", "name"];
+/// Keys of `docker search`.
+pub const OF_SEARCH: &[&str] = &["is-automated", "is-official", "stars"];
 pub const OF_PRUNE: &[&str] = &["label", "label!", "until"];
 pub const OF_IMAGE_PRUNE: &[&str] = &["dangling", "label", "label!", "until"];
 pub const OF_VOLUME_PRUNE: &[&str] = &["all", "label", "label!"];

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::{App, Failure, Outcome};
 
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
+pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
 pub use metadata::Image;
 
@@ -23,11 +23,10 @@ impl App {
         if is_hex_id(hex) {
             return Ok(Some(format!("sha256:{hex}")));
         }
-        if !wanted.starts_with("sha256:") {
-            let reference: ImageRef = wanted.parse()?;
-            if let Some(id) = self.db.tag(&reference.or_latest().familiar()).await? {
-                return Ok(Some(id));
-            }
+        if !wanted.starts_with("sha256:")
+            && let Some(id) = self.named(&wanted.parse::<ImageRef>()?.or_latest()).await?
+        {
+            return Ok(Some(id));
         }
         if !hex.is_empty() && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             let found = self.db.image_ids_by_prefix(hex).await?;
@@ -36,6 +35,14 @@ impl App {
             }
         }
         Ok(None)
+    }
+
+    /// The image that a name with a tag or a digest means; with both, the digest counts.
+    pub async fn named(&self, name: &ImageRef) -> Outcome<Option<String>> {
+        match name.digest() {
+            Some(_) => Ok(self.db.digest(&name.clone().without_tag().familiar()).await?),
+            None => Ok(self.db.tag(&name.familiar()).await?),
+        }
     }
 
     /// Loads an archive that `body` brings over a ticket; says for each image how Docker names it.
@@ -84,18 +91,13 @@ impl App {
             parent_id: image.parent_id,
             recorded_ms: 0,
             tags: image.tags,
+            digests: image.digests,
         };
         match build_id {
             Some(build_id) => self.db.record_image_for(build_id, &row).await?,
             None => self.db.record_image(&row).await?,
         }
-        for node in self.known_nodes().await {
-            let (bus, request) = (self.bus.clone(), proto::Prefetch { layers: layers.clone() });
-            tokio::spawn(async move {
-                // Only a head start: a run unpacks what is missing.
-                let _ = bus.call::<calls::Prefetch>(&Target::Node(node.id), &request).await;
-            });
-        }
+        self.prefetch(layers).await;
         Ok(())
     }
 
@@ -157,7 +159,9 @@ impl App {
                 }
                 Some(reference) => {
                     let image = self.find_saved(name).await?;
-                    chosen.push((image, vec![reference.or_latest().familiar()]));
+                    // A digest is no tag.
+                    let tags = reference.digest().is_none().then(|| reference.familiar());
+                    chosen.push((image, tags.into_iter().collect()));
                 }
                 None => chosen.push((self.find_saved(name).await?, Vec::new())),
             }
@@ -238,11 +242,14 @@ pub fn no_such_image(wanted: &str) -> Failure {
     Failure::not_found(format!("No such image: {name}"))
 }
 
-/// `localhost:5000/x` of `localhost:5000/x:v1`.
-pub fn repository_of(tag: &str) -> &str {
-    match tag.rsplit_once(':') {
+/// `localhost:5000/x` of `localhost:5000/x:v1` and of `localhost:5000/x@sha256:...`.
+pub fn repository_of(name: &str) -> &str {
+    if let Some((repository, _)) = name.split_once('@') {
+        return repository;
+    }
+    match name.rsplit_once(':') {
         Some((repository, rest)) if !rest.contains('/') => repository,
-        _ => tag,
+        _ => name,
     }
 }
 
@@ -272,7 +279,7 @@ pub fn message_of(image: Image) -> proto::Image {
         layers: image.layers.into_iter().map(layer_message).collect(),
         parent_id: image.parent_id,
         tags: image.tags,
-        digests: Vec::new(),
+        digests: image.digests,
     }
 }
 

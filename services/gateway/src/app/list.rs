@@ -9,6 +9,7 @@ use super::builds::label_of;
 use super::containers::{Container, is_up};
 use super::filters::Filters;
 use super::images::{Image, config_of};
+use super::remove_image::has_name;
 use super::{App, Failure, Outcome, nodes, now_ns, view};
 
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
@@ -77,11 +78,18 @@ impl App {
         }
         let mut rows = Vec::new();
         for mut image in images {
-            let untagged = image.tags.is_empty();
-            let is_dangling = untagged && !parents.contains(&image.id);
+            let nameless = !has_name(&image);
+            let is_parent = parents.contains(&image.id);
+            let fits = match dangling {
+                None => true,
+                Some(true) => image.tags.is_empty() && !is_parent,
+                Some(false) => !nameless,
+            };
             if filters.has("reference") {
-                image.tags.retain(|tag| filters.any("reference", |pattern| view::matches_reference(tag, pattern)));
-                if image.tags.is_empty() {
+                let wanted = |name: &String| filters.any("reference", |pattern| view::matches_reference(name, pattern));
+                image.tags.retain(wanted);
+                image.digests.retain(wanted);
+                if !has_name(&image) {
                     continue;
                 }
             }
@@ -90,8 +98,8 @@ impl App {
             let labels = |name: &str, value: Option<&str>| {
                 label_of(&config, name).is_some_and(|have| value.is_none_or(|value| value == have))
             };
-            if (all || !untagged || is_dangling)
-                && dangling.is_none_or(|wanted| wanted == is_dangling)
+            if (all || !nameless || !is_parent)
+                && fits
                 && until.is_none_or(|until| at * 1000 <= until)
                 && filters.labels(labels)
                 && at > bounds.0
@@ -131,7 +139,7 @@ fn is_ancestor(wanted: &str, container: &Container, image: Option<&Image>, image
     let hex = |id: &str| id.trim_start_matches("sha256:").to_owned();
     let is = |image: &Image| {
         hex(&image.id).starts_with(&hex(wanted))
-            || wanted.parse::<model::ImageRef>().is_ok_and(|name| image.tags.contains(&name.or_latest().familiar()))
+            || wanted.parse::<model::ImageRef>().is_ok_and(|name| view::is_called(image, &name))
     };
     let mut next = image;
     while let Some(image) = next {

@@ -11,15 +11,21 @@ pub mod failure;
 pub mod filters;
 pub mod images;
 pub mod lease;
+pub mod lines;
 pub mod list;
 pub mod names;
 pub mod networks;
 pub mod nodes;
 pub mod overview;
+pub mod packed;
 pub mod placement;
+pub mod platform;
 pub mod presence;
 pub mod prune;
+pub mod pull;
+pub mod push;
 pub mod registries;
+pub mod registry;
 pub mod remove_image;
 pub mod signals;
 pub mod spec;
@@ -59,6 +65,10 @@ pub struct App {
     nodes: Mutex<nodes::Nodes>,
     /// The last step that a running build has said to begin, by build.
     steps: Mutex<HashMap<String, String>>,
+    /// What the clients of running builds may show registries, by build. Kept nowhere else.
+    build_credentials: Mutex<HashMap<String, Arc<registry::Credentials>>>,
+    /// Pulls that go on.
+    flights: pull::Flights,
 }
 
 impl App {
@@ -82,6 +92,8 @@ impl App {
             queued: Notify::new(),
             nodes: Mutex::default(),
             steps: Mutex::default(),
+            build_credentials: Mutex::default(),
+            flights: Mutex::default(),
         })
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bus::{Call, Target};
+use bus::{Call, Target, calls};
 use prost::Message as _;
 
 use super::{App, Failure, Outcome, lock};
@@ -90,6 +90,27 @@ impl App {
         let nodes = self.known_nodes().await;
         let found = nodes.into_iter().find(|node| node.id == node_id);
         found.map(|node| node.data_dir).unwrap_or_default()
+    }
+
+    /// Lets every node unpack layers ahead: only a head start, a run unpacks what is missing.
+    pub async fn prefetch(&self, layers: Vec<proto::Layer>) {
+        for node in self.known_nodes().await {
+            let (bus, request) = (self.bus.clone(), proto::Prefetch { layers: layers.clone() });
+            tokio::spawn(async move { bus.call::<calls::Prefetch>(&Target::Node(node.id), &request).await });
+        }
+    }
+
+    /// Lets every node remove unpacked layers that nothing stands on any more.
+    pub async fn forget_layers(&self, diff_ids: Vec<String>) {
+        if diff_ids.is_empty() {
+            return;
+        }
+        for node in self.known_nodes().await {
+            let request = proto::ForgetLayers { diff_ids: diff_ids.clone() };
+            if let Err(error) = self.node_call::<calls::ForgetLayers>(&node.id, &request).await {
+                tracing::warn!(%error, node_id = node.id, "a node keeps unpacked layers");
+            }
+        }
     }
 
     pub async fn node_call<C: Call>(&self, node_id: &str, request: &C::Request) -> Outcome<C::Reply> {

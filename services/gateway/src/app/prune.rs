@@ -48,9 +48,7 @@ impl App {
             // An earlier one may have taken it along.
             let Some(image) = self.db.image(&image.id).await?.filter(|_| wanted) else { continue };
             if !self.is_held(&image).await? {
-                for tag in &image.tags {
-                    self.untag(&image, tag, &mut done).await?;
-                }
+                self.remove_names(&image, &mut done).await?;
                 bytes += self.delete_chain(&image, true, metadata::Containers::Keep, &mut done).await?;
             }
         }

@@ -12,38 +12,35 @@ impl App {
     /// DELETE /images/{name} by Docker's rules: a name is untagged, and the image goes with its last name.
     pub async fn remove_image(&self, wanted: &str, force: bool, prune: bool) -> Outcome<Vec<Value>> {
         let image = self.find_image(wanted).await?;
-        let name = wanted.parse::<model::ImageRef>().ok().map(|name| name.or_latest().familiar());
-        let by_name = name.filter(|name| image.tags.contains(name));
         let mut done = Vec::new();
         let mut stopped = Containers::Keep;
-        if let Some(name) = by_name {
-            if image.tags.len() > 1 {
-                self.untag(&image, &name, &mut done).await?;
-                return Ok(done);
+        match name_of(&image, wanted) {
+            Some(name) => {
+                if !force
+                    && is_one_repository(&image)
+                    && let Some(container) = self.db.containers_of_image(&image.id).await?.first()
+                {
+                    return Err(Failure::conflict(format!(
+                        "conflict: unable to remove repository reference \"{wanted}\" (must force) - container {} is using its referenced image {}",
+                        short_id(&container.id),
+                        short_id(&image.id)
+                    )));
+                }
+                let held = self.is_held(&image).await?;
+                let left = self.remove_name(&image, &name, &mut done).await?;
+                if held || left > 0 {
+                    return Ok(done);
+                }
             }
-            if !force && let Some(container) = self.db.containers_of_image(&image.id).await?.first() {
-                return Err(Failure::conflict(format!(
-                    "conflict: unable to remove repository reference \"{wanted}\" (must force) - container {} is using its referenced image {}",
-                    short_id(&container.id),
-                    short_id(&image.id)
-                )));
-            }
-            let held = self.is_held(&image).await?;
-            self.untag(&image, &name, &mut done).await?;
-            if held {
-                return Ok(done);
-            }
-        } else {
-            let repositories: std::collections::BTreeSet<_> = image.tags.iter().map(|tag| repository_of(tag)).collect();
-            if repositories.len() > 1 && !force {
-                return Err(conflict(&image, "must be forced", "image is referenced in multiple repositories"));
-            }
-            self.check_unused(&image, force).await?;
-            if force {
-                stopped = Containers::Ignore;
-            }
-            for tag in &image.tags {
-                self.untag(&image, tag, &mut done).await?;
+            None => {
+                if !is_one_repository(&image) && !force {
+                    return Err(conflict(&image, "must be forced", "image is referenced in multiple repositories"));
+                }
+                self.check_unused(&image, force).await?;
+                if force {
+                    stopped = Containers::Ignore;
+                }
+                self.remove_names(&image, &mut done).await?;
             }
         }
         self.delete_chain(&image, prune, stopped, &mut done).await?;
@@ -84,13 +81,40 @@ impl App {
         Ok(())
     }
 
-    pub async fn untag(&self, image: &Image, tag: &str, done: &mut Vec<Value>) -> Outcome<()> {
-        if !self.db.untag(tag, &image.id).await? {
-            // It was moved or removed meanwhile.
-            return Ok(());
-        }
+    /// Takes a name away; with the last tag of a repository its digests go too. Says how many names are left.
+    async fn remove_name(&self, image: &Image, name: &str, done: &mut Vec<Value>) -> Outcome<usize> {
+        let repository = repository_of(name);
+        let left = image.tags.iter().chain(&image.digests).filter(|other| *other != name).count();
+        let is_last =
+            !is_digest(name) && !image.tags.iter().any(|other| other != name && repository_of(other) == repository);
+        self.forget_name(image, name, done).await?;
         self.tell_image(image, "untag", &image.id);
-        done.push(json!({"Untagged": tag}));
+        let mut with_it = 0;
+        for digest in image.digests.iter().filter(|digest| is_last && repository_of(digest) == repository) {
+            self.forget_name(image, digest, done).await?;
+            with_it += 1;
+        }
+        Ok(left - with_it)
+    }
+
+    /// Takes all names of an image away.
+    pub async fn remove_names(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<()> {
+        for name in image.tags.iter().chain(&image.digests) {
+            self.forget_name(image, name, done).await?;
+            self.tell_image(image, "untag", &image.id);
+        }
+        Ok(())
+    }
+
+    /// A name that was moved or removed meanwhile is not this image's to lose.
+    async fn forget_name(&self, image: &Image, name: &str, done: &mut Vec<Value>) -> Outcome<()> {
+        let was_its_own = match is_digest(name) {
+            true => self.db.forget_digest(name, &image.id).await?,
+            false => self.db.untag(name, &image.id).await?,
+        };
+        if was_its_own {
+            done.push(json!({"Untagged": name}));
+        }
         Ok(())
     }
 
@@ -109,7 +133,7 @@ impl App {
         let mut parent_id = image.parent_id.clone();
         while prune && !parent_id.is_empty() {
             let Some(parent) = self.db.image(&parent_id).await? else { break };
-            if !parent.tags.is_empty() || !self.forget(&parent, Containers::Keep, done).await? {
+            if has_name(&parent) || !self.forget(&parent, Containers::Keep, done).await? {
                 break;
             }
             parent_id.clone_from(&parent.parent_id);
@@ -151,14 +175,10 @@ impl App {
             }
         }
         let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        if !diff_ids.is_empty() {
-            for node in self.known_nodes().await {
-                let request = proto::ForgetLayers { diff_ids: diff_ids.clone() };
-                if let Err(error) = self.node_call::<calls::ForgetLayers>(&node.id, &request).await {
-                    tracing::warn!(%error, node_id = node.id, "a node keeps unpacked layers");
-                }
-            }
-        }
+        let packed = self.db.packed_in_store().await?.into_iter();
+        digests.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
+        self.db.forget_packed(&diff_ids).await?;
+        self.forget_layers(diff_ids).await;
         let kept = self.release_blobs(digests).await;
         Ok(layers.iter().filter(|layer| !kept.contains(&layer.digest)).map(|layer| layer.content_bytes).sum())
     }
@@ -175,20 +195,52 @@ impl App {
         }
     }
 
-    /// Digests that images name.
+    /// Digests of blobs that images and containers name, and of packed layers that belong to their layers.
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
         let mut used = HashSet::new();
+        let mut diff_ids = HashSet::new();
         for image in self.db.images().await? {
-            used.extend(image.layers.into_iter().map(|layer| layer.digest));
+            for layer in image.layers {
+                used.insert(layer.digest);
+                diff_ids.insert(layer.diff_id);
+            }
             used.insert(image.id);
         }
         for container in self.db.containers().await? {
             use prost::Message as _;
             let spec = proto::ContainerSpec::decode(container.spec.as_slice()).unwrap_or_default();
-            used.extend(spec.layers.into_iter().filter_map(|layer| layer.blob).map(|blob| blob.digest));
+            for layer in spec.layers {
+                used.extend(layer.blob.map(|blob| blob.digest));
+                diff_ids.insert(layer.diff_id);
+            }
         }
+        let packed = self.db.packed_in_store().await?.into_iter();
+        used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
         Ok(used)
     }
+}
+
+/// Which of the image's names `wanted` is; none where it is an id.
+fn name_of(image: &Image, wanted: &str) -> Option<String> {
+    let name = wanted.parse::<model::ImageRef>().ok()?.or_latest();
+    let name = if name.digest().is_some() { name.without_tag() } else { name }.familiar();
+    image.tags.iter().chain(&image.digests).any(|other| *other == name).then_some(name)
+}
+
+/// Whether all names are of one repository and at most one of them is a tag.
+fn is_one_repository(image: &Image) -> bool {
+    let names = image.tags.iter().chain(&image.digests);
+    let repositories: HashSet<&str> = names.map(|name| repository_of(name)).collect();
+    repositories.len() <= 1 && image.tags.len() <= 1
+}
+
+fn is_digest(name: &str) -> bool {
+    name.contains('@')
+}
+
+/// An image without a name is an intermediate one, or dangles.
+pub fn has_name(image: &Image) -> bool {
+    !image.tags.is_empty() || !image.digests.is_empty()
 }
 
 fn conflict(image: &Image, force: &str, why: &str) -> Failure {
@@ -210,6 +262,42 @@ fn chain_ids<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn image(names: &[&str]) -> Image {
+        let (digests, tags) = names.iter().map(|name| (*name).to_owned()).partition(|name| is_digest(name));
+        let (id, config, layers, parent_id) = ("sha256:1".to_owned(), Vec::new(), Vec::new(), String::new());
+        Image { id, config, layers, parent_id, recorded_ms: 0, tags, digests }
+    }
+
+    #[test]
+    fn names_of_one_repository() {
+        for (names, one) in [
+            (&[][..], true),
+            (&["x:1"], true),
+            (&["x:1", "x@sha256:a"], true),
+            (&["x@sha256:a", "x@sha256:b"], true),
+            (&["x:1", "x:2"], false),
+            (&["x:1", "y@sha256:a"], false),
+            (&["localhost:5000/x:1", "localhost:5000/x@sha256:a"], true),
+        ] {
+            assert_eq!(is_one_repository(&image(names)), one, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_told_from_an_id() {
+        let by_digest = format!("x@sha256:{}", "a".repeat(64));
+        let image = image(&["x:latest", &by_digest]);
+        for (wanted, name) in [
+            ("x", Some("x:latest")),
+            ("docker.io/library/x:latest", Some("x:latest")),
+            (&by_digest, Some(by_digest.as_str())),
+            ("sha256:1", None),
+            ("x:2", None),
+        ] {
+            assert_eq!(name_of(&image, wanted).as_deref(), name, "{wanted}");
+        }
+    }
 
     #[test]
     fn a_chain_id_covers_what_lies_below() {

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use proto::ContainerState;
 use serde_json::{Value, json};
 
+use super::remove_image::has_name;
 use super::{App, Outcome, view};
 
 /// Clients print a language here; Docker's is Go.
@@ -93,7 +94,7 @@ impl App {
             }
         }
         let parents: HashSet<&str> = images.iter().map(|image| image.parent_id.as_str()).collect();
-        let shown = images.iter().filter(|image| !image.tags.is_empty() || !parents.contains(image.id.as_str()));
+        let shown = images.iter().filter(|image| has_name(image) || !parents.contains(image.id.as_str()));
         let rows: Vec<Value> = shown
             .map(|image| {
                 let used = containers.iter().filter(|c| c.image_id == image.id).count();

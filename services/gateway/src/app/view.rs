@@ -180,7 +180,7 @@ pub fn image_summary(image: &Image, containers: i64) -> Value {
     json!({
         "Containers": containers, "Created": created_s(&config), "Id": image.id,
         "Labels": config.pointer("/config/Labels").cloned().unwrap_or_default(), "ParentId": image.parent_id,
-        "RepoDigests": [], "RepoTags": image.tags, "SharedSize": -1, "Size": size_of(image)
+        "RepoDigests": image.digests, "RepoTags": image.tags, "SharedSize": -1, "Size": size_of(image)
     })
 }
 
@@ -199,7 +199,7 @@ pub fn image_inspect(image: &Image) -> Value {
         config["history"].as_array().and_then(|h| h.last()).and_then(|h| h["comment"].as_str()).unwrap_or_default();
     let container_config = config.get("container_config").cloned().unwrap_or(Value::Null);
     let mut shown = json!({
-        "Id": image.id, "RepoTags": image.tags, "RepoDigests": [], "Parent": image.parent_id,
+        "Id": image.id, "RepoTags": image.tags, "RepoDigests": image.digests, "Parent": image.parent_id,
         "Comment": if text("comment").is_empty() { comment.to_owned() } else { text("comment") },
         "Created": text("created"), "DockerVersion": text("docker_version"), "Author": text("author"),
         "Config": engine_api::fill(defaults, &given), "Architecture": text("architecture"), "Os": text("os"),
@@ -256,8 +256,16 @@ pub fn image_name_of(container: &metadata::Container, images: &[Image]) -> Strin
     };
     let hex = given.strip_prefix("sha256:").unwrap_or(&given);
     let by_id = image.id[7..].starts_with(hex);
-    let named = given.parse::<model::ImageRef>().is_ok_and(|name| image.tags.contains(&name.or_latest().familiar()));
+    let named = given.parse::<model::ImageRef>().is_ok_and(|name| is_called(image, &name));
     if named || by_id { given } else { short_id(&image.id).to_owned() }
+}
+
+/// Whether the name means the image: by its digest where it has one, else by its tag.
+pub fn is_called(image: &Image, name: &model::ImageRef) -> bool {
+    match name.digest() {
+        Some(_) => image.digests.contains(&name.clone().without_tag().familiar()),
+        None => image.tags.contains(&name.clone().or_latest().familiar()),
+    }
 }
 
 /// A pattern of the reference filter: `name`, `name:tag`, `na*`.

@@ -4,20 +4,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use axum::extract::State;
 use futures::{StreamExt as _, TryStreamExt as _};
+use http::HeaderMap;
 use proto::build_log::What;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{Answer, ok};
+use super::credentials;
 use super::images::error_line;
 use super::query::Query;
 use crate::app::builds::Ended;
+use crate::app::platform::Platform;
 use crate::app::{App, Failure, Outcome, random_id};
 
 /// A silent build is looked at so often: its workers may have died with it.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
-pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
+pub async fn build(State(app): State<Arc<App>>, query: Query, headers: HeaderMap, body: Body) -> Answer {
     match query.maybe("version").unwrap_or("") {
         "" | "1" => {}
         "2" => return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into()),
@@ -32,7 +35,7 @@ pub async fn build(State(app): State<Arc<App>>, query: Query, body: Body) -> Ans
     }
     let id = random_id()[..32].to_owned();
     let log = app.bus.build_log(&id).await?;
-    app.queue_build(&id, &options).await?;
+    app.queue_build(&id, &options, credentials::of_build(&headers)).await?;
     let (lines, mut receiver) = tokio::sync::mpsc::channel::<Line>(64);
     tokio::spawn(async move {
         follow(&app, &id, log, lines).await;
@@ -149,7 +152,9 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         return Err(Failure::invalid(format!("Unsupported isolation: {isolation:?}")));
     }
     let platform = query.text("platform");
-    check_platform(&platform)?;
+    if !platform.is_empty() {
+        platform.parse::<Platform>()?;
+    }
     let args = map("buildargs")?;
     let text = |map: serde_json::Map<String, Value>| {
         map.into_iter()
@@ -194,28 +199,6 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         security_opt: list("securityopt"),
         isolation,
     })
-}
-
-/// `os`, `arch`, `os/arch` or `os/arch/variant` that somebody has heard of.
-fn check_platform(platform: &str) -> Outcome<()> {
-    const SYSTEMS: [&str; 9] =
-        ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "android", "aix"];
-    const PROCESSORS: [&str; 16] = [
-        "amd64", "x86_64", "x86-64", "386", "i386", "arm", "armhf", "armel", "arm64", "aarch64", "ppc64le", "s390x",
-        "riscv64", "mips64le", "loong64", "wasm",
-    ];
-    let parts: Vec<&str> = platform.split('/').collect();
-    let known = match parts.as_slice() {
-        [""] => true,
-        [one] => SYSTEMS.contains(one) || PROCESSORS.contains(one),
-        [system, processor] | [system, processor, _] => SYSTEMS.contains(system) && PROCESSORS.contains(processor),
-        _ => false,
-    };
-    if known {
-        Ok(())
-    } else {
-        Err(Failure::invalid(format!("{platform:?}: unknown operating system or architecture: invalid argument")))
-    }
 }
 
 pub async fn prune() -> Answer {

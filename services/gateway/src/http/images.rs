@@ -4,14 +4,14 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse as _;
 use futures::StreamExt as _;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{Answer, empty, ok};
 use super::query::Query;
 use super::version::Version;
-use super::{hijack, system};
+use super::{hijack, registry, system};
 use crate::app::{App, Failure, filters, view};
 
 pub async fn list(State(app): State<Arc<App>>, version: Version, query: Query) -> Answer {
@@ -47,7 +47,7 @@ pub async fn named(
             app.tag_image(name, &query.text("repo"), &query.text("tag")).await?;
             empty(StatusCode::CREATED)
         }
-        (Method::POST, "push") => Err(Failure::not_built("pushing to a registry is not built yet").into()),
+        (Method::POST, "push") => registry::push(app, name, &query, request).await,
         (Method::DELETE, _) => {
             let done = app.remove_image(&rest, query.flag("force"), !query.flag("noprune")).await?;
             ok(&done.into())
@@ -141,14 +141,10 @@ pub fn error_line(message: &str, code: Option<i32>) -> Value {
     }
 }
 
-/// Import; pulling is the registry's part.
-pub async fn create(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
+/// A pull or an import.
+pub async fn create(State(app): State<Arc<App>>, query: Query, headers: HeaderMap, body: Body) -> Answer {
     if let Some(image) = query.maybe("fromImage").filter(|image| !image.is_empty()) {
-        with_tag(image, &query.text("tag"))?;
-        return Err(Failure::not_built(
-            "pulling from a registry is not built yet: load the image from an archive with 'docker load'",
-        )
-        .into());
+        return registry::pull(&app, image, &query, &headers).await;
     }
     let source = query.text("fromSrc");
     if source.is_empty() {

@@ -6,12 +6,14 @@ mod boxyard;
 mod builds;
 mod containers;
 mod counts;
+mod credentials;
 mod exec;
 mod guard;
 mod hijack;
 mod images;
 mod networks;
 mod query;
+mod registry;
 mod system;
 mod tls;
 mod version;
@@ -113,7 +115,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
-        .route("/auth", post(system::auth))
+        .route("/auth", post(registry::auth))
         .route("/events", get(system::events))
         .route("/system/df", get(system::disk_usage))
         .route("/networks", get(networks::list))
@@ -130,6 +132,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/images/get", get(images::save_many))
         .route("/images/create", post(images::create))
         .route("/images/prune", post(images::prune))
+        .route("/images/search", get(registry::search))
+        .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", any(images::named))
         .route("/build", post(builds::build))
         .route("/build/prune", post(builds::prune))

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
@@ -37,10 +36,6 @@ pub async fn disk_usage(State(app): State<Arc<App>>, version: Version) -> Answer
     let mut usage = app.disk_usage().await?;
     version.images(&mut usage["Images"]);
     ok(&usage)
-}
-
-pub async fn auth(_body: Bytes) -> Answer {
-    Ok(json_with(StatusCode::NOT_IMPLEMENTED, &json!({"message": "logging in to a registry is not built yet"})))
 }
 
 pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
@@ -96,6 +91,21 @@ pub async fn root(method: Method, uri: Uri, headers: http::HeaderMap) -> Respons
     }
 }
 
+/// `docker inspect` asks for a container, a network, a volume and a plugin of an image's name before it asks for the
+/// image: nothing else has a name with slashes.
+fn nothing_called_so(path: &str) -> Option<String> {
+    let (room, name) = path.strip_prefix('/')?.split_once('/')?;
+    let inspected = name.strip_suffix("/json");
+    let (name, message) = match room {
+        "containers" => (inspected?, format!("No such container: {}", inspected?)),
+        "plugins" => (inspected?, format!("plugin \"{}\" not found", inspected?)),
+        "networks" => (name, format!("network {name} not found")),
+        "volumes" => (name, format!("get {name}: no such volume")),
+        _ => return None,
+    };
+    name.contains('/').then_some(message)
+}
+
 /// A route of the Engine API that is not built is 501 with its name; anything else is Docker's 404.
 pub async fn unknown(method: Method, uri: Uri) -> Response {
     let path = uri.path();
@@ -103,9 +113,35 @@ pub async fn unknown(method: Method, uri: Uri) -> Response {
     if SWARM_ROOMS.contains(&first) {
         return no_swarm();
     }
+    if method == Method::GET
+        && let Some(message) = nothing_called_so(path)
+    {
+        return json_with(StatusCode::NOT_FOUND, &json!({"message": message}));
+    }
     if ROOMS.contains(&first) {
         let message = format!("{method} {path} is not built yet");
         return json_with(StatusCode::NOT_IMPLEMENTED, &json!({"message": message}));
     }
     json_with(StatusCode::NOT_FOUND, &json!({"message": "page not found"}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_with_slashes_are_nobodys() {
+        for (path, wanted) in [
+            ("/containers/127.0.0.1:5000/x:1/json", Some("No such container: 127.0.0.1:5000/x:1")),
+            ("/networks/a/b", Some("network a/b not found")),
+            ("/volumes/a/b", Some("get a/b: no such volume")),
+            ("/plugins/a/b/json", Some("plugin \"a/b\" not found")),
+            ("/containers/a/json", None),
+            ("/containers/a/attach/ws", None),
+            ("/networks/a", None),
+            ("/swarm", None),
+        ] {
+            assert_eq!(nothing_called_so(path).as_deref(), wanted, "{path}");
+        }
+    }
 }

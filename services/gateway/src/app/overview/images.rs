@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::page::{List, Page};
 use super::shape::Time;
 use crate::app::images::{config_of, size_of};
+use crate::app::remove_image::has_name;
 use crate::app::{App, Outcome, view};
 use crate::shape;
 
@@ -39,7 +40,7 @@ impl App {
     pub async fn image_list(&self, page: &Page, all: bool) -> Outcome<List<Image>> {
         let mut images = self.db.images().await?;
         let parents: HashSet<String> = images.iter().map(|image| image.parent_id.clone()).collect();
-        let is_step = |image: &metadata::Image| image.tags.is_empty() && parents.contains(&image.id);
+        let is_step = |image: &metadata::Image| !has_name(image) && parents.contains(&image.id);
         images.retain(|image| all || !is_step(image));
         let mut users: HashMap<String, u64> = HashMap::new();
         for container in self.db.containers().await? {

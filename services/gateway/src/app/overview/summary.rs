@@ -5,6 +5,7 @@ use bus::{Target, calls};
 
 use super::builds::BuildState;
 use super::containers::State;
+use crate::app::remove_image::has_name;
 use crate::app::{App, Outcome, view};
 use crate::shape;
 
@@ -58,7 +59,7 @@ impl App {
             .flat_map(|image| &image.layers)
             .map(|layer| (layer.diff_id.as_str(), layer.content_bytes))
             .collect();
-        let shown = images.iter().filter(|image| !image.tags.is_empty() || !parents.contains(image.id.as_str()));
+        let shown = images.iter().filter(|image| has_name(image) || !parents.contains(image.id.as_str()));
         Ok(Summary {
             version: service::VERSION.to_owned(),
             containers,

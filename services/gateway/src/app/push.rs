@@ -1,0 +1,153 @@
+//! Pushes: one image after the other, with what is known of how its layers are packed.
+
+use std::sync::Arc;
+
+use bus::{Target, calls};
+use model::{ErrorKind, ImageRef};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::images::{Image, layer_message, repository_of};
+use super::lines::{Lines, Reader};
+use super::{App, Failure, Outcome};
+
+/// So many registry-syncs may be lost with one push.
+const ATTEMPTS: u32 = 5;
+
+/// A client's hold on its push: it ends with the client.
+pub struct Pushing {
+    reader: Reader,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Pushing {
+    /// The next line for the client; a failure is the last one.
+    pub async fn next(&mut self) -> Option<Outcome<Value>> {
+        self.reader.next().await
+    }
+}
+
+/// Ends the lines also where the push broke off without a word.
+struct Ending(Arc<Lines>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(Err(Failure::new(ErrorKind::Internal, "the push broke off")));
+    }
+}
+
+impl App {
+    /// Pushes the image of a tag; without a tag every image of the repository that has one.
+    pub fn push(&self, reference: ImageRef, auth: Option<proto::RegistryAuth>) -> Outcome<Pushing> {
+        let app = self.me.upgrade().ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the gateway ends"))?;
+        let lines = Lines::new();
+        let reader = lines.reader();
+        let ending = Ending(lines);
+        let task = tokio::spawn(async move {
+            let outcome = app.push_all(&reference, auth, &ending.0).await;
+            ending.0.end(outcome);
+        });
+        Ok(Pushing { reader, _task: AbortOnDropHandle::new(task) })
+    }
+
+    async fn push_all(&self, name: &ImageRef, auth: Option<proto::RegistryAuth>, lines: &Lines) -> Outcome<()> {
+        lines.message("", &format!("The push refers to repository [{}]", name.full_name()));
+        for (tag, image) in self.images_to_push(name).await? {
+            self.push_one(&name.clone().with_tag(&tag)?, image, auth.clone(), lines).await?;
+        }
+        self.tell_registry(name, "push").await;
+        Ok(())
+    }
+
+    /// Tags with their images, in the order of the tags.
+    async fn images_to_push(&self, name: &ImageRef) -> Outcome<Vec<(String, Image)>> {
+        let failed = |text: String| Failure::new(ErrorKind::Internal, text);
+        let repository = name.familiar_name();
+        let mut tagged = Vec::new();
+        let mut is_known = false;
+        for image in self.db.images().await? {
+            is_known |= image.digests.iter().any(|digest| digest.split('@').next() == Some(&repository));
+            for tag in image.tags.iter().filter(|tag| repository_of(tag) == repository) {
+                tagged.push((tag[repository.len() + 1..].to_owned(), image.clone()));
+            }
+        }
+        tagged.sort_by(|one, other| one.0.cmp(&other.0));
+        if tagged.is_empty() && !is_known {
+            return Err(failed(format!("An image does not exist locally with the tag: {repository}")));
+        }
+        if name.digest().is_some() {
+            return Err(failed("cannot push a digest reference".to_owned()));
+        }
+        if let Some(wanted) = name.tag() {
+            tagged.retain(|(tag, _)| tag == wanted);
+            if tagged.is_empty() {
+                return Err(failed(format!("tag does not exist: {}", name.familiar())));
+            }
+        }
+        if tagged.is_empty() {
+            return Err(failed(format!("no tags to push for {repository}")));
+        }
+        Ok(tagged)
+    }
+
+    async fn push_one(
+        &self,
+        name: &ImageRef,
+        image: Image,
+        auth: Option<proto::RegistryAuth>,
+        lines: &Lines,
+    ) -> Outcome<()> {
+        let lease = self.lease("push").await?;
+        let diff_ids: Vec<String> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let saved = proto::SavedImage {
+            config: Some(proto::Descriptor {
+                media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+                digest: image.id.clone(),
+                size: image.config.len() as u64,
+            }),
+            id: image.id.clone(),
+            layers: image.layers.into_iter().map(layer_message).collect(),
+            tags: Vec::new(),
+        };
+        self.store_configs(std::slice::from_ref(&saved), &lease.id).await?;
+        let tag = name.tag().unwrap_or_default().to_owned();
+        let request = proto::Push {
+            name: name.full_name(),
+            tag: tag.clone(),
+            image: Some(saved),
+            auth,
+            lease: lease.id.clone(),
+            packed: self.packed_of(&diff_ids).await?,
+        };
+        let reply = self.send(&request, lines).await?;
+        self.record_packed(reply.packed).await?;
+        let digest: model::Digest =
+            reply.digest.parse().map_err(|_| Failure::invalid("a pushed image without a digest"))?;
+        let by_digest = name.clone().without_tag().with_digest(digest).familiar();
+        self.db.point_digest(&image.id, &by_digest).await?;
+        lines.message("", &format!("{tag}: digest: {} size: {}", reply.digest, reply.size));
+        lines.aux(&json!({"Tag": tag, "Digest": reply.digest, "Size": reply.size}));
+        Ok(())
+    }
+
+    async fn send(&self, request: &proto::Push, lines: &Lines) -> Outcome<proto::PushReply> {
+        let mut attempt = 1;
+        loop {
+            let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
+            let call = self.bus.call_while_wanted::<calls::SyncPush>(&Target::Sync, request, Some(progress));
+            let forward = async {
+                while let Some(step) = steps.recv().await {
+                    lines.progress(&step);
+                }
+            };
+            match tokio::join!(call, forward).0 {
+                Err(error) if error.is_lost() && attempt < ATTEMPTS => {
+                    tracing::warn!(%error, image = request.name, attempt, "a push is begun again");
+                    attempt += 1;
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+}
