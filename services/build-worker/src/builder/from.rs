@@ -65,7 +65,11 @@ impl Builder {
             platform: platform.to_owned(),
             local: false,
         };
-        let image = self.resolve(&request).await?;
+        // Whoever leaves while an image is pulled leaves the pull too.
+        let image = tokio::select! {
+            () = self.cancel.cancelled() => return Err(Failure::Cancelled),
+            image = self.resolve(&request) => image?,
+        };
         if !self.layers.pin(&image.layers).await? {
             return Err(Failure::internal(format!("a layer of image {reference} is not in the layer store")));
         }

@@ -34,7 +34,19 @@ pub async fn push(
         let push = push.clone();
         async move { push.to(&repository).await }.boxed()
     };
-    remote.at(&name, credentials, Access::Push, work).await
+    remote.at(&name, credentials, Access::Push, work).await.map_err(plain)
+}
+
+/// Of a push that nobody speaks for, dockerd says only that, without the request that showed it.
+fn plain(error: Error) -> Error {
+    match error {
+        Error::Registry(distribution::registry::Error::Token { source, .. })
+            if matches!(*source, distribution::registry::Error::NoCredentials) =>
+        {
+            Error::Registry(*source)
+        }
+        other => other,
+    }
 }
 
 struct Push {
