@@ -23,6 +23,11 @@ macro_rules! mirrored {
         $(
             mod $name {
                 #[test]
+                fn boxyard() {
+                    super::with_mirror(kit::Kind::Boxyard, super::flows::$name);
+                }
+
+                #[test]
                 fn dockerd() {
                     super::with_mirror(kit::Kind::Dockerd, super::flows::$name);
                 }
