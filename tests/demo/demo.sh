@@ -36,7 +36,10 @@ fails() {
 }
 
 say "A private Boxyard: nats-server, gateway, registry-sync, layer-store, build-worker and node-runtime"
-show "$boxyard up --data-dir $home/data --host unix://$home/docker.sock --workers 1 --detach"
+port=$((20000 + RANDOM % 10000))
+while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+registry=127.0.0.1:$port
+show "$boxyard up --data-dir $home/data --host unix://$home/docker.sock --workers 1 --registry $registry --registry-mirror http://$registry --detach"
 export DOCKER_HOST=unix://$home/docker.sock BOXYARD_HOST=unix://$home/docker.sock
 export DOCKER_BUILDKIT=0 DOCKER_CLI_HINTS=false DOCKER_CONFIG=$home/client
 mkdir -p "$DOCKER_CONFIG" "$home/work"
@@ -123,6 +126,26 @@ say "The same through our own command"
 show "$boxyard images"
 show "$boxyard run --rm ubuntu echo hello from boxyard"
 show "$boxyard history noted:1"
+
+say "Registries: this Boxyard has one of its own, which is also the mirror of docker.io here"
+show docker tag hello-world $registry/library/hello-world
+show docker push $registry/library/hello-world
+show docker push $registry/library/hello-world
+show docker tag ubuntu $registry/library/centos
+show docker push -q $registry/library/centos
+show docker rmi -f hello-world $registry/library/hello-world $registry/library/centos
+say "Images that are not here are pulled"
+show docker run hello-world
+show "printf 'tty\nexit\n' | script -qec 'docker run -it centos /bin/bash' /dev/null"
+show docker pull hello-world
+show docker pull -q $registry/library/hello-world
+fails 1 docker pull $registry/library/nosuch
+show docker images --digests
+show docker manifest inspect --insecure $registry/library/hello-world
+show "$boxyard manifest inspect -v hello-world"
+show "$boxyard search $registry/hello"
+show "$boxyard pull hello-world"
+show docker rmi -f centos
 
 say "Conflicts, removal, prune"
 fails 1 docker rmi ubuntu

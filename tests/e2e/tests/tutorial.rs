@@ -1,4 +1,4 @@
-//! The tutorial from its first command to its last, as a person types it, but for the registries.
+//! The tutorial from its first command to its last, as a person types it.
 
 use kit::{Engine, Kind, on_both};
 
@@ -81,5 +81,48 @@ fn boxyard_command_prints_what_docker_prints() {
         assert_eq!(boxyard.stdout, docker.stdout, "stdout of {args:?}\n{boxyard}");
         assert_eq!(boxyard.code, docker.code, "exit code of {args:?}\n{boxyard}");
     }
+    engine.stop();
+}
+
+/// The rows of the tutorial that need registries: names without a registry come through the mirror, which is Boxyard's
+/// own registry.
+#[test]
+fn registries_of_the_tutorial() {
+    let port = kit::free_port();
+    let host = format!("127.0.0.1:{port}");
+    let engine = Engine::start_with(
+        Kind::Boxyard,
+        &[&format!("--registry={host}"), &format!("--registry-mirror=http://{host}")],
+    );
+    engine.load_busybox();
+    let (hello, centos) = (format!("{host}/library/hello-world"), format!("{host}/library/centos"));
+    let dockerfile = "FROM busybox\nCMD [\"echo\", \"Hello from Docker!\"]\n";
+    engine.docker_fed(&["build", "-q", "-t", &hello, "-"], dockerfile.as_bytes()).ok();
+    engine.docker(&["import", &kit::debian_root().to_string_lossy(), &centos]).ok();
+    for name in [&hello, &centos] {
+        engine.docker(&["push", name]).says("latest: digest: sha256:");
+        engine.docker(&["rmi", name]).ok();
+    }
+
+    let run = engine.docker(&["run", "hello-world"]);
+    assert_eq!(run.ok(), "Hello from Docker!");
+    assert!(run.stderr.contains("Unable to find image 'hello-world:latest' locally"), "{run}");
+    assert!(run.stderr.contains("Status: Downloaded newer image for hello-world:latest"), "{run}");
+    let terminal =
+        "printf 'cat /etc/debian_version; tty\\nexit\\n' | script -qec 'docker run -it centos /bin/bash' /dev/null";
+    engine.shell(terminal).says("/dev/pts/");
+
+    engine.docker(&["images", "--digests", "hello-world"]).says("sha256:");
+    engine.docker(&["pull", "hello-world"]).says("Status: Image is up to date for hello-world:latest");
+    engine.docker(&["manifest", "inspect", "--insecure", &hello]).says("\"schemaVersion\": 2");
+    let plain = engine.boxyard_command(&["manifest", "inspect", "hello-world"]);
+    assert_eq!(plain.ok(), engine.docker(&["manifest", "inspect", "--insecure", &hello]).ok(), "the same document");
+    let verbose = engine.boxyard_command(&["manifest", "inspect", "-v", "hello-world"]);
+    verbose.says("\"Ref\": \"hello-world:latest\"").says("\"architecture\": \"amd64\"").says("SchemaV2Manifest");
+    let missing = format!("{host}/library/nosuch");
+    let said = format!("no such manifest: {missing}:latest");
+    engine.boxyard_command(&["manifest", "inspect", &missing]).fails(1, &said);
+    engine.boxyard_command(&["search", &format!("{host}/hello")]).says("hello-world");
+    engine.shell("docker rm $(docker ps -aq)").ok();
     engine.stop();
 }
