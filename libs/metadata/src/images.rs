@@ -38,8 +38,8 @@ const POINT_DIGEST: &str = "INSERT INTO digests (name, image_id) VALUES ($1, $2)
 type Row = (String, Vec<u8>, String, String, i64);
 
 impl Database {
-    /// Records an image (again is fine) and points its tags and digests to it. One that was loaded gets its parent
-    /// when a build makes it again; a parent that is gone counts as none.
+    /// Records an image (again is fine) and points its tags and digests to it. One that was loaded gets its parent when
+    /// a build makes it again; a parent that is gone counts as none.
     pub async fn record_image(&self, image: &Image) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         record(&mut tx, image).await?;
@@ -236,10 +236,10 @@ mod tests {
             assert!(db.point_digest(A, &by_digest).await.expect("recorded"));
             db.record_image(&Image { digests: vec![by_digest.clone()], ..image(B) }).await.expect("recorded");
             assert_eq!(db.digest(&by_digest).await.expect("read").as_deref(), Some(B));
-            let digests = db.image(B).await.expect("read").expect("it is there").digests;
-            assert_eq!(digests, std::slice::from_ref(&by_digest));
+            assert_eq!(db.image(B).await.expect("read").expect("it is there").digests, [by_digest.as_str()]);
             assert!(db.untag("a-b:1", A).await.expect("untagged"));
-            assert!(!db.forget_image(B, crate::Containers::Keep).await.expect("asked"), "a digest names it");
+            assert!(!db.forget_image(B, crate::Containers::Keep).await.expect("asked"), "a digest is a name too");
+            assert!(!db.forget_digest(&by_digest, A).await.expect("asked"), "the name is not the other's");
             assert!(db.forget_digest(&by_digest, B).await.expect("forgotten"));
             assert_eq!(db.digest(&by_digest).await.expect("read"), None);
             assert!(db.forget_image(B, crate::Containers::Keep).await.expect("forgotten"));

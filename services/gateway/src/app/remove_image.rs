@@ -87,7 +87,9 @@ impl App {
         let left = image.tags.iter().chain(&image.digests).filter(|other| *other != name).count();
         let is_last =
             !is_digest(name) && !image.tags.iter().any(|other| other != name && repository_of(other) == repository);
-        self.forget_name(image, name, done).await?;
+        if !self.forget_name(image, name, done).await? {
+            return Ok(left);
+        }
         self.tell_image(image, "untag", &image.id);
         let mut with_it = 0;
         for digest in image.digests.iter().filter(|digest| is_last && repository_of(digest) == repository) {
@@ -100,22 +102,23 @@ impl App {
     /// Takes all names of an image away.
     pub async fn remove_names(&self, image: &Image, done: &mut Vec<Value>) -> Outcome<()> {
         for name in image.tags.iter().chain(&image.digests) {
-            self.forget_name(image, name, done).await?;
-            self.tell_image(image, "untag", &image.id);
+            if self.forget_name(image, name, done).await? {
+                self.tell_image(image, "untag", &image.id);
+            }
         }
         Ok(())
     }
 
-    /// A name that was moved or removed meanwhile is not this image's to lose.
-    async fn forget_name(&self, image: &Image, name: &str, done: &mut Vec<Value>) -> Outcome<()> {
-        let was_its_own = match is_digest(name) {
+    /// Says whether it was still the image's: it may have been moved or removed meanwhile.
+    async fn forget_name(&self, image: &Image, name: &str, done: &mut Vec<Value>) -> Outcome<bool> {
+        let was_its = match is_digest(name) {
             true => self.db.forget_digest(name, &image.id).await?,
             false => self.db.untag(name, &image.id).await?,
         };
-        if was_its_own {
+        if was_its {
             done.push(json!({"Untagged": name}));
         }
-        Ok(())
+        Ok(was_its)
     }
 
     /// Deletes the record, then its untagged parents that nobody else needs, and lets the layers go.
