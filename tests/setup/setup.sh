@@ -46,6 +46,7 @@ chromium chromium
 chromedriver chromium-driver
 /usr/lib/postgresql postgresql
 ip iproute2
+nsenter util-linux
 xz xz-utils
 bzip2 bzip2
 zstd zstd

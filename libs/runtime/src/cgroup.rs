@@ -19,6 +19,17 @@ pub struct Cgroup {
     v2: bool,
 }
 
+/// Removes the empty folders above the groups of an instance's containers, at the end of its machine.
+pub fn remove_parents(instance: &str) {
+    let name = format!("boxyard-{instance}");
+    let root = Path::new("/sys/fs/cgroup");
+    let _ = std::fs::remove_dir(root.join(&name));
+    for controller in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        // Still used, or not there: both stay as they are.
+        let _ = std::fs::remove_dir(controller.path().join(&name));
+    }
+}
+
 impl Cgroup {
     pub fn new(cgroup_path: &str) -> Self {
         Self::below(Path::new(ROOT), cgroup_path)

@@ -2,9 +2,19 @@ use std::path::PathBuf;
 
 use service::{BusArgs, MachineArgs, StoreArgs};
 
+const HELP: &str = "\
+It runs as root, with crun (or runc) and nft on PATH and boxyard-shim beside it, and dials out only. `boxyard cluster \
+join` gives it all of this. The bus user is worker-ID. It shares --machine-dir and --instance with the machine's node, \
+where there is one.";
+
 /// Settings of a build worker.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "boxyard-build-worker", version, about = "Plans Dockerfile builds and runs their steps")]
+#[command(
+    name = "boxyard-build-worker",
+    version,
+    about = "Plans Dockerfile builds and runs their steps",
+    after_help = HELP
+)]
 pub struct Config {
     #[command(flatten)]
     pub bus: BusArgs,

@@ -10,7 +10,7 @@ use snapshots::{Snapshots, UnpackOptions};
 use crate::failure::{Doing as _, Failure};
 
 const FOLDER: &str = "handover";
-const NODE_ID_FILE: &str = "node-id";
+pub const NODE_ID_FILE: &str = "node-id";
 /// In a build's folder: what a sweep after a kill has to take back.
 const NOTES: &str = "handover";
 

@@ -71,6 +71,15 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes down bridge and namespaces, where there are any: at the end of a machine without a node, which does it
+    /// else.
+    pub async fn take_down(&self) -> Result<(), Failure> {
+        if !self.state_dir.exists() {
+            return Ok(());
+        }
+        self.bridge().await?.cleanup().await.map_err(Failure::caused)
+    }
+
     async fn detach(&self, container_id: &str) -> Result<(), Failure> {
         self.bridge().await?.detach(container_id).await.map_err(Failure::caused)
     }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::context::kept::Kept;
-use crate::handover::Handover;
+use crate::handover::{self, Handover};
 use crate::machine::{self, Machine};
 use crate::network::Networks;
 use crate::session::Session;
@@ -34,6 +34,9 @@ pub struct Worker {
     pub id: String,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
+
+/// Exists: this machine's Boxyard is stopped for good, not only started anew.
+const STOP_FILE: &str = "stop-containers";
 
 /// Takes builds until `stop`; builds in progress then end without a result, and another worker gets them.
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
@@ -60,6 +63,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     });
     service::announce_ready();
     worker.take_builds(info, slots, &stop).await;
+    let at = |name: &str| config.machine.machine_dir.join(name).exists();
+    // A machine's node does this where there is one.
+    if at(STOP_FILE) && !at(handover::NODE_ID_FILE) {
+        if let Err(error) = worker.machine.networks.take_down().await {
+            tracing::warn!(%error, "the network could not be taken down");
+        }
+        runtime::cgroup::remove_parents(&config.machine.instance);
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use trust::Identity;
 
 #[derive(Parser)]
-#[command(name = "boxyard-gateway", version)]
+#[command(name = "boxyard-gateway", version, about = "Boxyard's Docker Engine API, and its only door to the database")]
 struct Config {
     #[command(flatten)]
     bus: service::BusArgs,
@@ -23,12 +23,12 @@ struct Config {
     #[arg(long, env = "BOXYARD_GATEWAY_ID", default_value = "gateway")]
     id: String,
     /// Folder of this gateway's own files.
-    #[arg(long)]
+    #[arg(long, env = "BOXYARD_GATEWAY_DATA_DIR")]
     data_dir: PathBuf,
     #[command(flatten)]
     database: DatabaseArgs,
     /// Where the API is served: `unix:///path` or `tcp://ip:port`; repeated for several.
-    #[arg(long, required = true)]
+    #[arg(long, env = "BOXYARD_GATEWAY_HOSTS", value_delimiter = ',', required = true)]
     host: Vec<String>,
     /// Where byte streams are dialled back to: `unix:/path` or `tcp:ip:port` on one machine, `tls:ip:port` between
     /// machines.

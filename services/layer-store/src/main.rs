@@ -36,10 +36,10 @@ struct Config {
     #[command(flatten)]
     bus: service::BusArgs,
     /// Name of this process among the living ones.
-    #[arg(long, default_value = "store")]
+    #[arg(long, env = "BOXYARD_STORE_ID", default_value = "store")]
     id: String,
     /// Address for Boxyard's own processes, `ip:port`.
-    #[arg(long)]
+    #[arg(long, env = "BOXYARD_STORE_LISTEN")]
     listen: SocketAddr,
     /// Certificate (PEM) of `--listen`, which then speaks https.
     #[arg(long, env = "BOXYARD_LISTEN_CERT")]
@@ -48,7 +48,7 @@ struct Config {
     #[arg(long, env = "BOXYARD_LISTEN_KEY")]
     listen_key: Option<PathBuf>,
     /// Folder of blobs, leases and repositories; one process owns it.
-    #[arg(long)]
+    #[arg(long, env = "BOXYARD_STORE_DATA_DIR")]
     data_dir: PathBuf,
     /// File that holds the token for writes and for internal blobs.
     #[arg(long, env = "BOXYARD_TOKEN_FILE")]
@@ -63,7 +63,7 @@ struct Config {
     #[arg(long, env = "BOXYARD_UNNAMED_BLOB_GRACE_SECONDS", default_value_t = 24 * 60 * 60)]
     unnamed_blob_grace_seconds: u64,
     /// Free bytes that the disk must keep; below that, nothing is stored. [default: 128 MiB]
-    #[arg(long, default_value_t = 128 << 20, hide_default_value = true)]
+    #[arg(long, env = "BOXYARD_FREE_SPACE_FLOOR_BYTES", default_value_t = 128 << 20, hide_default_value = true)]
     free_space_floor_bytes: u64,
 }
 

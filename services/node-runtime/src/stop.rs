@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -146,18 +145,7 @@ pub async fn stop_all(node: &Arc<Node>) {
     // What the containers used goes now.
     node.tasks.close();
     node.tasks.wait().await;
-    remove_cgroups(&node.instance);
-}
-
-/// The empty folders above the containers' groups.
-fn remove_cgroups(instance: &str) {
-    let name = format!("boxyard-{instance}");
-    let root = Path::new("/sys/fs/cgroup");
-    let _ = std::fs::remove_dir(root.join(&name));
-    for controller in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        // Still used, or not there: both stay as they are.
-        let _ = std::fs::remove_dir(controller.path().join(&name));
-    }
+    runtime::cgroup::remove_parents(&node.instance);
 }
 
 /// Ends a shim whose container never started; it is known by pid, start time and boot id.

@@ -32,14 +32,14 @@ struct Config {
     #[command(flatten)]
     bus: service::BusArgs,
     /// Name of this process among the living ones.
-    #[arg(long, default_value = "sync")]
+    #[arg(long, env = "BOXYARD_SYNC_ID", default_value = "sync")]
     id: String,
     #[command(flatten)]
     store: service::StoreArgs,
     #[command(flatten)]
     registries: service::RegistryArgs,
     /// Folder of registries' CAs and client certificates, `host:port/*.crt`, `*.cert` and `*.key`.
-    #[arg(long, default_value = "/etc/docker/certs.d")]
+    #[arg(long, env = "BOXYARD_CERTS_DIR", default_value = "/etc/docker/certs.d")]
     certs_dir: std::path::PathBuf,
 }
 

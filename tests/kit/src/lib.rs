@@ -7,6 +7,7 @@
 
 mod boxyard;
 mod browser;
+mod cluster;
 mod disk;
 mod dockerd;
 mod engine;
@@ -20,6 +21,7 @@ mod registry;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
+pub use cluster::Cluster;
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, client, run_command};

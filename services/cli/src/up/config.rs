@@ -153,12 +153,19 @@ impl Plan {
         Ok(())
     }
 
+    /// Gives a new head its id and writes what its processes need, for those who start them without `up`.
+    pub fn found(&mut self) -> Outcome {
+        self.kept.instance = format!("{:06x}", rand::random::<u32>() & 0xff_ffff);
+        let secrets = self.data_dir.join("secrets");
+        fs::create_dir_all(&secrets)?;
+        fs::set_permissions(&secrets, fs::Permissions::from_mode(0o700))?;
+        self.secret("store-token")?;
+        self.write_users()?;
+        write_private(&self.data_dir.join("boxyard.json"), &serde_json::to_vec_pretty(&self.kept)?)
+    }
+
     /// Tells NATS and the layer store whom they know: one user, and for nodes and workers one token, for each process.
-    /// Before the first `up` there is nothing to tell yet.
     pub fn write_users(&self) -> Outcome {
-        if self.kept.instance.is_empty() {
-            return Ok(());
-        }
         let mut tokens = String::new();
         for user in self.limited_users() {
             let hash = model::Digest::of(self.secret(&format!("token-{user}"))?.as_bytes());

@@ -120,6 +120,10 @@ impl Init {
         }
         authority::create(&data_dir.join("cluster"), &[&[head.address.to_string()], &self.names[..]].concat())?;
         head.write(&data_dir)?;
+        let mut plan = Plan::kept(&data_dir)?;
+        if plan.kept.instance.is_empty() {
+            plan.found()?;
+        }
         let shown = data_dir.display();
         output::line(format!(
             "The cluster's authority and certificates are in {shown}/cluster; it listens on {}, ports {} to {}.\n\

@@ -1,0 +1,323 @@
+//! A Boxyard on several machines: each is a network namespace of its own on one switch, with its own data folder.
+//! Everything on the host carries the cluster's id, and is gone when the cluster is dropped.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::boxyard::{program, search_path};
+use crate::engine::{client, run_command};
+use crate::leftovers::{mounts_under, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
+use crate::{Output, SERVICES};
+
+/// The head's address on the switch.
+const HEAD: &str = "10.77.0.1";
+
+/// A head, and machines that have joined it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Dropped before the network.
+    machines: Vec<Machine>,
+    folder: TempDir,
+    network: Network,
+}
+
+/// One machine: a namespace and a data folder, with `boxyard up` or `boxyard cluster join` in it.
+#[derive(Debug)]
+struct Machine {
+    name: String,
+    namespace: String,
+    data: PathBuf,
+    child: Option<Child>,
+}
+
+/// The namespaces of a cluster.
+#[derive(Debug)]
+struct Network {
+    /// In all names.
+    id: String,
+    namespaces: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a head without node and worker.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("bc.").tempdir_in("/tmp").expect("a temporary folder");
+        fs::create_dir(folder.path().join("client")).expect("make the client's folder");
+        fs::create_dir(folder.path().join("work")).expect("make the work folder");
+        let mut cluster = Self { machines: Vec::new(), network: Network::new(), folder };
+        let namespace = cluster.network.machine();
+        let data = cluster.data_dir("head");
+        cluster.boxyard(&["cluster", "init", "--address", HEAD, "--data-dir", &text(&data)]).ok();
+        let host = format!("unix://{}", cluster.socket().display());
+        let tcp = format!("tcp://{HEAD}:2376");
+        let up = ["up", "--no-node", "--workers", "0", "--host", &host, "--host", &tcp, "--data-dir"];
+        cluster.machines.push(Machine { name: "head".into(), namespace, data, child: None });
+        cluster.run_on("head", &up);
+        cluster
+    }
+
+    /// Lets members in and starts them on one new machine: `node b`, `worker c`.
+    pub fn join(&mut self, machine: &str, members: &[(&str, &str)]) {
+        let namespace = self.network.machine();
+        let mut command = vec!["cluster".to_owned(), "join".to_owned()];
+        for (kind, name) in members {
+            let bundle = text(&self.folder.path().join(format!("{kind}-{name}.bundle")));
+            let head = text(&self.data_dir("head"));
+            self.boxyard(&["cluster", "add", kind, name, "--output", &bundle, "--data-dir", &head]).ok();
+            command.push(bundle);
+        }
+        command.push("--data-dir".to_owned());
+        let data = self.data_dir(machine);
+        self.machines.push(Machine { name: machine.to_owned(), namespace, data, child: None });
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        self.run_on(machine, &command);
+    }
+
+    /// Starts a machine again after [`Self::kill`].
+    pub fn up(&mut self, machine: &str) {
+        self.run_on(machine, &["up", "--data-dir"]);
+    }
+
+    /// kill -9 of the supervisor and the services of a machine; shims and containers are spared.
+    pub fn kill(&mut self, machine: &str) {
+        let at = self.at(machine);
+        let data = text(&self.machines[at].data);
+        if let Some(mut child) = self.machines[at].child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for (pid, line) in processes_naming(&data) {
+            if SERVICES.iter().any(|service| line.contains(service)) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Puts a member out.
+    pub fn revoke(&self, kind: &str, name: &str) {
+        self.boxyard(&["cluster", "revoke", kind, name, "--data-dir", &text(&self.data_dir("head"))]).ok();
+    }
+
+    pub fn work_dir(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    pub fn data_dir(&self, machine: &str) -> PathBuf {
+        self.folder.path().join(machine)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// The docker command on the head's socket.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        run_command(&mut client(&self.socket()), args, None)
+    }
+
+    /// The same with these bytes as its standard input.
+    pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Output {
+        run_command(&mut client(&self.socket()), args, Some(stdin))
+    }
+
+    /// The docker command that goes on by itself, its output in a file.
+    pub fn spawn_docker(&self, args: &[&str], output: &Path) -> Child {
+        let file = File::create(output).expect("make the output's file");
+        let mut command = client(&self.socket());
+        command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("share the file")).stderr(file);
+        command.spawn().expect("docker starts")
+    }
+
+    /// The docker command on another machine, over TCP with the client certificate that `cluster init` made, or
+    /// with another folder of certificates.
+    pub fn docker_tls(&self, machine: &str, certificates: Option<&Path>, args: &[&str], stdin: &[u8]) -> Output {
+        let own = self.data_dir("head").join("cluster/client");
+        let mut command = self.enter(machine);
+        let unused = client(&self.socket());
+        command
+            .env("DOCKER_CONFIG", self.folder.path().join("client"))
+            .env("DOCKER_HOST", format!("tcp://{HEAD}:2376"))
+            .env("DOCKER_TLS_VERIFY", "1")
+            .env("DOCKER_CERT_PATH", certificates.unwrap_or(&own))
+            .arg(unused.get_program());
+        run_command(&mut command, args, Some(stdin))
+    }
+
+    /// Bytes that the machine's interface has received.
+    pub fn received_bytes(&self, machine: &str) -> u64 {
+        let table = run_command(self.enter(machine).arg("cat"), &["/proc/net/dev"], None).ok().to_owned();
+        let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_else(|| panic!("no eth0: {table}"))
+    }
+
+    /// What a machine's services have logged.
+    pub fn log(&self, machine: &str, service: &str) -> String {
+        fs::read_to_string(self.data_dir(machine).join(format!("logs/{service}.log"))).unwrap_or_default()
+    }
+
+    /// Stops all machines, the head last, and checks that no process and no mount is left.
+    pub fn stop(mut self) {
+        let mut machines = std::mem::take(&mut self.machines);
+        while let Some(mut machine) = machines.pop() {
+            machine.down();
+        }
+        let folder = text(self.folder.path());
+        // The kernel finishes an exit a moment after the signal; a true leftover stays.
+        for _ in 0..100 {
+            if processes_naming(&folder).is_empty() && mounts_under(self.folder.path()).is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(processes_naming(&folder), [], "processes are left");
+        assert_eq!(mounts_under(self.folder.path()), [] as [PathBuf; 0], "mounts are left");
+        for machine in ["head"].into_iter().map(str::to_owned).chain(self.joined()) {
+            if let Some(instance) = instance(&self.data_dir(&machine)) {
+                assert_eq!(named_on_host(&instance), [] as [String; 0], "things of machine {machine} are left");
+            }
+        }
+    }
+
+    fn joined(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let has_state = |path: &Path| path.join("boxyard.json").exists();
+        let names = entries.filter(|e| has_state(&e.path())).filter_map(|e| e.file_name().into_string().ok());
+        names.collect()
+    }
+
+    fn at(&self, machine: &str) -> usize {
+        self.machines.iter().position(|m| m.name == machine).unwrap_or_else(|| panic!("there is no machine {machine}"))
+    }
+
+    /// A command in a machine's network. `ip netns exec` would hide the control groups, so it is nsenter.
+    fn enter(&self, machine: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.machines[self.at(machine)].namespace));
+        command.env("PATH", search_path());
+        command
+    }
+
+    /// Runs a boxyard command that stays, and waits until it says that it is ready. The data folder is its last word.
+    fn run_on(&mut self, machine: &str, args: &[&str]) {
+        let at = self.at(machine);
+        let log_path = self.folder.path().join(format!("{machine}.log"));
+        let from = fs::read(&log_path).unwrap_or_default().len();
+        let log = File::options().create(true).append(true).open(&log_path).expect("make the log");
+        let mut command = self.enter(machine);
+        command.arg(program()).args(args).arg(&self.machines[at].data);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("share the log")).stderr(log).process_group(0);
+        let mut child = command.spawn().expect("nsenter starts");
+        wait_until(&format!("machine {machine} to be ready"), 60, || {
+            let said = fs::read(&log_path).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said[from..]).into_owned();
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("machine {machine} ended with {status}:\n{said}");
+            }
+            said.contains("is ready").then_some(())
+        });
+        self.machines[at].child = Some(child);
+    }
+
+    fn boxyard(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(program());
+        run_command(command.env("PATH", search_path()).current_dir(self.folder.path()), args, None)
+    }
+}
+
+impl Machine {
+    fn down(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).expect("a process id fits")), Signal::SIGTERM);
+        let name = &self.name;
+        let status = wait_until(&format!("machine {name} to end"), 60, || child.try_wait().ok().flatten());
+        assert!(status.success(), "machine {name} ended with {status}");
+    }
+}
+
+impl Drop for Cluster {
+    /// After `stop` only the namespaces are left; after a failed test everything is ended by force.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for machine in &self.machines {
+                for entry in fs::read_dir(machine.data.join("logs")).into_iter().flatten().flatten() {
+                    let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                    let lines: Vec<&str> = text.lines().collect();
+                    let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+                    eprintln!("--- {}\n{tail}", entry.path().display());
+                }
+            }
+        }
+        let instances: Vec<String> = self.joined().iter().filter_map(|name| instance(&self.data_dir(name))).collect();
+        for machine in &mut self.machines {
+            if let Some(mut child) = machine.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        sweep(self.folder.path());
+        for instance in instances {
+            remove_named_on_host(&instance);
+        }
+    }
+}
+
+impl Network {
+    fn new() -> Self {
+        // Tests of one process have a cluster each.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = format!("bc{:x}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut network = Self { id, namespaces: Vec::new() };
+        let switch = network.namespace();
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
+        ip(&["-n", &switch, "link", "set", "br0", "up"]);
+        network
+    }
+
+    fn namespace(&mut self) -> String {
+        let name = format!("{}-{}", self.id, self.namespaces.len());
+        ip(&["netns", "add", &name]);
+        self.namespaces.push(name.clone());
+        ip(&["-n", &name, "link", "set", "lo", "up"]);
+        name
+    }
+
+    /// A namespace that is on the switch; the first has the head's address.
+    fn machine(&mut self) -> String {
+        let name = self.namespace();
+        let (switch, number) = (self.namespaces[0].clone(), self.namespaces.len() - 1);
+        let port = format!("p{number}");
+        ip(&["-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name]);
+        ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
+        ip(&["-n", &name, "addr", "add", &format!("10.77.0.{number}/24"), "dev", "eth0"]);
+        ip(&["-n", &name, "link", "set", "eth0", "up"]);
+        name
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.namespaces {
+            let _ = Command::new("ip").env("PATH", search_path()).args(["netns", "delete", name]).status();
+        }
+    }
+}
+
+fn ip(args: &[&str]) {
+    run_command(Command::new("ip").env("PATH", search_path()), args, None).ok();
+}
+
+fn instance(data: &Path) -> Option<String> {
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(data.join("boxyard.json")).ok()?).ok()?;
+    kept["instance"].as_str().filter(|id| !id.is_empty()).map(str::to_owned)
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
