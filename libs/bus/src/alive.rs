@@ -79,11 +79,23 @@ impl Bus {
     /// # Errors
     /// `Unavailable` when JetStream does not answer.
     pub async fn alive(&self) -> Result<Vec<proto::Alive>, Error> {
+        self.alive_of("").await
+    }
+
+    /// Those of one kind, `node`; every one for an empty text.
+    ///
+    /// # Errors
+    /// As [`Self::alive`].
+    pub async fn alive_of(&self, kind: &str) -> Result<Vec<proto::Alive>, Error> {
         let bucket = self.jetstream.get_key_value(ALIVE).await.map_err(unavailable)?;
         let mut keys = bucket.keys().await.map_err(unavailable)?;
         let mut found = Vec::new();
         while let Some(key) = keys.next().await {
-            let value = bucket.get(key.map_err(unavailable)?).await.map_err(unavailable)?;
+            let key = key.map_err(unavailable)?;
+            if !kind.is_empty() && key.split('.').next() != Some(kind) {
+                continue;
+            }
+            let value = bucket.get(key).await.map_err(unavailable)?;
             if let Some(alive) = value.and_then(|value| proto::Alive::decode(value).ok()) {
                 found.push(alive);
             }

@@ -47,6 +47,14 @@ impl Error {
     }
 }
 
+/// Whether a row was written; false when what it names is gone.
+pub(crate) fn unless_gone(done: Result<u64, Error>) -> Result<bool, Error> {
+    match done {
+        Err(error) if error.is_foreign_key_violation() => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
 impl From<sqlx::Error> for Error {
     /// A server that is gone is told apart from a statement that failed: the same request may be sent again.
     fn from(error: sqlx::Error) -> Self {

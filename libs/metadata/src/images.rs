@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::unless_gone;
 use crate::holds::{hold, lock_image};
 use crate::query::Tx;
 use crate::{Database, Error, now_ms};
@@ -30,6 +31,9 @@ pub struct Layer {
     pub size: u64,
     pub content_bytes: u64,
 }
+
+const POINT_TAG: &str = "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
+     ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms";
 
 /// A digest that names an index means the image of the platform that was fetched last.
 const POINT_DIGEST: &str = "INSERT INTO digests (name, image_id) VALUES ($1, $2)
@@ -87,6 +91,14 @@ impl Database {
         from_row(row, names(tags), names(digests)).map(Some)
     }
 
+    /// Id and layers of every image, newest record first.
+    pub async fn image_layers(&self) -> Result<Vec<(String, Vec<Layer>)>, Error> {
+        let rows: Vec<(String, String)> =
+            self.read("SELECT id, layers FROM images ORDER BY recorded_ms DESC, id").all().await?;
+        let parse = |(id, json): (String, String)| parse_layers(&id, &json).map(|layers| (id, layers));
+        rows.into_iter().map(parse).collect()
+    }
+
     /// Ids of images whose hex digits begin so.
     pub async fn image_ids_by_prefix(&self, hex: &str) -> Result<Vec<String>, Error> {
         let rows: Vec<(String,)> = self
@@ -106,20 +118,7 @@ impl Database {
 
     /// Points a tag to an image; false when the image is gone.
     pub async fn tag_image(&self, id: &str, name: &str) -> Result<bool, Error> {
-        let done = self
-            .write(
-                "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
-            )
-            .bind(name)
-            .bind(id)
-            .bind(now_ms())
-            .run()
-            .await;
-        match done {
-            Err(error) if error.is_foreign_key_violation() => Ok(false),
-            other => other.map(|_| true),
-        }
+        unless_gone(self.write(POINT_TAG).bind(name).bind(id).bind(now_ms()).run().await)
     }
 
     /// False when the name was another image's meanwhile, or nobody's.
@@ -137,10 +136,7 @@ impl Database {
 
     /// Names an image by digest; false when it is gone.
     pub async fn point_digest(&self, id: &str, name: &str) -> Result<bool, Error> {
-        match self.write(POINT_DIGEST).bind(name).bind(id).run().await {
-            Err(error) if error.is_foreign_key_violation() => Ok(false),
-            other => other.map(|_| true),
-        }
+        unless_gone(self.write(POINT_DIGEST).bind(name).bind(id).run().await)
     }
 
     /// False when the name was another image's meanwhile, or nobody's.
@@ -176,15 +172,7 @@ async fn record(tx: &mut Tx, image: &Image) -> Result<(), Error> {
     .await?;
     // In one order: another gateway may point the same names elsewhere.
     for tag in image.tags.iter().collect::<std::collections::BTreeSet<_>>() {
-        tx.query(
-            "INSERT INTO tags (name, image_id, tagged_ms) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id, tagged_ms = excluded.tagged_ms",
-        )
-        .bind(tag)
-        .bind(&image.id)
-        .bind(now_ms())
-        .run()
-        .await?;
+        tx.query(POINT_TAG).bind(tag).bind(&image.id).bind(now_ms()).run().await?;
     }
     for name in image.digests.iter().collect::<std::collections::BTreeSet<_>>() {
         tx.query(POINT_DIGEST).bind(name).bind(&image.id).run().await?;
@@ -205,8 +193,12 @@ fn from_row(
     tags: Vec<String>,
     digests: Vec<String>,
 ) -> Result<Image, Error> {
-    let layers = serde_json::from_str(&layers).map_err(|e| Error::Row(format!("layers of {id}: {e}")))?;
+    let layers = parse_layers(&id, &layers)?;
     Ok(Image { id, config, layers, parent_id, recorded_ms, tags, digests })
+}
+
+fn parse_layers(id: &str, json: &str) -> Result<Vec<Layer>, Error> {
+    serde_json::from_str(json).map_err(|e| Error::Row(format!("layers of {id}: {e}")))
 }
 
 #[cfg(test)]

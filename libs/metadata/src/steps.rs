@@ -1,3 +1,4 @@
+use crate::error::unless_gone;
 use crate::{Database, Error};
 
 impl Database {
@@ -19,9 +20,6 @@ impl Database {
             .bind(image_id)
             .run()
             .await;
-        match done {
-            Err(error) if error.is_foreign_key_violation() => Ok(false),
-            other => other.map(|_| true),
-        }
+        unless_gone(done)
     }
 }

@@ -5,9 +5,11 @@
 mod digest;
 mod error_kind;
 mod id;
+mod platform;
 mod reference;
 
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
 pub use error_kind::ErrorKind;
 pub use id::{ContainerId, IdError, ImageId, short_id};
-pub use reference::{ImageRef, ReferenceError, is_hex_id};
+pub use platform::{Platform, PlatformError};
+pub use reference::{INDEX_SERVER, ImageRef, ReferenceError, is_hex_id, registry_host};

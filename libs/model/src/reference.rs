@@ -28,6 +28,8 @@ pub enum ReferenceError {
 const DEFAULT_DOMAIN: &str = "docker.io";
 const LEGACY_DOMAIN: &str = "index.docker.io";
 const OFFICIAL: &str = "library/";
+/// docker.io's old address, which clients keep its credentials under.
+pub const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 
 impl ImageRef {
     /// Registry host, `docker.io` for short names.
@@ -212,6 +214,12 @@ fn is_tag(tag: &str) -> bool {
         && bytes.iter().all(|&b| word(b) || matches!(b, b'.' | b'-'))
 }
 
+/// The host in a registry's address, `registry.example:5000` of `https://registry.example:5000/v1/`.
+pub fn registry_host(address: &str) -> &str {
+    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    bare.split('/').next().unwrap_or_default()
+}
+
 /// 64 hex digits are an id, never a name.
 pub fn is_hex_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -220,6 +228,17 @@ pub fn is_hex_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_of_addresses() {
+        for (address, host) in [
+            ("https://index.docker.io/v1/", "index.docker.io"),
+            ("http://127.0.0.1:5000/v2/", "127.0.0.1:5000"),
+            ("box:5000", "box:5000"),
+        ] {
+            assert_eq!(registry_host(address), host);
+        }
+    }
 
     #[test]
     fn names_are_normalised() {

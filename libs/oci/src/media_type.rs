@@ -32,6 +32,11 @@ pub fn is_layer(media_type: &str) -> bool {
     )
 }
 
+/// A media type whose documents must agree with it.
+pub fn is_document(media_type: &str) -> bool {
+    is_manifest(media_type) || is_index(media_type)
+}
+
 /// The config of an image that can run, in contrast to an attestation or an artifact.
 pub fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)

@@ -96,6 +96,12 @@ impl MachineArgs {
         self.runtime.clone().or_else(|| ["crun", "runc"].iter().find_map(|name| on_path(name)))
     }
 
+    /// Whether the processes of this machine are told to end for good, so that containers end with them: a file says so,
+    /// which the supervisor makes.
+    pub fn stops_for_good(&self) -> bool {
+        self.machine_dir.join("stop-containers").exists()
+    }
+
     pub fn shim_binary(&self) -> PathBuf {
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join("boxyard-shim"));
         self.shim.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("boxyard-shim"))

@@ -35,9 +35,6 @@ pub struct Worker {
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
-/// Exists: this machine's Boxyard is stopped for good, not only started anew.
-const STOP_FILE: &str = "stop-containers";
-
 /// Takes builds until `stop`; builds in progress then end without a result, and another worker gets them.
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let worker = Worker::start(&config).await?;
@@ -48,7 +45,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         version: service::VERSION.to_owned(),
         node_id: config.machine.instance.clone(),
         slots: config.slots,
-        platform: platform(),
+        platform: model::Platform::host().to_string(),
         labels: HashMap::new(),
     };
     let alive = bus::sign_of_life("build-worker", &config.id, prost::Message::encode_to_vec(&info));
@@ -63,9 +60,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     });
     service::announce_ready();
     worker.take_builds(info, slots, &stop).await;
-    let at = |name: &str| config.machine.machine_dir.join(name).exists();
     // A machine's node does this where there is one.
-    if at(STOP_FILE) && !at(handover::NODE_ID_FILE) {
+    let has_node = config.machine.machine_dir.join(handover::NODE_ID_FILE).exists();
+    if config.machine.stops_for_good() && !has_node {
         if let Err(error) = worker.machine.networks.take_down().await {
             tracing::warn!(%error, "the network could not be taken down");
         }
@@ -157,13 +154,4 @@ impl Worker {
         self.running.lock().expect("no holder panics").remove(&id);
         tracing::info!(build_id = %id, outcome, "build ended");
     }
-}
-
-fn platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("linux/{architecture}")
 }

@@ -5,11 +5,6 @@ use model::Digest;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Manifest {
@@ -62,13 +57,4 @@ impl Manifest {
         let config = self.config.as_ref().map(|config| config.media_type.as_str());
         self.artifact_type.as_deref().or(config).filter(|text| !text.is_empty())
     }
-}
-
-pub fn is_index(media_type: &str) -> bool {
-    [INDEX, DOCKER_LIST].contains(&media_type)
-}
-
-/// A media type whose documents must agree with it.
-pub fn is_known(media_type: &str) -> bool {
-    [IMAGE, INDEX, DOCKER_IMAGE, DOCKER_LIST].contains(&media_type)
 }

@@ -38,9 +38,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::node::Node;
 
-/// Exists: the node stops its containers when it ends.
-const STOP_FILE: &str = "stop-containers";
-
 /// How long the end waits for what removed containers leave.
 const CLEARING: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -72,7 +69,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(rescan::greet(node.clone()));
     service::announce_ready();
     service::shutdown_signal().await;
-    if config.machine.machine_dir.join(STOP_FILE).exists() {
+    if config.machine.stops_for_good() {
         stop::stop_all(&node).await;
         if let Err(error) = node.network.cleanup().await {
             tracing::warn!(%error, "the network could not be taken down");

@@ -49,6 +49,15 @@ impl Error {
     }
 }
 
+impl distribution::registry::FromRegistry for Error {
+    fn registry(&self) -> Option<&distribution::registry::Error> {
+        match self {
+            Self::Registry(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl From<Error> for bus::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error.to_string())

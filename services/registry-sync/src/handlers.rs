@@ -5,6 +5,7 @@ use distribution::Store;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::lines::Lines;
 use crate::progress::Teller;
 use crate::registry::{Remote, pull, push, questions};
 use crate::{import, load, save};
@@ -51,7 +52,8 @@ fn archives(router: bus::Router, store: Store) -> bus::Router {
             let store = loading.clone();
             async move {
                 let stream = dial(request.ticket).await?;
-                let teller = Teller { to: (!request.quiet).then_some(progress), runtime: Handle::current() };
+                let teller =
+                    Teller { to: (!request.quiet).then_some(Lines { to: progress }), runtime: Handle::current() };
                 let images = load::load(store, stream, lease(&request.lease), teller).await?;
                 Ok(proto::LoadReply { images })
             }

@@ -109,7 +109,7 @@ impl Loader {
     fn oci_entry(&mut self, entry: &Descriptor, depth: usize) -> Result<Option<proto::LoadedImage>, Error> {
         let is_here = |entry: &Descriptor| {
             entry.platform.as_ref().is_none_or(|platform| {
-                platform.os == "linux" && (platform.architecture == docker_architecture() || depth == 0)
+                platform.os == "linux" && (platform.architecture == model::Platform::host().architecture || depth == 0)
             })
         };
         if !is_here(entry) {
@@ -193,12 +193,4 @@ fn name_of(entry: &Descriptor) -> Option<String> {
     let short = || annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
     let name = annotations.get("io.containerd.image.name").or_else(short)?;
     Some(name.parse::<ImageRef>().ok()?.or_latest().familiar())
-}
-
-fn docker_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

@@ -12,6 +12,7 @@ mod error;
 mod handlers;
 mod import;
 mod layer;
+mod lines;
 mod load;
 mod progress;
 mod registry;

@@ -1,27 +1,23 @@
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-/// Bars need no more; the bus has other things to carry.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::lines::{Lines, Pace};
 
 /// Tells the caller of a load how far its layers are.
 #[derive(Clone)]
 pub struct Teller {
     /// None for a quiet load.
-    pub to: Option<bus::ProgressSender>,
+    pub to: Option<Lines>,
     pub runtime: Handle,
 }
 
 impl Teller {
     /// Docker's line for a layer of which `current` of `total` bytes are in. Blocks.
     fn tell(&self, id: &str, current: u64, total: u64) {
-        let Some(to) = &self.to else { return };
-        let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
-        let (current, total) = (number(current), number(total));
-        let (id, status) = (id.to_owned(), "Loading layer".to_owned());
-        self.runtime.block_on(to.send(&proto::Progress { id, status, current, total, ..Default::default() }));
+        if let Some(lines) = &self.to {
+            self.runtime.block_on(lines.tell_bar(id, "Loading layer", current, total));
+        }
     }
 }
 
@@ -32,13 +28,13 @@ pub struct Counted<'a, R> {
     id: String,
     read: u64,
     total: u64,
-    told: Option<Instant>,
+    pace: Pace,
 }
 
 impl<'a, R: Read> Counted<'a, R> {
     /// `name` is the layer's name in its archive: a digest or the identity of an old archive, which Docker shows too.
     pub fn new(inner: R, teller: &'a Teller, name: &str, total: u64) -> Self {
-        Self { inner, teller, id: shown(name), read: 0, total, told: None }
+        Self { inner, teller, id: shown(name), read: 0, total, pace: Pace::default() }
     }
 }
 
@@ -47,8 +43,7 @@ impl<R: Read> Read for Counted<'_, R> {
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
         let over = count > 0 && self.read == self.total;
-        if count > 0 && (over || self.told.is_none_or(|told| told.elapsed() >= PAUSE)) {
-            self.told = Some(Instant::now());
+        if count > 0 && (self.pace.is_due() || over) {
             self.teller.tell(&self.id, self.read, self.total);
         }
         Ok(count)

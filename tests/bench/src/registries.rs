@@ -2,7 +2,7 @@
 
 use kit::{Boxyard, Client, Options, Output, Registry, run_command, sha256};
 
-use crate::load::{Ask, load};
+use crate::load::load;
 use crate::pair::{Goal, Report};
 use crate::transfers::{middle, timed};
 
@@ -22,7 +22,6 @@ pub fn measure(report: &mut Report) {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let ports = [theirs.port(), port];
     let digests = ports.map(fill);
-    let gets = |path: String| move |_| Ask { line: format!("GET {path}"), body: Vec::new(), status: 200 };
     let rows = [
         (manifest, MANIFESTS, ["/v2/app/manifests/v1".to_owned(), "/v2/app/manifests/v1".to_owned()]),
         (blob, BLOBS, digests.map(|digest| format!("/v2/app/blobs/{digest}"))),
@@ -34,7 +33,7 @@ pub fn measure(report: &mut Report) {
         let mut taken = [Vec::new(), Vec::new()];
         for round in 0..6 {
             for side in 0..2 {
-                let seconds = timed(|| load(ports[side], count, gets(paths[side].clone())));
+                let seconds = timed(|| load(ports[side], count, &paths[side]));
                 // The first round warms caches and does not count.
                 if round > 0 {
                     taken[side].push(seconds);

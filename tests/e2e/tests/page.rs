@@ -3,15 +3,7 @@
 
 use std::process::Stdio;
 
-use kit::{Boxyard, Browser, Options, client, free_port, wait_until};
-
-fn start() -> (Boxyard, u16) {
-    let port = free_port();
-    let flags = vec![format!("--host=tcp://127.0.0.1:{port}")];
-    let boxyard = Boxyard::start(Options { flags, ..Options::default() });
-    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
-    (boxyard, port)
-}
+use kit::{Boxyard, Browser, client, wait_until};
 
 /// The page, live, with a mark that a reload would lose.
 fn open(port: u16) -> Browser {
@@ -30,7 +22,7 @@ fn is_the_same_page(browser: &Browser) {
 
 #[test]
 fn containers_come_change_and_go() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     let browser = open(port);
     let row = |name: &str| {
         format!(
@@ -73,7 +65,7 @@ fn containers_come_change_and_go() {
 
 #[test]
 fn builds_are_shown_at_work_and_hostile_text_is_text() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     let browser = open(port);
     browser.wait_for_text("#builds", "that there are none", |text| text.contains("No builds"));
     let folder = boxyard.work_dir().join("long");
@@ -130,7 +122,7 @@ fn builds_are_shown_at_work_and_hostile_text_is_text() {
 
 #[test]
 fn the_page_comes_back_after_its_gateway() {
-    let (mut boxyard, port) = start();
+    let (mut boxyard, port) = Boxyard::start_on_port();
     boxyard.expect_error("");
     boxyard.docker(&["create", "--name", "before", "busybox"]).ok();
     let browser = open(port);

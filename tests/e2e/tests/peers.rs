@@ -2,9 +2,9 @@
 //! that images are copied from and to.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use kit::{Boxyard, Client, Engine, Kind, Options, Output, free_port, run_command, wait_until};
+use kit::{Boxyard, Client, Engine, Kind, Options, Output, Registry, run_command};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,47 +29,11 @@ fn program(name: &str, args: &[&str]) -> Output {
     run_command(&mut Command::new(name), args, None)
 }
 
-fn get(port: u16, path: &str) -> Value {
-    let answer = Client::tcp(port).send("GET", path, "", "").expect("the registry answers");
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    answer.json()
-}
-
 /// The busybox image as an archive in a folder.
 fn archive(folder: &Path) -> String {
     let file = folder.join("busybox.tar");
     std::fs::write(&file, kit::busybox()).expect("write the archive");
     format!("docker-archive:{}", file.display())
-}
-
-/// A docker-registry on loopback, ended when dropped.
-struct Peer {
-    port: u16,
-    child: Child,
-}
-
-impl Peer {
-    fn start(folder: &Path) -> Self {
-        let port = free_port();
-        let config = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-            folder.join("peer").display()
-        );
-        let file = folder.join("peer.yml");
-        std::fs::write(&file, config).expect("write the configuration");
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let peer = Self { port, child: command.spawn().expect("docker-registry is installed: run make setup") };
-        wait_until("docker-registry to listen", 60, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
-        peer
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -85,8 +49,14 @@ fn docker_pushes_and_pulls() {
     let second = format!("127.0.0.1:{port}/other/busybox");
     docker.docker(&["tag", "busybox", &second]).ok();
     docker.docker(&["push", &second]).says("Mounted from team/busybox");
-    assert_eq!(get(port, "/v2/_catalog"), serde_json::json!({"repositories": ["other/busybox", "team/busybox"]}));
-    assert_eq!(get(port, "/v2/team/busybox/tags/list"), serde_json::json!({"name": "team/busybox", "tags": ["v1"]}));
+    assert_eq!(
+        Client::tcp(port).get_json("/v2/_catalog"),
+        serde_json::json!({"repositories": ["other/busybox", "team/busybox"]})
+    );
+    assert_eq!(
+        Client::tcp(port).get_json("/v2/team/busybox/tags/list"),
+        serde_json::json!({"name": "team/busybox", "tags": ["v1"]})
+    );
     let digest =
         pushed.stdout.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a digest").to_owned();
     let inspected = docker.docker(&["manifest", "inspect", "--insecure", "-v", &name]);
@@ -137,8 +107,8 @@ fn skopeo_copies_in_out_and_across() {
                                    "manifests": [child("amd64"), child("arm64")]});
     let put = Client::tcp(port).send("PUT", "/v2/app/manifests/multi", media_type, index.to_string());
     assert_eq!(put.expect("the registry answers").status, 201);
-    let peer = Peer::start(folder.path());
-    let theirs = format!("docker://127.0.0.1:{}/copied:multi", peer.port);
+    let peer = Registry::start();
+    let theirs = format!("docker://{}/copied:multi", peer.host());
     copy(&own("app:multi"), &theirs);
     copy(&theirs, &own("back:multi"));
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &own("back:multi")]);

@@ -1,4 +1,4 @@
-//! Boxyard on PostgreSQL: alone, over an outage of the database, and with two gateways on one database.
+//! Boxyard on PostgreSQL, over restarts and an outage of the database.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -10,9 +10,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::engine::{client, run_command};
-use crate::leftovers::{
-    cgroups_of, mounts_under, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until,
-};
+use crate::leftovers::{assert_nothing_left, cgroups_of, named_on_host, remove_named_on_host, sweep, wait_until};
 use crate::{Client, Output, Postgres};
 
 /// How to start it.
@@ -78,6 +76,15 @@ impl Boxyard {
         };
         boxyard.up();
         boxyard
+    }
+
+    /// One that listens on this port of loopback too, with busybox.
+    pub fn start_on_port() -> (Self, u16) {
+        let port = crate::free_port();
+        let flags = vec![format!("--host=tcp://127.0.0.1:{port}")];
+        let boxyard = Self::start(Options { flags, ..Options::default() });
+        boxyard.feed(&["load", "-q"], &crate::busybox()).ok();
+        (boxyard, port)
     }
 
     /// Starts it on its data folder (again). Panics with its log where it does not get ready.
@@ -225,17 +232,7 @@ impl Boxyard {
         let ids: Vec<String> = self.docker(&["ps", "-aq", "--no-trunc"]).stdout.lines().map(str::to_owned).collect();
         let instance = self.instance();
         self.down();
-        let data = self.data.to_string_lossy().into_owned();
-        // The kernel finishes an exit a moment after the signal; a true leftover stays.
-        let clean = || (processes_naming(&data).is_empty() && mounts_under(&self.data).is_empty()).then_some(());
-        for _ in 0..100 {
-            if clean().is_some() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        assert_eq!(processes_naming(&data), [], "processes are left");
-        assert_eq!(mounts_under(&self.data), [] as [PathBuf; 0], "mounts are left");
+        assert_nothing_left(&self.data);
         assert_eq!(cgroups_of(&ids), [] as [PathBuf; 0], "control groups are left");
         if let Some(instance) = instance {
             assert_eq!(named_on_host(&instance), [] as [String; 0], "things of the host are left");
@@ -251,8 +248,7 @@ impl Boxyard {
 
     /// What the supervisor keeps over restarts: instance id and ports.
     pub fn kept(&self) -> serde_json::Value {
-        let bytes = fs::read(self.data.join("boxyard.json")).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        kept(&self.data)
     }
 
     fn unexpected_errors(&self) -> Vec<String> {
@@ -274,6 +270,12 @@ impl Boxyard {
             .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
             .collect()
     }
+}
+
+/// What the supervisor of this data folder keeps; null where there is nothing.
+pub(crate) fn kept(data: &Path) -> serde_json::Value {
+    let bytes = fs::read(data.join("boxyard.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 impl Drop for Boxyard {

@@ -2,16 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::leftovers::{processes_naming, sweep, wait_until};
+use crate::leftovers::{processes_naming, sweep, try_until, wait_until};
 
 /// One window of a browser of its own: own profile, own port, ended when it is dropped.
 #[derive(Debug)]
@@ -106,11 +104,15 @@ impl Browser {
     #[track_caller]
     pub fn wait_for_text(&self, selector: &str, what: &str, mut is_fine: impl FnMut(&str) -> bool) -> String {
         let mut last = String::new();
-        let found = wait_until_or(60, || {
+        let found = try_until(Duration::from_secs(60), || {
             last = self.text(selector);
-            is_fine(&last)
+            is_fine(&last).then_some(())
         });
-        assert!(found, "after 60 s {selector} does not show {what}; it shows:\n{last}\nconsole: {:?}", self.console());
+        assert!(
+            found.is_some(),
+            "after 60 s {selector} does not show {what}; it shows:\n{last}\nconsole: {:?}",
+            self.console()
+        );
         last
     }
 
@@ -131,24 +133,6 @@ impl Browser {
         let command = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
         self.ask("POST", "/goog/cdp/execute", &command);
     }
-
-    /// Writes what is seen as PNG.
-    pub fn screenshot(&self, file: &Path) {
-        let encoded = self.ask("GET", "/screenshot", &Value::Null);
-        let png = STANDARD.decode(encoded.as_str().unwrap_or_default()).expect("the driver sends base64");
-        std::fs::write(file, png).expect("write the screenshot");
-    }
-}
-
-fn wait_until_or(seconds: u64, mut check: impl FnMut() -> bool) -> bool {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-    while std::time::Instant::now() < end {
-        if check() {
-            return true;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    check()
 }
 
 impl Drop for Browser {

@@ -11,9 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::boxyard::{program, search_path};
+use crate::boxyard::{kept, program, search_path};
 use crate::engine::{client, run_command};
-use crate::leftovers::{mounts_under, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
+use crate::leftovers::{assert_nothing_left, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
 use crate::{Output, SERVICES};
 
 /// The head's address on the switch.
@@ -168,16 +168,7 @@ impl Cluster {
         while let Some(mut machine) = machines.pop() {
             machine.down();
         }
-        let folder = text(self.folder.path());
-        // The kernel finishes an exit a moment after the signal; a true leftover stays.
-        for _ in 0..100 {
-            if processes_naming(&folder).is_empty() && mounts_under(self.folder.path()).is_empty() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        assert_eq!(processes_naming(&folder), [], "processes are left");
-        assert_eq!(mounts_under(self.folder.path()), [] as [PathBuf; 0], "mounts are left");
+        assert_nothing_left(self.folder.path());
         for machine in ["head"].into_iter().map(str::to_owned).chain(self.joined()) {
             if let Some(instance) = instance(&self.data_dir(&machine)) {
                 assert_eq!(named_on_host(&instance), [] as [String; 0], "things of machine {machine} are left");
@@ -314,8 +305,7 @@ fn ip(args: &[&str]) {
 }
 
 fn instance(data: &Path) -> Option<String> {
-    let kept: serde_json::Value = serde_json::from_slice(&fs::read(data.join("boxyard.json")).ok()?).ok()?;
-    kept["instance"].as_str().filter(|id| !id.is_empty()).map(str::to_owned)
+    kept(data)["instance"].as_str().filter(|id| !id.is_empty()).map(str::to_owned)
 }
 
 fn text(path: &Path) -> String {

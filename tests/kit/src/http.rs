@@ -73,6 +73,14 @@ impl Client {
     }
 
     /// Sends one request and reads the whole answer.
+    /// The JSON of a path that answers 200.
+    #[track_caller]
+    pub fn get_json(&self, path: &str) -> serde_json::Value {
+        let answer = self.send("GET", path, "", "").expect("an answer");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
     pub fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Answer> {
         self.send_with(method, path, &[("Content-Type", content_type)], body)
     }

@@ -12,14 +12,32 @@ use nix::unistd::Pid;
 
 /// Asks again and again until `check` gives a value; panics with `what` after `seconds`.
 #[track_caller]
-pub fn wait_until<T>(what: &str, seconds: u64, mut check: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(seconds);
+pub fn wait_until<T>(what: &str, seconds: u64, check: impl FnMut() -> Option<T>) -> T {
+    let found = try_until(Duration::from_secs(seconds), check);
+    found.unwrap_or_else(|| panic!("after {seconds} s still waiting for: {what}"))
+}
+
+/// Asks again and again until `check` gives a value; none after `patience`.
+pub fn try_until<T>(patience: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
     loop {
-        if let Some(value) = check() {
+        let value = check();
+        if value.is_some() || Instant::now() >= end {
             return value;
         }
-        assert!(Instant::now() < end, "after {seconds} s still waiting for: {what}");
         sleep(Duration::from_millis(20));
+    }
+}
+
+/// Panics when a process or a mount under the folder is left. The kernel finishes an exit a moment after the signal; a
+/// true leftover stays.
+#[track_caller]
+pub fn assert_nothing_left(folder: &Path) {
+    let name = folder.to_string_lossy();
+    let clean = || (processes_naming(&name).is_empty() && mounts_under(folder).is_empty()).then_some(());
+    if try_until(Duration::from_secs(2), clean).is_none() {
+        assert_eq!(processes_naming(&name), [], "processes are left");
+        assert_eq!(mounts_under(folder), [] as [PathBuf; 0], "mounts are left");
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +17,7 @@ use crate::leftovers::wait_until;
 /// A running docker-registry on a port of loopback, with its own folder; ended when dropped.
 #[derive(Debug)]
 pub struct Registry {
-    folder: TempDir,
+    _folder: TempDir,
     port: u16,
     child: Child,
 }
@@ -40,7 +39,7 @@ impl Registry {
     }
 
     /// One with these lines in its configuration. Paths in them begin in its own folder.
-    pub fn start_with(lines: &str) -> Self {
+    fn start_with(lines: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("reg.").tempdir_in("/tmp").expect("a temporary folder");
         let user = format!("{REGISTRY_USER}:{REGISTRY_PASSWORD_BCRYPT}\n");
         fs::write(folder.path().join("htpasswd"), user).expect("write the users");
@@ -65,7 +64,7 @@ impl Registry {
                 _ => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(true),
             });
             if serves && matches!(child.try_wait(), Ok(None)) {
-                return Self { folder, port, child };
+                return Self { _folder: folder, port, child };
             }
         }
         let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
@@ -83,11 +82,6 @@ impl Registry {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.host())
-    }
-
-    /// Where its files lie.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 

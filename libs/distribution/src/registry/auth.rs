@@ -134,7 +134,8 @@ impl Authorizer {
         {
             return Ok(secret(format!("Bearer {}", token.text)));
         }
-        let answer = retried(|| self.fetch(&bearer, scopes)).await?;
+        let (realm, client) = self.token_service(&bearer).await?;
+        let answer = retried(|| self.fetch(&client, &realm, &bearer, scopes)).await?;
         let text = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
         if text.is_empty() {
             return Err(Error::NoToken("authorization server did not include a token in the response".to_owned()));
@@ -149,7 +150,8 @@ impl Authorizer {
         Ok(Some(header))
     }
 
-    async fn fetch(&self, bearer: &Bearer, scopes: &[String]) -> Result<TokenAnswer, Error> {
+    /// Where tokens are given, and how it is reached.
+    async fn token_service(&self, bearer: &Bearer) -> Result<(Url, reqwest::Client), Error> {
         let realm = Url::parse(&bearer.realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let realm = realm.ok_or_else(|| Error::NoToken(format!("unable to parse auth realm {:?}", bearer.realm)))?;
         let is_secret = self.credentials != Credentials::default();
@@ -159,13 +161,23 @@ impl Authorizer {
             return Err(Error::NoToken(words));
         }
         let client = self.registries.token_client(&self.endpoint, &realm).await?;
+        Ok((realm, client))
+    }
+
+    async fn fetch(
+        &self,
+        client: &reqwest::Client,
+        realm: &Url,
+        bearer: &Bearer,
+        scopes: &[String],
+    ) -> Result<TokenAnswer, Error> {
         let (method, request) = if self.credentials.identity_token.is_empty() {
-            ("GET", self.by_password(&client, realm.clone(), bearer, scopes))
+            ("GET", self.by_password(client, realm.clone(), bearer, scopes))
         } else {
-            ("POST", self.by_identity(&client, realm.clone(), bearer, scopes))
+            ("POST", self.by_identity(client, realm.clone(), bearer, scopes))
         };
-        let answer = read_answer(method, &realm, request.send()).await?;
-        let bytes = read_bounded(answer, method, &realm, MAX_ANSWER_BYTES).await?;
+        let answer = read_answer(method, realm, request.send()).await?;
+        let bytes = read_bounded(answer, method, realm, MAX_ANSWER_BYTES).await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::NoToken(format!("unable to decode token response: {error}")))
     }

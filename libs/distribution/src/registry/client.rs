@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -5,7 +6,7 @@ use reqwest::redirect;
 use url::Url;
 
 use super::endpoints::{Attempts, Endpoint, Settings, authority};
-use super::{Error, tls};
+use super::{Error, FromRegistry, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_REDIRECTS: usize = 10;
@@ -35,6 +36,29 @@ impl Registries {
         self.inner.settings.attempts(host, with_mirrors).await
     }
 
+    /// Does `work` at the addresses that [`Self::attempts`] gives, until one serves or refuses.
+    ///
+    /// # Errors
+    /// The outcome of the last address that was asked; as [`Self::attempts`].
+    pub async fn at_first<T, E: FromRegistry, F: Future<Output = Result<T, E>>>(
+        &self,
+        host: &str,
+        with_mirrors: bool,
+        work: impl Fn(Endpoint) -> F,
+    ) -> Result<T, E> {
+        let mut attempts = self.attempts(host, with_mirrors).await?;
+        while let Some(endpoint) = attempts.next() {
+            let outcome = work(endpoint).await;
+            match outcome.as_ref().err().and_then(E::registry) {
+                Some(error) if attempts.may_go_on(error) => {
+                    tracing::info!(%error, registry = host, "the next address of the registry is tried");
+                }
+                _ => return outcome,
+            }
+        }
+        Err(Error::Settings(format!("no endpoints found for {host}")).into())
+    }
+
     pub fn has_mirrors(&self) -> bool {
         !self.inner.settings.mirrors.is_empty()
     }
@@ -60,12 +84,11 @@ impl Registries {
 
     /// A client for the token service that a registry names; the same one where it is the same host.
     pub(super) async fn token_client(&self, endpoint: &Endpoint, realm: &Url) -> Result<reqwest::Client, Error> {
-        let verifies = !self.is_insecure(realm).await;
         let mut base = realm.clone();
         base.set_path("/");
         base.set_query(None);
         let is_same = base.origin() == endpoint.base.origin();
-        let verifies = if is_same { endpoint.verifies } else { verifies };
+        let verifies = if is_same { endpoint.verifies } else { !self.is_insecure(realm).await };
         self.client(&Endpoint { base, is_mirror: false, verifies })
     }
 }

@@ -44,6 +44,18 @@ pub enum Error {
     Settings(String),
 }
 
+/// An error of who works with a registry.
+pub trait FromRegistry: From<Error> {
+    /// What the registry's client has said, where it is that.
+    fn registry(&self) -> Option<&Error>;
+}
+
+impl FromRegistry for Error {
+    fn registry(&self) -> Option<&Error> {
+        Some(self)
+    }
+}
+
 /// One entry of a registry's list of errors (distribution-spec, Error Codes).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Refusal {
@@ -188,8 +200,7 @@ fn joined(refusals: &[Refusal]) -> String {
 }
 
 fn cut(text: &str) -> &str {
-    let end = (0..=SHOWN_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    &text[..end]
+    &text[..text.floor_char_boundary(SHOWN_BYTES)]
 }
 
 fn kind_of(status: StatusCode, refusals: &[Refusal]) -> ErrorKind {

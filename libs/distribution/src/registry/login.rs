@@ -11,14 +11,7 @@ impl Registries {
     /// # Errors
     /// `Unauthenticated` when it does not; `Transport` when nobody answers.
     pub async fn login(&self, host: &str, credentials: &Credentials) -> Result<String, Error> {
-        let mut attempts = self.attempts(host, false).await?;
-        while let Some(endpoint) = attempts.next() {
-            match self.login_at(endpoint, credentials.clone()).await {
-                Err(error) if attempts.may_go_on(&error) => {}
-                outcome => return outcome,
-            }
-        }
-        Err(Error::Settings(format!("no endpoints found for {host}")))
+        self.at_first(host, false, |endpoint| self.login_at(endpoint, credentials.clone())).await
     }
 
     async fn login_at(&self, endpoint: Endpoint, credentials: Credentials) -> Result<String, Error> {

@@ -103,19 +103,20 @@ fn media_type_of(header: &str, bytes: &[u8]) -> Result<String, Error> {
     if shape.schema_version == 1 {
         return Ok(SCHEMA_1.to_owned());
     }
-    let is_known = |name: &str| media_type::is_manifest(name) || media_type::is_index(name);
     let header = header.split(';').next().unwrap_or_default().trim();
     let own = shape.media_type.as_deref().unwrap_or_default();
-    if is_known(header) && !own.is_empty() && header != own {
+    if media_type::is_document(header) && !own.is_empty() && header != own {
         return Err(Error::Lie(format!("mediaType in manifest should be '{header}' not '{own}'")));
     }
-    let named = if is_known(header) { header } else { own };
+    let named = if media_type::is_document(header) { header } else { own };
     match (named, shape.manifests.is_some(), shape.config.is_some()) {
         ("", true, false) => Ok(media_type::OCI_INDEX.to_owned()),
         ("", false, true) => Ok(media_type::OCI_MANIFEST.to_owned()),
         (named, manifests, config) if media_type::is_index(named) && manifests && !config => Ok(named.to_owned()),
         (named, manifests, config) if media_type::is_manifest(named) && config && !manifests => Ok(named.to_owned()),
-        (named, ..) if is_known(named) => Err(Error::Lie(format!("the registry's manifest is no {named}"))),
+        (named, ..) if media_type::is_document(named) => {
+            Err(Error::Lie(format!("the registry's manifest is no {named}")))
+        }
         ("", ..) => Err(Error::Lie("unsupported manifest format".to_owned())),
         (named, ..) => Err(Error::Lie(format!("unsupported manifest media type: {named}"))),
     }

@@ -1,8 +1,8 @@
 //! The client of other registries (OCI distribution-spec 1.1; the distribution project's token authentication).
 //!
-//! Entry point: [`Registries::attempts`], which says where a name's registry may be reached, in the order in which
-//! dockerd tries: mirrors, https, plain http where that is allowed. [`Registries::connect`] makes a [`Repository`] of
-//! one of them, which reads and writes blobs, manifests and tags.
+//! Entry point: [`Registries::at_first`], which goes through the addresses where a name's registry may be reached, in
+//! the order in which dockerd tries: mirrors, https, plain http where that is allowed. [`Registries::connect`] makes a
+//! [`Repository`] of one of them, which reads and writes blobs, manifests and tags.
 //!
 //! Invariants: credentials go to the registry that they are for and to the token service that it names, never to a
 //! mirror, never along a redirect, never into a log. Nothing that a registry sends is read without a bound. What fails
@@ -28,7 +28,7 @@ pub use auth::Credentials;
 pub use blobs::BlobBytes;
 pub use client::Registries;
 pub use endpoints::{Attempts, Endpoint, Settings};
-pub use error::{Error, Refusal};
+pub use error::{Error, FromRegistry, Refusal};
 pub use manifests::{Fetched, Reference};
 pub use repository::{Access, Outgoing, Repository};
 pub use search::Found;

@@ -43,18 +43,11 @@ impl Registries {
     }
 
     async fn catalog_of(&self, host: &str, mirrors: bool, credentials: Credentials) -> Result<Vec<String>, Error> {
-        let mut attempts = self.attempts(host, mirrors).await?;
-        while let Some(endpoint) = attempts.next() {
-            let outcome = match self.connect(endpoint, "", credentials.clone(), Access::Catalog).await {
-                Ok(registry) => registry.catalog().await,
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Err(error) if attempts.may_go_on(&error) => {}
-                outcome => return outcome,
-            }
-        }
-        Err(Error::Settings(format!("no endpoints found for {host}")))
+        let list = |endpoint| {
+            let credentials = credentials.clone();
+            async move { self.connect(endpoint, "", credentials, Access::Catalog).await?.catalog().await }
+        };
+        self.at_first(host, mirrors, list).await
     }
 
     async fn search_hub(&self, term: &str, limit: usize) -> Result<Vec<Found>, Error> {

@@ -26,10 +26,8 @@ const SYSTEM_FILES: [&str; 4] = [
 pub(super) fn config(folder: Option<&Path>, verifies: bool) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let own = folder.map(Own::read).transpose()?.unwrap_or_default();
-    let verifier: Arc<dyn ServerCertVerifier> = match verifies {
-        true => Arc::new(Verifier::new(&provider, own.authorities)?),
-        false => Arc::new(Anybody { provider: provider.clone() }),
-    };
+    let trust = if verifies { Trust::known(&provider, own.authorities)? } else { Trust::Anybody };
+    let verifier = Arc::new(Verifier { provider: provider.clone(), trust });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has both versions of TLS")
@@ -96,25 +94,35 @@ fn system() -> RootCertStore {
     roots
 }
 
-/// Trusts the system's authorities and the registry's own. A certificate that signed itself is often both authority and
-/// server, which webpki refuses; where it was put into certs.d it is meant so, and Docker takes it.
+/// Whose certificate is taken. Signatures are checked in any case.
 #[derive(Debug)]
 struct Verifier {
-    /// None where nothing at all is trusted.
-    webpki: Option<Arc<WebPkiServerVerifier>>,
-    pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
+    trust: Trust,
 }
 
-impl Verifier {
-    fn new(provider: &Arc<CryptoProvider>, pinned: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
+#[derive(Debug)]
+enum Trust {
+    /// For registries that were named as insecure: whoever answers is taken for the registry.
+    Anybody,
+    /// The system's authorities and the registry's own. A certificate that signed itself is often both authority and
+    /// server, which webpki refuses; where it was put into certs.d it is meant so, and Docker takes it.
+    Known {
+        /// None where nothing at all is trusted.
+        webpki: Option<Arc<WebPkiServerVerifier>>,
+        pinned: Vec<CertificateDer<'static>>,
+    },
+}
+
+impl Trust {
+    fn known(provider: &Arc<CryptoProvider>, pinned: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
         let mut roots = system();
         for certificate in &pinned {
             let added = roots.add(certificate.clone());
             added.map_err(|error| Error::Settings(format!("a registry's CA cannot be used: {error}")))?;
         }
         let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
-        Ok(Self { webpki, pinned, provider: provider.clone() })
+        Ok(Self::Known { webpki, pinned })
     }
 }
 
@@ -127,13 +135,17 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(webpki) = &self.webpki else {
+        let (webpki, pinned) = match &self.trust {
+            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
+            Trust::Known { webpki, pinned } => (webpki, pinned),
+        };
+        let Some(webpki) = webpki else {
             return Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         };
         match webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // Its time was checked before its use.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
+                if pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
             {
                 let parsed = ParsedCertificate::try_from(end_entity)?;
                 rustls::client::verify_server_name(&parsed, server_name)?;
@@ -145,47 +157,6 @@ impl ServerCertVerifier for Verifier {
             }
             outcome => outcome,
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// For registries that were named as insecure: whoever answers is taken for the registry.
-#[derive(Debug)]
-struct Anybody {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -57,9 +57,10 @@ impl Repository {
     pub async fn upload<F: Future<Output = Result<Outgoing, crate::Error>>>(
         &self,
         digest: &Digest,
-        first: &Mutex<Option<Box<Session>>>,
+        first: Option<Box<Session>>,
         open: impl Fn() -> F,
     ) -> Result<(), Error> {
+        let first = Mutex::new(first);
         retried(|| async {
             let begun = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let session = match begun {

@@ -11,14 +11,7 @@ use distribution::registry::{Access, Credentials, Error, Registries, Repository,
 /// The repository `app` of a registry on loopback, reached as any other: https is tried first.
 async fn repository(host: &str, access: Access, credentials: Credentials) -> Result<Repository, Error> {
     let registries = Registries::new(Settings::default());
-    let mut attempts = registries.attempts(host, true).await?;
-    while let Some(endpoint) = attempts.next() {
-        match registries.connect(endpoint, "app", credentials.clone(), access).await {
-            Err(error) if attempts.may_go_on(&error) => {}
-            outcome => return outcome,
-        }
-    }
-    unreachable!("the last attempt's outcome is handed out")
+    registries.at_first(host, true, |endpoint| registries.connect(endpoint, "app", credentials.clone(), access)).await
 }
 
 async fn pulling(host: &str) -> Repository {

@@ -62,11 +62,7 @@ fn list(value: Option<&Value>) -> &[Value] {
 /// `includes` must all hold, of `excludes` none may.
 fn applies(rule: &Value, capabilities: &[String]) -> bool {
     let words = |part: &str, key: &str| list(rule[part].get(key)).iter().filter_map(Value::as_str);
-    let machine = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let machine = model::Platform::host().architecture;
     let has = |name: &str| capabilities.iter().any(|own| own == name);
     let newer = |part: &str| rule[part].get("minKernel").and_then(Value::as_str).map(kernel_is_at_least);
     let mut arches = words("includes", "arches").peekable();

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read, Write, stdin, stdout};
 use clap::Args;
 use serde_json::Value;
 
-use crate::credentials::{Credentials, HUB, Kept, Keyring, host_of};
+use crate::credentials::{Credentials, HUB, Kept, Keyring};
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::output;
@@ -34,7 +34,7 @@ pub struct Logout {
 
 /// The key by which a server's credentials are kept.
 fn key_of(server: Option<&str>) -> String {
-    match host_of(server.unwrap_or_default()) {
+    match model::registry_host(server.unwrap_or_default()) {
         "" | "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB.to_owned(),
         host => host.to_owned(),
     }

@@ -39,28 +39,14 @@ impl ManifestInspect {
             _ => Failure::new(error.to_string()),
         };
         let credentials = Keyring::open_or_warn().of_host(image.domain());
-        let credentials = distribution::registry::Credentials {
-            username: credentials.username,
-            password: credentials.password,
-            identity_token: credentials.identity_token,
-            registry_token: credentials.registry_token,
+        let credentials = distribution::registry::Credentials::from(credentials);
+        let read = |endpoint| async {
+            let repository = registries.connect(endpoint, image.path(), credentials.clone(), Access::Pull).await?;
+            self.shown(&repository, &image).await
         };
-        let mut attempts = registries.attempts(image.domain(), true).await.map_err(no_such)?;
-        while let Some(endpoint) = attempts.next() {
-            let text = async {
-                let repository = registries.connect(endpoint, image.path(), credentials.clone(), Access::Pull).await?;
-                self.shown(&repository, &image).await
-            };
-            match text.await {
-                Err(error) if attempts.may_go_on(&error) => {}
-                Err(error) => return Err(no_such(error)),
-                Ok(text) => {
-                    output::line(indent(text.as_bytes(), "\t"));
-                    return Ok(());
-                }
-            }
-        }
-        Err(Failure::new(format!("no endpoints found for {}", image.domain())))
+        let text = registries.at_first(image.domain(), true, read).await.map_err(no_such)?;
+        output::line(indent(text.as_bytes(), "\t"));
+        Ok(())
     }
 
     /// The engine's, where there is one.

@@ -60,7 +60,7 @@ fn show(result: &Value, whole: bool, words: bool) -> Value {
         (false, false) => "",
     };
     let description = text("description").replace(['\n', '\r'], " ");
-    let description = if whole { description } else { ellipsis(&description, DESCRIPTION_MAX_CHARS) };
+    let description = if whole { description } else { super::ps::ellipsis(&description, DESCRIPTION_MAX_CHARS) };
     row(
         &[
             ("Name", text("name").into()),
@@ -71,13 +71,6 @@ fn show(result: &Value, whole: bool, words: bool) -> Value {
         ],
         None,
     )
-}
-
-fn ellipsis(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 /// A term may begin with a registry, as an image's name may.

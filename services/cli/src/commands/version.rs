@@ -1,6 +1,7 @@
 //! `version` and `info`.
 
 use clap::Args;
+use model::Platform;
 use serde_json::{Value, json};
 
 use crate::engine::{API_VERSION, Engine};
@@ -29,7 +30,7 @@ impl Version {
         let api = engine.version().await.unwrap_or(API_VERSION).to_owned();
         let client = json!({
             "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": api, "DefaultAPIVersion": API_VERSION,
-            "Os": std::env::consts::OS, "Arch": go_arch(), "Context": "default",
+            "Os": std::env::consts::OS, "Arch": Platform::host().architecture, "Context": "default",
         });
         match self.format.as_deref() {
             None => output::write(text(&client, &server).as_bytes()),
@@ -44,14 +45,6 @@ fn print_template(format: &str, value: &Value) -> Outcome {
     let failed = |e: String| Failure::new(format!("template parsing error: {e}")).code(64);
     output::line(Template::parse(format).and_then(|t| t.render(value, no_entry)).map_err(failed)?);
     Ok(())
-}
-
-fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// The C library's form of a time; anything else is shown as it came.

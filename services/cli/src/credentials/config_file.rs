@@ -40,7 +40,7 @@ impl ConfigFile {
         let failed = |why: String| Failure::new(format!("Error loading config file: {}: {why}", path.display()));
         let content = match fs::read(&path) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => Map::new(),
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failure_of_json(&failed, &e))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failed(e.to_string()))?,
             Err(e) if e.kind() == ErrorKind::NotFound => Map::new(),
             Err(e) => return Err(failed(os_words(&e))),
         };
@@ -78,7 +78,7 @@ impl ConfigFile {
     /// What the file itself keeps of a server: by its key, else by a key of the same host.
     pub fn get(&self, server: &str) -> Outcome<Option<Credentials>> {
         let Some(auths) = self.auths() else { return Ok(None) };
-        let same_host = || auths.iter().find(|(key, _)| super::host_of(key) == server);
+        let same_host = || auths.iter().find(|(key, _)| model::registry_host(key) == server);
         let Some((key, entry)) = auths.get_key_value(server).or_else(same_host) else { return Ok(None) };
         self.decode(key, entry).map(Some)
     }
@@ -157,10 +157,6 @@ impl ConfigFile {
             Failure::new(format!("Error saving credentials: {}: {}", path.display(), os_words(&e)))
         })
     }
-}
-
-fn failure_of_json(failed: &impl Fn(String) -> Failure, error: &serde_json::Error) -> Failure {
-    failed(error.to_string())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub use keyring::{Kept, Keyring};
 
 /// The name under which Docker Hub's credentials are kept.
-pub const HUB: &str = "https://index.docker.io/v1/";
+pub use model::INDEX_SERVER as HUB;
 
 /// What is known of a person at one registry; all empty: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +48,13 @@ impl Credentials {
     }
 }
 
+impl From<Credentials> for distribution::registry::Credentials {
+    fn from(credentials: Credentials) -> Self {
+        let Credentials { username, password, identity_token, registry_token, server: _ } = credentials;
+        Self { username, password, identity_token, registry_token }
+    }
+}
+
 /// X-Registry-Config of a build: all credentials, by server.
 pub fn build_header() -> String {
     let all = Keyring::open_or_warn().all();
@@ -65,12 +72,6 @@ pub fn server_of(domain: &str) -> &str {
     if domain == "docker.io" { HUB } else { domain }
 }
 
-/// `https://host:5000/v2/` as `host:5000`.
-pub fn host_of(address: &str) -> &str {
-    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
-    bare.split('/').next().unwrap_or(bare)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,14 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_keys() {
-        for (address, host) in [
-            ("https://index.docker.io/v1/", "index.docker.io"),
-            ("http://127.0.0.1:5000/v2/", "127.0.0.1:5000"),
-            ("box:5000", "box:5000"),
-        ] {
-            assert_eq!(host_of(address), host);
-        }
+    fn keys() {
         assert_eq!(server_of("docker.io"), HUB);
         assert_eq!(server_of("box"), "box");
     }

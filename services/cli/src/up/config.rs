@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Up;
-use super::cluster::{Head, Joined, Kind};
+use super::cluster::{Head, Joined, Kind, Member};
 use super::nats;
 use super::own_registry::OwnRegistry;
 use super::process::Program;
@@ -125,16 +125,16 @@ impl Plan {
     /// Makes folders, secrets and NATS' configuration. The data folder is locked already.
     pub fn prepare(&mut self) -> Outcome {
         if self.kept.instance.is_empty() {
-            self.kept.instance = format!("{:06x}", rand::random::<u32>() & 0xff_ffff);
+            self.kept.instance = new_instance();
         }
         (self.kept.nats_port, self.kept.store_port) = match &self.head {
             Some(head) => (head.port, head.store_port()),
             None => (usable_port(self.kept.nats_port)?, usable_port(self.kept.store_port)?),
         };
-        for folder in ["secrets", "logs", "nats", "store", "gateway", "machine"] {
+        for folder in ["logs", "nats", "store", "gateway", "machine"] {
             fs::create_dir_all(self.data_dir.join(folder))?;
         }
-        fs::set_permissions(self.data_dir.join("secrets"), fs::Permissions::from_mode(0o700))?;
+        self.make_secrets_folder()?;
         for host in &self.kept.hosts {
             if let Some(parent) = host.strip_prefix("unix://").and_then(|p| Path::new(p).parent()) {
                 fs::create_dir_all(parent)?;
@@ -147,54 +147,47 @@ impl Plan {
             }
             self.write_users()?;
         }
-        let kept = serde_json::to_vec_pretty(&self.kept)?;
-        write_private(&self.data_dir.join("boxyard.json"), &kept)?;
+        self.write_kept()?;
         let _ = fs::remove_file(self.stop_mark());
         Ok(())
     }
 
     /// Gives a new head its id and writes what its processes need, for those who start them without `up`.
     pub fn found(&mut self) -> Outcome {
-        self.kept.instance = format!("{:06x}", rand::random::<u32>() & 0xff_ffff);
-        let secrets = self.data_dir.join("secrets");
-        fs::create_dir_all(&secrets)?;
-        fs::set_permissions(&secrets, fs::Permissions::from_mode(0o700))?;
+        self.kept.instance = new_instance();
+        self.make_secrets_folder()?;
         self.secret("store-token")?;
         self.write_users()?;
+        self.write_kept()
+    }
+
+    fn make_secrets_folder(&self) -> Outcome {
+        let folder = self.data_dir.join("secrets");
+        fs::create_dir_all(&folder)?;
+        Ok(fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?)
+    }
+
+    fn write_kept(&self) -> Outcome {
         write_private(&self.data_dir.join("boxyard.json"), &serde_json::to_vec_pretty(&self.kept)?)
     }
 
     /// Tells NATS and the layer store whom they know: one user, and for nodes and workers one token, for each process.
     pub fn write_users(&self) -> Outcome {
         let mut tokens = String::new();
-        for user in self.limited_users() {
-            let hash = model::Digest::of(self.secret(&format!("token-{user}"))?.as_bytes());
-            tokens.push_str(&format!("{} {user}\n", hash.hex()));
+        for member in self.members() {
+            let hash = model::Digest::of(self.secret(&member.token())?.as_bytes());
+            tokens.push_str(&format!("{} {}\n", hash.hex(), member.user()));
         }
         write_private(&self.data_dir.join("secrets/store-tokens"), tokens.as_bytes())?;
         write_private(&self.data_dir.join("nats.conf"), nats::config(self)?.as_bytes())
     }
 
-    /// Users of nodes and workers, here and elsewhere.
-    fn limited_users(&self) -> Vec<String> {
-        let nodes = self.node_ids().into_iter().map(|id| format!("node-{id}"));
-        let workers = self.all_worker_ids().into_iter().map(|id| format!("worker-{id}"));
-        nodes.chain(workers).collect()
-    }
-
-    /// This machine's node, and those that were let in.
-    pub fn node_ids(&self) -> Vec<String> {
-        std::iter::once(self.node_id().to_owned()).chain(self.members(Kind::Node)).collect()
-    }
-
-    /// This machine's workers, and those that were let in.
-    pub fn all_worker_ids(&self) -> Vec<String> {
-        self.worker_ids().into_iter().chain(self.members(Kind::Worker)).collect()
-    }
-
-    fn members(&self, kind: Kind) -> Vec<String> {
-        let members = self.head.iter().flat_map(|head| &head.members);
-        members.filter(|member| member.kind == kind).map(|member| member.name.clone()).collect()
+    /// Nodes and workers that the bus and the layer store know: this machine's, and those that were let in.
+    pub fn members(&self) -> Vec<Member> {
+        let own = Member { kind: Kind::Node, name: self.node_id().to_owned() };
+        let let_in = |kind| self.head.iter().flat_map(|head| &head.members).filter(move |m| m.kind == kind).cloned();
+        let nodes = std::iter::once(own).chain(let_in(Kind::Node));
+        nodes.chain(self.own_workers()).chain(let_in(Kind::Worker)).collect()
     }
 
     /// Where NATS listens.
@@ -219,17 +212,16 @@ impl Plan {
         text
     }
 
-    /// With this file a node stops its containers when it is told to end.
     pub fn stop_mark(&self) -> PathBuf {
-        self.data_dir.join("machine/stop-containers")
+        stop_mark(&self.data_dir)
     }
 
     pub fn node_id(&self) -> &str {
         &self.kept.instance
     }
 
-    pub fn worker_ids(&self) -> Vec<String> {
-        (1..=self.kept.workers).map(|n| format!("{}-{n}", self.kept.instance)).collect()
+    fn own_workers(&self) -> impl Iterator<Item = Member> {
+        (1..=self.kept.workers).map(|n| Member { kind: Kind::Worker, name: format!("{}-{n}", self.kept.instance) })
     }
 
     /// A secret's text; made at its first use.
@@ -320,32 +312,43 @@ impl Plan {
             all.push(program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)));
             all.push(program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)));
         }
-        let (nodes, workers) = match &self.joined {
-            Some(joined) => (joined.names(Kind::Node), joined.names(Kind::Worker)),
-            None => (Vec::from_iter(self.node.then(|| self.node_id().to_owned())), self.worker_ids()),
+        let own_node = || Member { kind: Kind::Node, name: self.node_id().to_owned() };
+        let members = match &self.joined {
+            Some(joined) => joined.members.clone(),
+            None => self.node.then(own_node).into_iter().chain(self.own_workers()).collect(),
         };
-        let own_token = |user: &str| at(&format!("secrets/token-{user}"));
-        for id in &nodes {
-            let user = format!("node-{id}");
-            let token = own_token(&user);
+        let (nodes, workers): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.kind == Kind::Node);
+        for node in &nodes {
+            let token = at(&format!("secrets/{}", node.token()));
             let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
-            let node = [&[("--id", id.as_str())][..], &machine, &bytes].concat();
-            all.push(program("node".into(), "boxyard-node", &user, flags(&node)));
+            let own = [&[("--id", node.name.as_str())][..], &machine, &bytes].concat();
+            all.push(program("node".into(), "boxyard-node", &node.user(), flags(&own)));
         }
-        for (n, id) in workers.iter().enumerate() {
-            let own = at(&format!("worker-{id}"));
-            let token = own_token(&format!("worker-{id}"));
+        for (n, worker) in workers.iter().enumerate() {
+            let folder = at(&worker.user());
+            let token = at(&format!("secrets/{}", worker.token()));
             let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
-            let worker = [&[("--id", id.as_str()), ("--data-dir", &*own)][..], &machine, &bytes].concat();
-            all.push(program(
-                format!("build-worker-{}", n + 1),
-                "boxyard-build-worker",
-                &format!("worker-{id}"),
-                flags(&worker),
-            ));
+            let own = [&[("--id", worker.name.as_str()), ("--data-dir", &*folder)][..], &machine, &bytes].concat();
+            all.push(program(format!("build-worker-{}", n + 1), "boxyard-build-worker", &worker.user(), flags(&own)));
         }
         all
     }
+}
+
+/// With this file a node stops its containers when it is told to end.
+pub fn stop_mark(data_dir: &Path) -> PathBuf {
+    data_dir.join("machine/stop-containers")
+}
+
+/// Six hex digits.
+fn new_instance() -> String {
+    format!("{:06x}", rand::random::<u32>() & 0xff_ffff)
+}
+
+/// A file that was named, from any folder; it must be there.
+pub fn canonical(path: Option<&Path>) -> Outcome<Option<PathBuf>> {
+    let found = |path: &Path| path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display())));
+    path.map(found).transpose()
 }
 
 fn check_database(url: &str) -> Outcome {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::cluster::Kind;
 use super::config::Plan;
 use crate::failure::{Failure, Outcome};
 
@@ -87,23 +88,27 @@ fn users(plan: &Plan) -> Vec<User> {
             publishes: texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "$KV.alive.>"]),
         },
     ];
-    for id in plan.node_ids() {
-        let name = format!("node-{id}");
-        let mut publishes = calls("gateway", NODE_CALLS, &name);
-        publishes.extend([format!("event.node.{id}"), format!("$KV.alive.node.{id}")]);
-        users.push(User { serves: vec![format!("rpc.node.{id}.*.*")], publishes, name });
-    }
-    for id in plan.all_worker_ids() {
-        let name = format!("worker-{id}");
-        let mut publishes = calls("gateway", WORKER_CALLS, &name);
-        publishes.extend(calls("store", WORKER_STORE_CALLS, &name));
-        publishes.extend([
-            "buildlog.*".to_owned(),
-            "gone.gateway".to_owned(),
-            "$KV.claims.>".to_owned(),
-            format!("$KV.alive.build-worker.{id}"),
-        ]);
-        users.push(User { serves: vec![format!("rpc.worker.{id}.*.*")], publishes, name });
+    for member in plan.members() {
+        let (name, id) = (member.user(), &member.name);
+        let publishes = match member.kind {
+            Kind::Node => {
+                let mut publishes = calls("gateway", NODE_CALLS, &name);
+                publishes.extend([format!("event.node.{id}"), format!("$KV.alive.node.{id}")]);
+                publishes
+            }
+            Kind::Worker => {
+                let mut publishes = calls("gateway", WORKER_CALLS, &name);
+                publishes.extend(calls("store", WORKER_STORE_CALLS, &name));
+                publishes.extend([
+                    "buildlog.*".to_owned(),
+                    "gone.gateway".to_owned(),
+                    "$KV.claims.>".to_owned(),
+                    format!("$KV.alive.build-worker.{id}"),
+                ]);
+                publishes
+            }
+        };
+        users.push(User { serves: vec![format!("rpc.{}.{id}.*.*", member.kind)], publishes, name });
     }
     users
 }

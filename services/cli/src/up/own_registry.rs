@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::config::canonical;
 use crate::failure::{Failure, Outcome};
 
 #[derive(Args, Serialize, Deserialize, Debug, Clone, Default)]
@@ -41,12 +42,8 @@ impl OwnRegistry {
         if address.as_deref() == Some("off") {
             return Ok(Self::default());
         }
-        let chosen = |given: &Option<PathBuf>, before: &Option<PathBuf>| match given {
-            None => Ok(before.clone()),
-            Some(path) => match path.canonicalize() {
-                Ok(path) => Ok(Some(path)),
-                Err(error) => Err(Failure::new(format!("{}: {error}", path.display()))),
-            },
+        let chosen = |given: &Option<PathBuf>, before: &Option<PathBuf>| -> Outcome<_> {
+            Ok(canonical(given.as_deref())?.or_else(|| before.clone()))
         };
         let merged = Self {
             address: address.clone().filter(|_| !self.may_stay(kept)).or_else(|| kept.address.clone()),
@@ -99,13 +96,22 @@ impl OwnRegistry {
 
     /// As flags of the layer store.
     pub fn store_flags(&self) -> Vec<String> {
+        self.flags("--tls-cert", "--tls-key")
+    }
+
+    /// As flags of `up` itself.
+    pub fn up_flags(&self) -> Vec<String> {
+        match self.address {
+            Some(_) => self.flags("--registry-cert", "--registry-key"),
+            None => vec!["--registry".to_owned(), "off".to_owned()],
+        }
+    }
+
+    fn flags(&self, cert: &str, key: &str) -> Vec<String> {
         let Some(address) = &self.address else { return Vec::new() };
         let mut flags = vec!["--registry".to_owned(), address.clone()];
-        let files = [
-            ("--registry-htpasswd", &self.registry_htpasswd),
-            ("--tls-cert", &self.registry_cert),
-            ("--tls-key", &self.registry_key),
-        ];
+        let files =
+            [("--registry-htpasswd", &self.registry_htpasswd), (cert, &self.registry_cert), (key, &self.registry_key)];
         for (flag, file) in files {
             flags.extend(file.iter().flat_map(|file| [flag.to_owned(), file.display().to_string()]));
         }
@@ -113,19 +119,6 @@ impl OwnRegistry {
             flags.push("--registry-insecure".to_owned());
         }
         flags
-    }
-
-    /// As flags of `up` itself.
-    pub fn up_flags(&self) -> Vec<String> {
-        if self.address.is_none() {
-            return vec!["--registry".to_owned(), "off".to_owned()];
-        }
-        let renamed = |flag: String| match flag.as_str() {
-            "--tls-cert" => "--registry-cert".to_owned(),
-            "--tls-key" => "--registry-key".to_owned(),
-            _ => flag,
-        };
-        self.store_flags().into_iter().map(renamed).collect()
     }
 }
 

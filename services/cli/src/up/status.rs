@@ -159,7 +159,7 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
 pub async fn down(folder: &Path) -> Outcome {
     let Some(pid) = supervisor_pid(folder) else {
         if Board::read(folder).is_some_and(|b| b.entries.iter().any(Entry::is_alive)) {
-            let _ = fs::write(folder.join("machine/stop-containers"), b"");
+            let _ = fs::write(super::config::stop_mark(folder), b"");
             end_leftovers(folder).await;
             let _ = fs::remove_file(folder.join("status.json"));
             return Ok(());

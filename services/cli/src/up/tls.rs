@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Outcome};
+use super::config::canonical;
+use crate::failure::Outcome;
 
 #[derive(Args, Serialize, Deserialize, Debug, Clone, Default)]
 pub struct Files {
@@ -33,16 +34,10 @@ impl Files {
 
     /// The same files from any folder; each must be there.
     pub fn resolved(&self) -> Outcome<Self> {
-        let resolve = |path: &Option<PathBuf>| {
-            let found = path
-                .as_ref()
-                .map(|path| path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display()))));
-            found.transpose()
-        };
         Ok(Self {
-            tlscacert: resolve(&self.tlscacert)?,
-            tlscert: resolve(&self.tlscert)?,
-            tlskey: resolve(&self.tlskey)?,
+            tlscacert: canonical(self.tlscacert.as_deref())?,
+            tlscert: canonical(self.tlscert.as_deref())?,
+            tlskey: canonical(self.tlskey.as_deref())?,
         })
     }
 

@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Target, calls};
-use model::{ErrorKind, ImageRef};
+use model::{ErrorKind, ImageRef, Platform};
 use prost::Message as _;
 
 use super::images::message_of;
-use super::platform::Platform;
 use super::pull::Wanted;
 use super::registry::Credentials;
 use super::{App, Failure, Outcome};
@@ -286,7 +285,12 @@ impl App {
 
 fn fits(wanted: &Platform, image: &proto::Image) -> bool {
     let config = serde_json::from_slice(&image.config).unwrap_or_default();
-    wanted.takes(&Platform::of_image(&config))
+    wanted.takes(&super::platform::of_image(&config))
+}
+
+/// All labels of an image's config.
+pub fn labels_of(config: &serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    config.pointer("/config/Labels").and_then(serde_json::Value::as_object).cloned().unwrap_or_default()
 }
 
 /// The value of an image config's label.

@@ -1,12 +1,12 @@
 use bus::calls;
 use engine_api::CreateRequest;
-use model::ErrorKind;
+use model::{ErrorKind, Platform};
 use prost::Message as _;
 use proto::ContainerState;
 use serde_json::Value;
 
 use super::images::{Image, config_of};
-use super::platform::{self, Platform};
+use super::platform;
 use super::{App, Failure, Outcome, names, nodes, random_id, spec, view};
 
 pub use metadata::Container;
@@ -308,10 +308,12 @@ impl App {
         let container = self.find_container(wanted).await?;
         let sizes = if size { self.sizes(std::slice::from_ref(&container)).await? } else { Default::default() };
         let ids = self.running_execs(&container.id).await?;
-        let machine_dir = self.machine_dir(&container.node_id).await;
-        let mut shown = view::inspect(&container, &machine_dir, ids, sizes.get(&container.id).copied());
+        let nodes = self.known_nodes().await;
+        // Empty while the node is not known.
+        let machine_dir = nodes.iter().find(|node| node.id == container.node_id).map_or("", |node| &node.data_dir);
+        let mut shown = view::inspect(&container, machine_dir, ids, sizes.get(&container.id).copied());
         if is_up(view::status_of(&container).state())
-            && let Some(lost) = nodes::lost(&self.known_nodes().await, &container.node_id)
+            && let Some(lost) = nodes::lost(&nodes, &container.node_id)
         {
             shown["State"]["Error"] = lost.into();
         }
@@ -327,7 +329,7 @@ fn check_platform(wanted: Option<Platform>, name: &str, image: &Image) -> Outcom
             None => Ok(None),
         };
     }
-    let (host, actual) = (Platform::host(), Platform::of_image(&config_of(image)));
+    let (host, actual) = (Platform::host(), platform::of_image(&config_of(image)));
     Ok((!host.takes(&actual)).then(|| {
         format!(
             "The requested image's platform ({actual}) does not match the detected host platform ({host}) and no specific platform was requested"

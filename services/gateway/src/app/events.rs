@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::builds::labels_of;
 use super::filters::Filters;
 use super::wait::Changed;
 use super::{App, Outcome, lock, now_ns};
@@ -250,9 +251,7 @@ impl App {
 
     /// An event of an image: its labels, and `name` as Docker fills it.
     pub fn tell_image(&self, image: &metadata::Image, action: &str, name: &str) {
-        let config = super::images::config_of(image);
-        let labels = config.pointer("/config/Labels").and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut attributes = labels;
+        let mut attributes = labels_of(&super::images::config_of(image));
         attributes.insert("name".into(), name.into());
         self.tell("image", action, &image.id, attributes);
     }

@@ -44,6 +44,12 @@ macro_rules! from {
 
 from!(bus::Error, metadata::Error, streams::Error, distribution::Error);
 
+impl From<model::PlatformError> for Failure {
+    fn from(error: model::PlatformError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
 impl From<model::ReferenceError> for Failure {
     fn from(error: model::ReferenceError) -> Self {
         match error {

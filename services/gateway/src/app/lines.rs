@@ -76,7 +76,14 @@ impl Lines {
     }
 
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader { newest: self.newest.subscribe(), lines: self.clone(), seen: 0, ready: VecDeque::new(), over: false }
+        Reader {
+            newest: self.newest.subscribe(),
+            lines: self.clone(),
+            seen: 0,
+            ready: VecDeque::new(),
+            failure: None,
+            over: false,
+        }
     }
 }
 
@@ -86,6 +93,8 @@ pub struct Reader {
     newest: watch::Receiver<u64>,
     seen: u64,
     ready: VecDeque<Value>,
+    /// The last word, told after the lines before it.
+    failure: Option<Failure>,
     over: bool,
 }
 
@@ -97,31 +106,43 @@ impl Reader {
                 return Some(Ok(line));
             }
             if self.over {
-                return None;
+                return self.failure.take().map(Err);
             }
             self.newest.borrow_and_update();
-            if let Some(Err(failure)) = self.read() {
-                if self.ready.is_empty() {
-                    return Some(Err(failure));
-                }
-                // It is told after the lines before it.
-                self.over = false;
-                continue;
-            }
+            self.read();
             if self.ready.is_empty() && !self.over && self.newest.changed().await.is_err() {
                 return None;
             }
         }
     }
 
-    /// Takes what is new; the end is given, and noted, once nothing is before it.
-    fn read(&mut self) -> Option<Result<(), Failure>> {
+    /// Takes what is new, and notes the end.
+    fn read(&mut self) {
         let told = lock(&self.lines.told);
-        self.ready.extend(told.lines.iter().filter(|line| line.number >= self.seen).map(|line| line.json.clone()));
+        let new = told.lines.partition_point(|line| line.number < self.seen);
+        self.ready.extend(told.lines.range(new..).map(|line| line.json.clone()));
         self.seen = told.next;
-        let ended = told.ended.clone();
-        self.over = ended.is_some();
-        ended
+        if let Some(ended) = &told.ended {
+            self.over = true;
+            self.failure = ended.as_ref().err().cloned();
+        }
+    }
+}
+
+/// A client's place in the lines of some work, and what keeps that work going.
+pub struct Held<T> {
+    reader: Reader,
+    _work: T,
+}
+
+impl<T> Held<T> {
+    pub fn new(reader: Reader, work: T) -> Self {
+        Self { reader, _work: work }
+    }
+
+    /// The next line for the client; a failure is the last one.
+    pub async fn next(&mut self) -> Option<Outcome<Value>> {
+        self.reader.next().await
     }
 }
 

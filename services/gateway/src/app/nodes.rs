@@ -74,22 +74,15 @@ impl App {
     /// The same, after a look at who gives signs of life: another gateway may have been greeted, a node may be gone.
     pub async fn known_nodes(&self) -> Vec<proto::NodeInfo> {
         if lock(&self.nodes).is_time_to_look()
-            && let Ok(alive) = self.bus.alive().await
+            && let Ok(alive) = self.bus.alive_of("node").await
         {
-            for node in alive.iter().filter(|alive| alive.kind == "node") {
+            for node in &alive {
                 let mut info = proto::NodeInfo::decode(node.info.as_slice()).unwrap_or_default();
                 info.id.clone_from(&node.id);
                 lock(&self.nodes).heard(info);
             }
         }
         self.nodes()
-    }
-
-    /// Where a node keeps its containers; empty while it is not known.
-    pub async fn machine_dir(&self, node_id: &str) -> String {
-        let nodes = self.known_nodes().await;
-        let found = nodes.into_iter().find(|node| node.id == node_id);
-        found.map(|node| node.data_dir).unwrap_or_default()
     }
 
     /// Lets every node unpack layers ahead: only a head start, a run unpacks what is missing.

@@ -16,14 +16,12 @@ impl App {
     /// `Unavailable` when there is no node.
     pub async fn place_container(&self, spec: &proto::ContainerSpec) -> Outcome<String> {
         let nodes = self.known_nodes().await;
-        let only = match nodes.as_slice() {
-            [] => return Err(no_node()),
-            [only] => Some(only.id.clone()),
-            _ => None,
-        };
-        let named = self.named_node(&spec.labels).await?;
-        if let Some(only) = only {
-            return Ok(only);
+        if nodes.is_empty() {
+            return Err(no_node());
+        }
+        let named = named_node(&nodes, &spec.labels)?;
+        if let [only] = nodes.as_slice() {
+            return Ok(only.id.clone());
         }
         let mut bound: Vec<String> = Vec::new();
         for mode in [&spec.network_mode, &spec.pid_mode, &spec.ipc_mode] {
@@ -55,18 +53,11 @@ impl App {
 
     /// The node of a new volume: the one that its label names, else the first.
     pub async fn place_volume(&self, labels: &HashMap<String, String>) -> Outcome<String> {
-        if let Some(named) = self.named_node(labels).await? {
+        let nodes = self.known_nodes().await;
+        if let Some(named) = named_node(&nodes, labels)? {
             return Ok(named);
         }
-        self.known_nodes().await.into_iter().next().map(|node| node.id).ok_or_else(no_node)
-    }
-
-    async fn named_node(&self, labels: &HashMap<String, String>) -> Outcome<Option<String>> {
-        let Some(wanted) = labels.get(NODE) else { return Ok(None) };
-        match self.known_nodes().await.iter().any(|node| node.id == *wanted) {
-            true => Ok(Some(wanted.clone())),
-            false => Err(Failure::invalid(format!("label {NODE}: there is no node {wanted}"))),
-        }
+        nodes.into_iter().next().map(|node| node.id).ok_or_else(no_node)
     }
 
     async fn emptiest(&self, nodes: &[proto::NodeInfo]) -> Outcome<String> {
@@ -78,6 +69,14 @@ impl App {
         }
         let load = |node: &&proto::NodeInfo| running.get(&node.id).copied().unwrap_or(0);
         nodes.iter().min_by_key(load).map(|node| node.id.clone()).ok_or_else(no_node)
+    }
+}
+
+fn named_node(nodes: &[proto::NodeInfo], labels: &HashMap<String, String>) -> Outcome<Option<String>> {
+    let Some(wanted) = labels.get(NODE) else { return Ok(None) };
+    match nodes.iter().any(|node| node.id == *wanted) {
+        true => Ok(Some(wanted.clone())),
+        false => Err(Failure::invalid(format!("label {NODE}: there is no node {wanted}"))),
     }
 }
 

@@ -4,21 +4,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
-use bus::{Call, Target, calls};
-use model::{Digest, ErrorKind, ImageRef};
+use bus::calls;
+use model::{Digest, ErrorKind, ImageRef, Platform};
 use prost::Message as _;
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::builds::labels_of;
 use super::images::{Image, MAX_CONFIG_BYTES, config_of};
 use super::lease::Lease;
-use super::lines::{Lines, Reader};
-use super::platform::Platform;
+use super::lines::{Held, Lines};
 use super::{App, Failure, Outcome, lock};
 
-/// So many registry-syncs may be lost with one call.
-const ATTEMPTS: u32 = 5;
 const NO_BASE_IMAGE: &str = "scratch";
 const EXISTS: &str = "Already exists";
 
@@ -62,13 +59,7 @@ pub type Flights = Mutex<HashMap<Key, Weak<Flight>>>;
 /// One pull, shared by the clients that wait for it: it ends with the last of them.
 pub struct Flight {
     shared: Arc<Shared>,
-    task: AbortHandle,
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDropHandle<()>,
 }
 
 struct Shared {
@@ -78,21 +69,7 @@ struct Shared {
 }
 
 /// A client's hold on a pull.
-pub struct Pulling {
-    reader: Reader,
-    _flight: Arc<Flight>,
-}
-
-impl Pulling {
-    fn of(flight: Arc<Flight>) -> Self {
-        Self { reader: flight.shared.lines.reader(), _flight: flight }
-    }
-
-    /// The next line for the client; a failure is the last one.
-    pub async fn next(&mut self) -> Option<Outcome<Value>> {
-        self.reader.next().await
-    }
-}
+pub type Pulling = Held<Arc<Flight>>;
 
 /// What must happen however a pull ends, by its end, its failure or because nobody wants it any more.
 struct Ending {
@@ -123,7 +100,7 @@ impl App {
         let mut flights = lock(&self.flights);
         flights.retain(|_, flight| flight.upgrade().is_some_and(|flight| !flight.shared.lines.is_over()));
         if let Some(flight) = flights.get(&wanted.key()).and_then(Weak::upgrade) {
-            return Ok(Pulling::of(flight));
+            return Ok(Held::new(flight.shared.lines.reader(), flight));
         }
         let shared = Arc::new(Shared { lines: Lines::new(), stored: Mutex::default() });
         let key = wanted.key();
@@ -132,9 +109,10 @@ impl App {
             let outcome = app.pull_all(&wanted, &ending.shared).await;
             ending.shared.lines.end(outcome);
         });
-        let flight = Arc::new(Flight { shared, task: task.abort_handle() });
+        let reader = shared.lines.reader();
+        let flight = Arc::new(Flight { shared, _task: AbortOnDropHandle::new(task) });
         flights.insert(key, Arc::downgrade(&flight));
-        Ok(Pulling::of(flight))
+        Ok(Held::new(reader, flight))
     }
 
     async fn pull_all(&self, wanted: &Wanted, shared: &Shared) -> Outcome<()> {
@@ -148,7 +126,7 @@ impl App {
             mismatch = wanted.mismatch(reference, &pulled.image);
         } else {
             let request = proto::RegistryTags { name: reference.full_name(), auth: wanted.auth.clone() };
-            for tag in self.ask_sync::<calls::RegistryTags>(&request).await.map_err(as_docker)?.tags {
+            for tag in self.ask_sync::<calls::RegistryTags>(&request, None).await.map_err(as_docker)?.tags {
                 let pulled = self.pull_one(&reference.clone().with_tag(&tag)?, wanted, &lease, shared).await?;
                 newer |= pulled.is_newer;
             }
@@ -183,28 +161,18 @@ impl App {
         Ok(Pulled { is_newer: before.as_ref() != Some(&image.id), image })
     }
 
-    /// Asks a registry-sync for the image; another one goes on where one was lost.
     async fn fetch(&self, request: &proto::Pull, told: &mut Told<'_>) -> Outcome<proto::PullReply> {
-        let mut attempt = 1;
-        loop {
-            let (progress, mut steps) = mpsc::channel(64);
-            let call = self.bus.call_while_wanted::<calls::SyncPull>(&Target::Sync, request, Some(progress));
-            let forward = async {
-                while let Some(step) = steps.recv().await {
-                    match &step.stored {
-                        Some(layer) => self.stored(layer, told.shared).await,
-                        None => told.step(step),
-                    }
+        let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
+        let forward = async {
+            while let Some(step) = steps.recv().await {
+                match &step.stored {
+                    Some(layer) => self.stored(layer, told.shared).await,
+                    None => told.step(step),
                 }
-            };
-            match tokio::join!(call, forward).0 {
-                Err(error) if error.is_lost() && attempt < ATTEMPTS => {
-                    tracing::warn!(%error, image = request.name, attempt, "a pull is begun again");
-                    attempt += 1;
-                }
-                done => return done.map_err(Failure::from).map_err(as_docker),
             }
-        }
+        };
+        let (reply, ()) = tokio::join!(self.ask_sync::<calls::SyncPull>(request, Some(progress)), forward);
+        reply.map_err(as_docker)
     }
 
     /// A layer of a pull is in the layer store: nodes may unpack it while the others come.
@@ -230,23 +198,10 @@ impl App {
         self.find_image(&reply.id).await
     }
 
-    /// A call to a registry-sync; one that is lost is replaced by another.
-    pub async fn ask_sync<C: Call>(&self, request: &C::Request) -> Outcome<C::Reply> {
-        let mut attempt = 1;
-        loop {
-            match self.bus.call_while_wanted::<C>(&Target::Sync, request, None).await {
-                Err(error) if error.is_lost() && attempt < ATTEMPTS => attempt += 1,
-                done => return Ok(done?),
-            }
-        }
-    }
-
     /// Docker's event of a pull or a push: its actor is the name, not the image.
     pub async fn tell_registry(&self, reference: &ImageRef, action: &str) {
         let found = self.find_image(&reference.familiar()).await.ok();
-        let config = found.map(|image| config_of(&image)).unwrap_or_default();
-        let labels = config.pointer("/config/Labels").and_then(Value::as_object).cloned();
-        let mut attributes: Map<String, Value> = labels.unwrap_or_default();
+        let mut attributes = found.map(|image| labels_of(&config_of(&image))).unwrap_or_default();
         attributes.insert("name".to_owned(), reference.familiar_name().into());
         self.tell("image", action, &reference.familiar(), attributes);
     }
@@ -259,8 +214,9 @@ impl App {
             let stored = lock(&flight.shared.stored);
             layers.extend(stored.iter().filter(|layer| missing.remove(layer.diff_id.as_str())).cloned());
         }
-        for image in self.db.images().await? {
-            let known = image.layers.into_iter().filter(|layer| missing.remove(layer.diff_id.as_str()));
+        if !missing.is_empty() {
+            let known = self.db.image_layers().await?.into_iter().flat_map(|(_, layers)| layers);
+            let known = known.filter(|layer| missing.remove(layer.diff_id.as_str()));
             layers.extend(known.map(super::images::layer_message));
         }
         Ok(proto::LayersLookupReply { layers })
@@ -272,8 +228,11 @@ impl App {
 
     /// What nodes unpacked ahead for an image that did not come.
     async fn forget_unrecorded(&self, stored: Vec<proto::Layer>) {
-        let recorded: HashSet<String> = match self.db.images().await {
-            Ok(images) => images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id).collect(),
+        if stored.is_empty() {
+            return;
+        }
+        let recorded: HashSet<String> = match self.db.image_layers().await {
+            Ok(images) => images.into_iter().flat_map(|(_, layers)| layers).map(|layer| layer.diff_id).collect(),
             Err(error) => return tracing::warn!(%error, "nodes keep layers of a pull that broke off"),
         };
         // Another pull may have fetched the same.

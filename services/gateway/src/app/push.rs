@@ -2,31 +2,18 @@
 
 use std::sync::Arc;
 
-use bus::{Target, calls};
+use bus::calls;
 use model::{ErrorKind, ImageRef};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::images::{Image, layer_message, repository_of};
-use super::lines::{Lines, Reader};
+use super::lines::{Held, Lines};
 use super::{App, Failure, Outcome};
 
-/// So many registry-syncs may be lost with one push.
-const ATTEMPTS: u32 = 5;
-
 /// A client's hold on its push: it ends with the client.
-pub struct Pushing {
-    reader: Reader,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Pushing {
-    /// The next line for the client; a failure is the last one.
-    pub async fn next(&mut self) -> Option<Outcome<Value>> {
-        self.reader.next().await
-    }
-}
+pub type Pushing = Held<AbortOnDropHandle<()>>;
 
 /// Ends the lines also where the push broke off without a word.
 struct Ending(Arc<Lines>);
@@ -48,7 +35,7 @@ impl App {
             let outcome = app.push_all(&reference, auth, &ending.0).await;
             ending.0.end(outcome);
         });
-        Ok(Pushing { reader, _task: AbortOnDropHandle::new(task) })
+        Ok(Held::new(reader, AbortOnDropHandle::new(task)))
     }
 
     async fn push_all(&self, name: &ImageRef, auth: Option<proto::RegistryAuth>, lines: &Lines) -> Outcome<()> {
@@ -120,7 +107,14 @@ impl App {
             lease: lease.id.clone(),
             packed: self.packed_of(&diff_ids).await?,
         };
-        let reply = self.send(&request, lines).await?;
+        let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
+        let forward = async {
+            while let Some(step) = steps.recv().await {
+                lines.progress(&step);
+            }
+        };
+        let (reply, ()) = tokio::join!(self.ask_sync::<calls::SyncPush>(&request, Some(progress)), forward);
+        let reply = reply?;
         self.record_packed(reply.packed).await?;
         let digest: model::Digest =
             reply.digest.parse().map_err(|_| Failure::invalid("a pushed image without a digest"))?;
@@ -129,25 +123,5 @@ impl App {
         lines.message("", &format!("{tag}: digest: {} size: {}", reply.digest, reply.size));
         lines.aux(&json!({"Tag": tag, "Digest": reply.digest, "Size": reply.size}));
         Ok(())
-    }
-
-    async fn send(&self, request: &proto::Push, lines: &Lines) -> Outcome<proto::PushReply> {
-        let mut attempt = 1;
-        loop {
-            let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
-            let call = self.bus.call_while_wanted::<calls::SyncPush>(&Target::Sync, request, Some(progress));
-            let forward = async {
-                while let Some(step) = steps.recv().await {
-                    lines.progress(&step);
-                }
-            };
-            match tokio::join!(call, forward).0 {
-                Err(error) if error.is_lost() && attempt < ATTEMPTS => {
-                    tracing::warn!(%error, image = request.name, attempt, "a push is begun again");
-                    attempt += 1;
-                }
-                done => return Ok(done?),
-            }
-        }
     }
 }

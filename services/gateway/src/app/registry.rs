@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use bus::calls;
-use model::{ErrorKind, ImageRef};
+use bus::{Call, Target, calls};
+use model::{ErrorKind, INDEX_SERVER, ImageRef, Platform, registry_host};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::filters::Filters;
-use super::platform::Platform;
 use super::{App, Failure, Outcome};
 
 const HUB: &str = "docker.io";
-/// docker.io's old address, which clients store its credentials under.
-pub const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 const MAX_RESULTS: i64 = 100;
+/// So many registry-syncs may be lost with one call.
+const ATTEMPTS: u32 = 5;
 
 /// A user's credentials by the address that each registry was logged in to under.
 #[derive(Default)]
@@ -23,23 +23,37 @@ impl Credentials {
     /// Those for a registry: under its own name first, then under an address of it.
     pub fn of(&self, domain: &str) -> Option<proto::RegistryAuth> {
         let key = if domain == HUB { INDEX_SERVER } else { domain };
-        let by_host = || self.0.iter().find(|(address, _)| host_of(address) == host_of(key)).map(|(_, auth)| auth);
+        let by_host =
+            || self.0.iter().find(|(address, _)| registry_host(address) == registry_host(key)).map(|(_, auth)| auth);
         self.0.get(key).or_else(by_host).cloned()
     }
 }
 
-/// `registry.example:5000` of `https://registry.example:5000/v1/`.
-fn host_of(address: &str) -> &str {
-    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
-    bare.split('/').next().unwrap_or_default()
-}
-
 impl App {
+    /// A call to a registry-sync, which may tell how far it is; one that is lost is replaced by another, which goes on
+    /// with what is stored.
+    pub async fn ask_sync<C: Call>(
+        &self,
+        request: &C::Request,
+        progress: Option<mpsc::Sender<proto::Progress>>,
+    ) -> Outcome<C::Reply> {
+        let mut attempt = 1;
+        loop {
+            match self.bus.call_while_wanted::<C>(&Target::Sync, request, progress.clone()).await {
+                Err(error) if error.is_lost() && attempt < ATTEMPTS => {
+                    tracing::warn!(%error, call = C::NAME, attempt, "another registry-sync is asked");
+                    attempt += 1;
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+
     /// POST /auth. The reply's token, if there is one, stands for the password from then on.
     pub async fn login(&self, address: &str, auth: proto::RegistryAuth) -> Outcome<Value> {
         let address = if address.is_empty() { INDEX_SERVER } else { address }.to_owned();
         let request = proto::RegistryLogin { address, auth: Some(auth) };
-        let reply = self.ask_sync::<calls::RegistryLogin>(&request).await.map_err(unreachable)?;
+        let reply = self.ask_sync::<calls::RegistryLogin>(&request, None).await.map_err(unreachable)?;
         Ok(json!({"IdentityToken": reply.identity_token, "Status": "Login Succeeded"}))
     }
 
@@ -56,7 +70,7 @@ impl App {
             digest: digest.unwrap_or_default(),
             auth,
         };
-        let reply = self.ask_sync::<calls::RegistryInspect>(&request).await.map_err(unreachable)?;
+        let reply = self.ask_sync::<calls::RegistryInspect>(&request, None).await.map_err(unreachable)?;
         let found = reply.descriptor.unwrap_or_default();
         let platforms = reply.platforms.iter().map(|text| platform(text)).collect::<Vec<_>>();
         Ok(json!({
@@ -87,7 +101,7 @@ impl App {
         }
         let limit = u32::try_from(limit).unwrap_or_default();
         let request = proto::RegistrySearch { term: term.to_owned(), limit, auth };
-        let found = self.ask_sync::<calls::RegistrySearch>(&request).await.map_err(unreachable)?.results;
+        let found = self.ask_sync::<calls::RegistrySearch>(&request, None).await.map_err(unreachable)?.results;
         let kept = found.into_iter().filter(|row| {
             row.stars >= stars
                 && official.is_none_or(|wanted| wanted == row.official)

@@ -154,8 +154,8 @@ impl App {
         done.push(json!({"Deleted": image.id}));
         // Docker names the layers that went with it, from the top, by what they and all below them hold.
         let mut kept = HashSet::new();
-        for other in self.db.images().await? {
-            kept.extend(chain_ids(other.layers.iter().map(|layer| layer.diff_id.as_str())));
+        for (_, layers) in self.db.image_layers().await? {
+            kept.extend(chain_ids(layers.iter().map(|layer| layer.diff_id.as_str())));
         }
         for container in self.db.containers_of_image(&image.id).await? {
             let spec = super::view::spec_of(&container);
@@ -178,10 +178,12 @@ impl App {
             }
         }
         let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let packed = self.db.packed_in_store().await?.into_iter();
-        digests.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
-        self.db.forget_packed(&diff_ids).await?;
-        self.forget_layers(diff_ids).await;
+        if !diff_ids.is_empty() {
+            let packed = self.db.packed_in_store().await?.into_iter();
+            digests.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
+            self.db.forget_packed(&diff_ids).await?;
+            self.forget_layers(diff_ids).await;
+        }
         let kept = self.release_blobs(digests).await;
         Ok(layers.iter().filter(|layer| !kept.contains(&layer.digest)).map(|layer| layer.content_bytes).sum())
     }
@@ -202,12 +204,12 @@ impl App {
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
         let mut used = HashSet::new();
         let mut diff_ids = HashSet::new();
-        for image in self.db.images().await? {
-            for layer in image.layers {
+        for (id, layers) in self.db.image_layers().await? {
+            for layer in layers {
                 used.insert(layer.digest);
                 diff_ids.insert(layer.diff_id);
             }
-            used.insert(image.id);
+            used.insert(id);
         }
         for container in self.db.containers().await? {
             use prost::Message as _;

@@ -66,7 +66,7 @@ impl App {
         let more = json!({
             "CgroupDriver": "cgroupfs", "CgroupVersion": if node.cgroup_version.is_empty() { "1" } else { &node.cgroup_version },
             "KernelVersion": node.kernel_version, "OperatingSystem": node.operating_system, "OSVersion": node.os_version,
-            "OSType": "linux", "Architecture": node.architecture, "IndexServerAddress": "https://index.docker.io/v1/",
+            "OSType": "linux", "Architecture": node.architecture, "IndexServerAddress": model::INDEX_SERVER,
             "RegistryConfig": super::registries::config(&self.registries),
             "NCPU": node.cpus, "MemTotal": node.memory_bytes, "GenericResources": null, "DockerRootDir": node.data_dir,
             "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "Name": node.name, "Labels": [],

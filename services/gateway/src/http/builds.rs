@@ -14,7 +14,6 @@ use super::credentials;
 use super::images::error_line;
 use super::query::Query;
 use crate::app::builds::Ended;
-use crate::app::platform::Platform;
 use crate::app::{App, Failure, Outcome, random_id};
 
 /// A silent build is looked at so often: its workers may have died with it.
@@ -151,10 +150,8 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
     if !matches!(isolation.as_str(), "" | "default") {
         return Err(Failure::invalid(format!("Unsupported isolation: {isolation:?}")));
     }
+    query.platform()?;
     let platform = query.text("platform");
-    if !platform.is_empty() {
-        platform.parse::<Platform>()?;
-    }
     let args = map("buildargs")?;
     let text = |map: serde_json::Map<String, Value>| {
         map.into_iter()

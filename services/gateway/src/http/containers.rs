@@ -27,8 +27,7 @@ pub async fn create(State(app): State<Arc<App>>, query: Query, body: Bytes) -> A
     if !raw.is_object() {
         return Err(Failure::invalid("config cannot be empty in order to create a container").into());
     }
-    let platform = query.maybe("platform").filter(|text| !text.is_empty()).map(str::parse).transpose()?;
-    let created = app.create_container(query.maybe("name").map(str::to_owned), platform, &raw).await?;
+    let created = app.create_container(query.maybe("name").map(str::to_owned), query.platform()?, &raw).await?;
     Ok(json_with(StatusCode::CREATED, &json!({"Id": created.id, "Warnings": created.warnings})))
 }
 

@@ -2,6 +2,7 @@ use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use model::Platform;
 use serde_json::Value;
 
 use crate::app::filters::Filters;
@@ -50,6 +51,10 @@ impl Query {
                 .map(Some)
                 .map_err(|_| Failure::invalid(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))),
         }
+    }
+
+    pub fn platform(&self) -> Outcome<Option<Platform>> {
+        Ok(self.maybe("platform").filter(|text| !text.is_empty()).map(str::parse).transpose()?)
     }
 
     /// `filters`, of which only the keys in `allowed` are known.

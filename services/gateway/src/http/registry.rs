@@ -2,16 +2,15 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
-use axum::response::Response;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use http::{HeaderMap, Method, Uri};
-use serde_json::Value;
 
 use super::answer::{Answer, ok};
 use super::query::{Query, json_body};
 use super::{credentials, images, system};
+use crate::app::lines::Held;
 use crate::app::pull::Wanted;
-use crate::app::{App, Failure, Outcome, filters};
+use crate::app::{App, Failure, filters};
 
 const DEFAULT_RESULTS: i64 = 25;
 /// Credentials are small.
@@ -20,10 +19,7 @@ const MAX_AUTH_BYTES: usize = 1 << 20;
 /// A pull: fails with a status until it has said something, with a line from then on. It ends with its last client.
 pub async fn pull(app: &App, image: &str, query: &Query, headers: &HeaderMap) -> Answer {
     let reference = images::with_tag(image.strip_suffix(':').unwrap_or(image), &query.text("tag"))?;
-    let platform = query.maybe("platform").filter(|text| !text.is_empty()).map(str::parse).transpose()?;
-    let mut pulling = app.pull(Wanted { reference, platform, auth: credentials::of_request(headers) })?;
-    let first = pulling.next().await.transpose()?;
-    Ok(answer(first, stream::unfold(pulling, async |mut pulling| Some((pulling.next().await?, pulling)))))
+    answer(app.pull(Wanted { reference, platform: query.platform()?, auth: credentials::of_request(headers) })?).await
 }
 
 pub async fn push(app: Arc<App>, name: &str, query: &Query, request: Request) -> Answer {
@@ -31,14 +27,14 @@ pub async fn push(app: Arc<App>, name: &str, query: &Query, request: Request) ->
     let body = axum::body::to_bytes(request.into_body(), MAX_AUTH_BYTES).await;
     let auth = credentials::of_push(&headers, &body.map_err(|error| Failure::invalid(error.to_string()))?)?;
     let reference = images::with_tag(name, &query.text("tag"))?;
-    let mut pushing = app.push(reference, auth)?;
-    let first = pushing.next().await.transpose()?;
-    Ok(answer(first, stream::unfold(pushing, async |mut pushing| Some((pushing.next().await?, pushing)))))
+    answer(app.push(reference, auth)?).await
 }
 
-fn answer(first: Option<Value>, rest: impl Stream<Item = Outcome<Value>> + Send + 'static) -> Response {
+async fn answer<T: Send + 'static>(mut work: Held<T>) -> Answer {
+    let first = work.next().await.transpose()?;
+    let rest = stream::unfold(work, async |mut work| Some((work.next().await?, work)));
     let rest = rest.map(|line| line.unwrap_or_else(|failure| images::error_line(&failure.message, None)));
-    super::lines(stream::iter(first).chain(rest))
+    Ok(super::lines(stream::iter(first).chain(rest)))
 }
 
 pub async fn auth(State(app): State<Arc<App>>, body: Bytes) -> Answer {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ::blobs::Blobs;
 use model::Digest;
+use oci::media_type::{DOCKER_MANIFEST as DOCKER_IMAGE, OCI_INDEX as INDEX, OCI_MANIFEST as IMAGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{App, Passwords, public_router, router};
-use crate::manifest::{DOCKER_IMAGE, IMAGE, INDEX};
 use crate::repositories::{Name, Repositories};
 
 struct Served {

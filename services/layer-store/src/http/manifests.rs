@@ -6,12 +6,13 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use model::Digest;
+use oci::media_type;
 
 use super::recent::Found;
 use super::refusal::Refusal;
 use super::route::Reference;
 use super::{App, condition};
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
 use crate::repositories::Name;
 
 /// Larger manifests are refused (distribution-spec, Pushing Manifests, asks for 4 MiB at least).
@@ -23,8 +24,10 @@ pub fn get(app: &App, name: &Name, reference: &Reference, request: &Request) -> 
     // Clients that know no index get the image that they mean, as the distribution project's registry does.
     let headers = request.headers();
     let wants_image = !condition::is_accepted(headers, &found.media_type)
-        && [manifest::IMAGE, manifest::DOCKER_IMAGE].iter().any(|image| condition::is_accepted(headers, image));
-    if wants_image && manifest::is_index(&found.media_type) && matches!(reference, Reference::Tag(_)) {
+        && [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST]
+            .iter()
+            .any(|image| condition::is_accepted(headers, image));
+    if wants_image && media_type::is_index(&found.media_type) && matches!(reference, Reference::Tag(_)) {
         let index: Manifest = serde_json::from_slice(&found.bytes).unwrap_or_default();
         if let Some(child) = index.usual_child() {
             found = find(app, name, &Reference::Digest(child.clone()))?;
@@ -158,13 +161,13 @@ fn media_type(declared: Option<String>, parsed: &Manifest) -> Result<String, Ref
     if parsed.schema_version == Some(1) {
         return Err(Refusal::manifest_invalid("manifest invalid: schema version 1 is not supported"));
     }
-    let guessed = if parsed.manifests.is_empty() { manifest::IMAGE } else { manifest::INDEX };
+    let guessed = if parsed.manifests.is_empty() { media_type::OCI_MANIFEST } else { media_type::OCI_INDEX };
     match (declared, parsed.media_type.clone()) {
-        (Some(declared), Some(own)) if manifest::is_known(&declared) && declared != own => {
+        (Some(declared), Some(own)) if media_type::is_document(&declared) && declared != own => {
             let message = format!("manifest invalid: mediaType in manifest should be '{declared}' not '{own}'");
             Err(Refusal::manifest_invalid(message))
         }
-        (Some(declared), _) if manifest::is_known(&declared) => Ok(declared),
+        (Some(declared), _) if media_type::is_document(&declared) => Ok(declared),
         (declared, own) => Ok(own.or(declared).unwrap_or_else(|| guessed.to_owned())),
     }
 }

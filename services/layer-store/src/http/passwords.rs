@@ -37,7 +37,7 @@ impl Passwords {
     /// When the file cannot be read, or has a line that is no user with a bcrypt hash.
     pub fn open(file: PathBuf) -> anyhow::Result<Self> {
         let read = Read { stamp: stamp(&file), users: users(&file)?, right: HashSet::new() };
-        let nobody = bcrypt::hash(hex(&rand::random::<[u8; 16]>()), 5).context("computing a hash")?;
+        let nobody = bcrypt::hash(format!("{:032x}", rand::random::<u128>()), 5).context("computing a hash")?;
         Ok(Self { file, salt: rand::random(), nobody, computing: Semaphore::new(AT_ONCE), read: Mutex::new(read) })
     }
 
@@ -118,10 +118,6 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let pair = String::from_utf8(pair).ok()?;
     let (user, password) = pair.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

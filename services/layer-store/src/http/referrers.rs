@@ -1,12 +1,13 @@
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use model::Digest;
+use oci::media_type::OCI_INDEX;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::refusal::Refusal;
 use super::{App, manifests};
-use crate::manifest::{INDEX, Manifest};
+use crate::manifest::Manifest;
 use crate::repositories::Name;
 
 /// A page ends when its descriptors are about this long; annotations may be large.
@@ -41,8 +42,8 @@ pub fn list(app: &App, name: &Name, subject: &Digest, uri: &Uri) -> Result<Respo
             break;
         }
     }
-    let body = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": listed }).to_string();
-    let mut response = ([(header::CONTENT_TYPE, INDEX)], body).into_response();
+    let body = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed }).to_string();
+    let mut response = ([(header::CONTENT_TYPE, OCI_INDEX)], body).into_response();
     if asked.artifact_type.is_some() {
         response.headers_mut().insert("oci-filters-applied", header::HeaderValue::from_static("artifactType"));
     }

@@ -8,6 +8,7 @@ use model::Digest;
 
 use super::receive::Failed;
 use super::refusal::Refusal;
+use super::sessions::Taken;
 use super::{App, access, receive, route};
 use crate::repositories::Name;
 
@@ -33,44 +34,37 @@ pub async fn begin(app: &App, name: Name, request: Request) -> Result<Response, 
 
 /// PATCH: appends a chunk. After a body that broke off the client may ask how far it came, and go on.
 pub async fn append(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
-    let mut taken = app.sessions.take(name, id)?;
+    let mut taken = receive_into(app.sessions.take(name, id)?, request).await?;
+    let received = taken.upload().received_bytes();
+    taken.upload().rest().await?;
+    Ok(accepted(name, id, received))
+}
+
+/// PUT: appends what is left and puts the blob in place.
+pub async fn finish(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
+    let taken = app.sessions.take(name, id)?;
+    let query = query(request.uri());
+    let digest = query.get("digest").ok_or_else(|| Refusal::digest_invalid("the query names no digest"))?;
+    let digest = route::digest(digest)?;
+    let lease = access::lease(app, request.headers());
+    let taken = receive_into(taken, request).await?;
+    taken.for_good().commit(Some(&digest), lease.as_deref()).await?;
+    shown(app, name, &digest).await
+}
+
+/// Appends a body to an upload that begins where this one stands. An upload that cannot be written is gone for good.
+async fn receive_into(mut taken: Taken, request: Request) -> Result<Taken, Refusal> {
     if let Err(refusal) = fits(request.headers(), taken.upload().received_bytes()) {
         return Err(receive::refuse(request.into_body(), refusal).await);
     }
     match receive::into_upload(request.into_body(), taken.upload()).await {
-        Ok(()) => {
-            let received = taken.upload().received_bytes();
-            taken.upload().rest().await?;
-            Ok(accepted(name, id, received))
-        }
+        Ok(()) => Ok(taken),
         Err(Failed::Broken(refusal)) => Err(refusal),
         Err(Failed::Unwritten(refusal)) => {
             drop(taken.for_good());
             Err(refusal)
         }
     }
-}
-
-/// PUT: appends what is left and puts the blob in place.
-pub async fn finish(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
-    let mut taken = app.sessions.take(name, id)?;
-    let query = query(request.uri());
-    let digest = query.get("digest").ok_or_else(|| Refusal::digest_invalid("the query names no digest"))?;
-    let digest = route::digest(digest)?;
-    if let Err(refusal) = fits(request.headers(), taken.upload().received_bytes()) {
-        return Err(receive::refuse(request.into_body(), refusal).await);
-    }
-    let lease = access::lease(app, request.headers());
-    match receive::into_upload(request.into_body(), taken.upload()).await {
-        Ok(()) => {}
-        Err(Failed::Broken(refusal)) => return Err(refusal),
-        Err(Failed::Unwritten(refusal)) => {
-            drop(taken.for_good());
-            return Err(refusal);
-        }
-    }
-    taken.for_good().commit(Some(&digest), lease.as_deref()).await?;
-    shown(app, name, &digest).await
 }
 
 /// GET: how far an upload is.

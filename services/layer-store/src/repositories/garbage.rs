@@ -19,6 +19,9 @@ impl Repositories {
         for folder in names_in(&self.root)? {
             let folder = self.root.join(folder);
             let old = old_links(&folder, grace)?;
+            if old.is_empty() && !is_empty(&folder) {
+                continue;
+            }
             let manifests = names_in(&folder.join("manifests"))?;
             let named = named_by(blobs, &digests(&manifests));
             let unnamed: Vec<Digest> = old.into_iter().filter(|digest| !named.contains(digest)).collect();

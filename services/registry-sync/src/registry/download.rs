@@ -8,9 +8,9 @@ use oci::Descriptor;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::lines::{Lines, Pace};
 use crate::error::Error;
 use crate::layer::{Stored, Uploader};
+use crate::lines::{Lines, Pace};
 
 /// Chunks between the network and the unpacker.
 const CHUNKS_UNDER_WAY: usize = 16;

@@ -3,6 +3,8 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
 use tokio::sync::Mutex;
 
+use super::manifest::Blob;
+
 /// Work on one layer that is under way. Whoever comes later waits for the lock and finds the result, or does it itself
 /// when the first one failed or was called off.
 #[derive(Default)]
@@ -14,7 +16,7 @@ pub struct Flights {
 /// The layer once it is in the layer store.
 pub type Flight = Mutex<Option<proto::Layer>>;
 /// The packed layer once it is in the layer store.
-pub type Pack = Mutex<Option<proto::Descriptor>>;
+pub type Pack = Mutex<Option<Blob>>;
 
 impl Flights {
     /// `key` ties the packed digest to the diff id: a layer is the same only when both are.

@@ -20,14 +20,14 @@ pub fn bytes(config: (&Digest, u64), layers: &[Blob]) -> Vec<u8> {
         size: u64,
         digest: &'a str,
     }
-    let entry =
-        |blob: &'_ Blob| -> (String, u64, String) { (blob.media_type.to_owned(), blob.size, blob.digest.to_string()) };
-    let owned: Vec<_> = layers.iter().map(entry).collect();
     let page = Page {
         schema_version: 2,
         media_type: media_type::DOCKER_MANIFEST,
         config: Entry { media_type: media_type::DOCKER_CONFIG, size: config.1, digest: config.0.as_str() },
-        layers: owned.iter().map(|(media_type, size, digest)| Entry { media_type, size: *size, digest }).collect(),
+        layers: layers
+            .iter()
+            .map(|blob| Entry { media_type: blob.media_type, size: blob.size, digest: blob.digest.as_str() })
+            .collect(),
     };
     let mut bytes = Vec::new();
     let indented = serde_json::ser::PrettyFormatter::with_indent(b"   ");
@@ -43,6 +43,18 @@ pub struct Blob {
     pub media_type: &'static str,
     pub digest: Digest,
     pub size: u64,
+}
+
+impl Blob {
+    /// What is worth remembering: this blob holds the layer, and the repository shows it.
+    pub fn row(&self, diff_id: &Digest, repository: String) -> proto::PackedLayer {
+        let blob = proto::Descriptor {
+            media_type: self.media_type.to_owned(),
+            digest: self.digest.to_string(),
+            size: self.size,
+        };
+        proto::PackedLayer { diff_id: diff_id.to_string(), blob: Some(blob), repository }
+    }
 }
 
 /// What Docker's manifest calls a layer of this type; none when it has no name for it.

@@ -4,7 +4,6 @@
 
 mod download;
 mod flights;
-mod lines;
 mod manifest;
 mod pack;
 mod platform;
@@ -17,14 +16,14 @@ use std::sync::Arc;
 
 use bus::Bus;
 use distribution::Store;
-use distribution::registry::{Access, Credentials, Registries, Repository};
+use distribution::registry::{Access, Credentials, Reference, Registries, Repository};
 use futures::future::BoxFuture;
 use model::ImageRef;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
+use crate::lines::Lines;
 use flights::Flights;
-use lines::Lines;
 
 /// Layers that are fetched at once, over all pulls; as many as dockerd fetches.
 const DOWNLOADS: usize = 3;
@@ -60,31 +59,37 @@ impl Remote {
         name: &ImageRef,
         credentials: Credentials,
         access: Access,
-        work: impl Fn(Repository) -> BoxFuture<'a, Result<T, Error>> + Send,
+        work: impl Fn(Repository) -> BoxFuture<'a, Result<T, Error>> + Send + Sync,
     ) -> Result<T, Error> {
-        let mut attempts = self.registries.attempts(name.domain(), access == Access::Pull).await?;
-        while let Some(endpoint) = attempts.next() {
-            let outcome = match self.registries.connect(endpoint, name.path(), credentials.clone(), access).await {
-                Ok(repository) => work(repository).await,
-                Err(error) => Err(error.into()),
-            };
-            match outcome {
-                Err(Error::Registry(error)) if attempts.may_go_on(&error) => {
-                    tracing::info!(%error, registry = name.domain(), "the next address of the registry is tried");
-                }
-                outcome => return outcome,
-            }
-        }
-        Err(Error::Remote {
-            kind: model::ErrorKind::Internal,
-            text: format!("no endpoints found for {}", name.domain()),
-        })
+        let connect = |endpoint| self.registries.connect(endpoint, name.path(), credentials.clone(), access);
+        let at = |endpoint| {
+            let connected = connect(endpoint);
+            let work = &work;
+            async move { work(connected.await?).await }
+        };
+        self.registries.at_first(name.domain(), access == Access::Pull, at).await
     }
 }
 
 fn credentials(auth: Option<proto::RegistryAuth>) -> Credentials {
     let proto::RegistryAuth { username, password, identity_token, registry_token } = auth.unwrap_or_default();
     Credentials { username, password, identity_token, registry_token }
+}
+
+/// What is meant by a tag, or by a digest where there is one.
+fn reference(tag: &str, digest: &str) -> Result<Reference, Error> {
+    match digest {
+        "" => Ok(Reference::Tag(tag.to_owned())),
+        digest => Ok(Reference::Digest(digest.parse().map_err(|error| Error::Archive(format!("{digest}: {error}")))?)),
+    }
+}
+
+/// The whole name, for errors.
+fn shown(name: &ImageRef, reference: &Reference) -> Result<ImageRef, Error> {
+    match reference {
+        Reference::Tag(tag) => name.clone().with_tag(tag).map_err(|error| Error::Archive(error.to_string())),
+        Reference::Digest(digest) => Ok(name.clone().with_digest(digest.clone())),
+    }
 }
 
 fn named(name: &str) -> Result<ImageRef, Error> {

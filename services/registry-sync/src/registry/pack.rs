@@ -8,6 +8,7 @@ use oci::media_type;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::manifest::Blob;
 use crate::error::Error;
 
 /// A third of the time of gzip's usual level, for about a twentieth more bytes.
@@ -17,7 +18,7 @@ const CHUNKS_UNDER_WAY: usize = 8;
 
 /// Packs a layer of the layer store into the layer store, under the lease. The same layer gives the same bytes: the
 /// header has no time and no name.
-pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<proto::Descriptor, Error> {
+pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<Blob, Error> {
     let plain = store.get_to_reader(diff_id).await?;
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_UNDER_WAY);
     let packing = tokio::task::spawn_blocking(move || {
@@ -48,5 +49,5 @@ pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<proto:
         (_, Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Error::Read(error)),
         (stored, _) => stored?,
     };
-    Ok(proto::Descriptor { media_type: media_type::DOCKER_LAYER_GZIP.to_owned(), digest: digest.to_string(), size })
+    Ok(Blob { media_type: media_type::DOCKER_LAYER_GZIP, digest, size })
 }

@@ -1,17 +1,11 @@
-use model::ErrorKind;
-use oci::{Descriptor, Index, Platform};
+use model::{ErrorKind, Platform};
+use oci::{Descriptor, Index};
 
 use crate::error::Error;
 
-/// A platform that is asked for, `os/architecture[/variant]` in its normal form.
+/// A platform that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    os: String,
-    architecture: String,
-    variant: String,
-    /// As an error shows it.
-    shown: String,
-}
+pub struct Wanted(Platform);
 
 impl Wanted {
     /// Of `linux/arm64/v8`; empty means this machine's.
@@ -19,30 +13,12 @@ impl Wanted {
     /// # Errors
     /// `InvalidArgument` for what is no platform.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let here = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let mut parts = text.split('/').map(str::to_ascii_lowercase).collect::<Vec<_>>();
         if text.is_empty() {
-            parts = vec!["linux".to_owned(), here.to_owned()];
-        } else if let [one] = parts.as_slice() {
-            // An operating system or an architecture alone means this machine's other half.
-            parts =
-                if one == "linux" { vec![one.clone(), here.to_owned()] } else { vec!["linux".to_owned(), one.clone()] };
+            return Ok(Self(Platform::host()));
         }
-        let valid = |part: &String| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        };
-        if parts.len() > 3 || !parts.iter().all(valid) {
-            let text = format!("{text:?}: platform specifier must be \"<os>|<arch>|<os>/<arch>[/<variant>]\"");
-            return Err(Error::Remote { kind: ErrorKind::InvalidArgument, text });
-        }
-        let variant = parts.get(2).cloned().unwrap_or_default();
-        let (architecture, variant) = normal(&parts[1], &variant);
-        let shown = parts.join("/");
-        Ok(Self { os: parts[0].clone(), architecture, variant, shown })
+        let invalid =
+            |error: model::PlatformError| Error::Remote { kind: ErrorKind::InvalidArgument, text: error.to_string() };
+        text.parse().map(Self).map_err(invalid)
     }
 
     /// The image of an index for this platform; of several variants the best that this platform can run.
@@ -61,46 +37,42 @@ impl Wanted {
         let best = fitting.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry);
         best.ok_or_else(|| Error::Remote {
             kind: ErrorKind::NotFound,
-            text: format!("no matching manifest for {} in the manifest list entries", self.shown),
+            text: format!("no matching manifest for {} in the manifest list entries", self.0),
         })
     }
 
     /// 0 is exactly what is asked for; none does not fit.
-    fn rank(&self, platform: &Platform) -> Option<u32> {
-        let (architecture, variant) = normal(&platform.architecture, platform.variant.as_deref().unwrap_or_default());
-        if platform.os != self.os || architecture != self.architecture {
+    fn rank(&self, platform: &oci::Platform) -> Option<u32> {
+        let variant = platform.variant.as_deref().unwrap_or_default();
+        let its = Platform::new(&platform.os, &platform.architecture, variant);
+        if its.os != self.0.os || its.architecture != self.0.architecture {
             return None;
         }
-        if variant == self.variant {
+        let (mine, its) = (variant_of(&self.0), variant_of(&its));
+        if mine == its {
             return Some(0);
         }
         // An older variant of the same line runs too: v7 runs v6 and v5.
-        let number = |variant: &str| variant.strip_prefix('v').and_then(|number| number.parse::<u32>().ok());
-        let default = |variant: &str| if variant.is_empty() { Some(1) } else { number(variant) };
-        match (default(&self.variant), default(&variant)) {
+        match (number_of(mine), number_of(its)) {
             (Some(mine), Some(its)) if its < mine => Some(mine - its),
             _ => None,
         }
     }
 }
 
-/// Names that mean the same, brought to one (the rules of containerd's platforms).
-fn normal(architecture: &str, variant: &str) -> (String, String) {
-    let (architecture, variant) = match (architecture, variant) {
-        ("x86_64" | "x86-64" | "amd64", "v1" | "") => ("amd64", ""),
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("i386", _) => ("386", ""),
-        ("aarch64" | "arm64", "8" | "v8" | "") => ("arm64", ""),
-        ("aarch64", variant) => ("arm64", variant),
-        ("armhf", _) => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
-        ("arm", "" | "7") => ("arm", "v7"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "6") => ("arm", "v6"),
-        ("arm", "8") => ("arm", "v8"),
-        other => other,
-    };
-    (architecture.to_owned(), variant.to_owned())
+/// An arm without a variant is a v7; "7" is another way to write it.
+fn variant_of(platform: &Platform) -> &str {
+    match (platform.architecture.as_str(), platform.variant.as_str()) {
+        ("arm", "" | "7") => "v7",
+        ("arm", "5") => "v5",
+        ("arm", "6") => "v6",
+        ("arm", "8") => "v8",
+        (_, variant) => variant,
+    }
+}
+
+fn number_of(variant: &str) -> Option<u32> {
+    if variant.is_empty() { Some(1) } else { variant.strip_prefix('v')?.parse().ok() }
 }
 
 #[cfg(test)]
@@ -112,7 +84,7 @@ mod tests {
     fn index(platforms: &[&str]) -> Index {
         let entry = |text: &&str| {
             let parts: Vec<&str> = text.split('/').collect();
-            let platform = Platform {
+            let platform = oci::Platform {
                 os: parts[0].to_owned(),
                 architecture: parts[1].to_owned(),
                 os_version: None,

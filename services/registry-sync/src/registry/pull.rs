@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::download::download;
 use super::platform::Wanted;
-use super::{Lines, Remote, credentials, named, words};
+use super::{Lines, Remote, credentials, named, reference, shown, words};
 use crate::error::Error;
 use crate::layer::Uploader;
 
@@ -27,14 +27,8 @@ pub async fn pull(
     progress: bus::ProgressSender,
 ) -> Result<proto::PullReply, Error> {
     let name = named(&request.name)?;
-    let reference = match request.digest.as_str() {
-        "" => Reference::Tag(request.tag.clone()),
-        digest => Reference::Digest(digest.parse().map_err(|error| Error::Archive(format!("{digest}: {error}")))?),
-    };
-    let shown = match &reference {
-        Reference::Tag(tag) => name.clone().with_tag(tag).map_err(|error| Error::Archive(error.to_string()))?,
-        Reference::Digest(digest) => name.clone().with_digest(digest.clone()),
-    };
+    let reference = reference(&request.tag, &request.digest)?;
+    let shown = shown(&name, &reference)?;
     let pull = Pull {
         remote: remote.clone(),
         name: name.clone(),
@@ -45,13 +39,12 @@ pub async fn pull(
     };
     let credentials = credentials(request.auth);
     let work = |repository| {
-        let pull = pull.clone();
+        let pull = &pull;
         async move { pull.from(&repository).await }.boxed()
     };
     remote.at(&name, credentials, Access::Pull, work).await.map_err(|error| words::of_pull(error, &shown))
 }
 
-#[derive(Clone)]
 struct Pull {
     remote: Remote,
     name: ImageRef,
@@ -168,31 +161,22 @@ impl Pull {
             && self.remote.store.has(piece.diff_id.as_digest(), Some(&self.lease)).await?.is_some()
         {
             self.lines.tell(id, "Download complete").await;
-            self.lines.tell(id, "Pull complete").await;
-            self.lines.tell_stored(&layer).await;
+            self.lines.tell_pulled(id, &layer).await;
             return Ok((piece.diff_id.clone(), Fetch { layer, is_checked: true }));
         }
         let uploader =
             Uploader { store: self.remote.store.clone(), lease: Some(self.lease.clone()), runtime: Handle::current() };
         if let Some(layer) = self.left_behind(piece, &uploader).await? {
             self.lines.tell(id, "Download complete").await;
-            self.lines.tell(id, "Pull complete").await;
-            self.lines.tell_stored(&layer).await;
+            self.lines.tell_pulled(id, &layer).await;
             return Ok((piece.diff_id.clone(), Fetch { layer, is_checked: false }));
         }
-        let _turn = match self.remote.downloads.try_acquire() {
-            Ok(turn) => turn,
-            Err(_) => {
-                self.lines.tell(id, "Waiting").await;
-                self.remote.downloads.acquire().await.map_err(|_| Error::Task)?
-            }
-        };
+        let _turn = self.lines.turn(id, &self.remote.downloads).await?;
         let bytes = repository.blob(&blob.digest, blob.size);
         let stored = download(bytes, blob, &piece.diff_id, uploader, &self.lines).await?;
         let layer = stored.layer()?;
         self.lines.tell_bar(id, "Extracting", blob.size, blob.size).await;
-        self.lines.tell(id, "Pull complete").await;
-        self.lines.tell_stored(&layer).await;
+        self.lines.tell_pulled(id, &layer).await;
         *result = Some(layer.clone());
         Ok((piece.diff_id.clone(), Fetch { layer, is_checked: true }))
     }

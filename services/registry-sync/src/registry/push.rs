@@ -1,5 +1,5 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use distribution::registry::{Access, Begun, Repository, Session};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -28,10 +28,9 @@ pub async fn push(
         known: request.packed,
         lines: Lines { to: progress },
     };
-    let push = Arc::new(push);
     let credentials = credentials(request.auth);
     let work = |repository| {
-        let push = push.clone();
+        let push = &push;
         async move { push.to(&repository).await }.boxed()
     };
     remote.at(&name, credentials, Access::Push, work).await.map_err(plain)
@@ -107,13 +106,7 @@ impl Push {
 
     async fn send(&self, repository: &Repository, diff_id: &Digest) -> Result<Sent, Error> {
         let id = diff_id.short();
-        let _turn = match self.remote.uploads.try_acquire() {
-            Ok(turn) => turn,
-            Err(_) => {
-                self.lines.tell(id, "Waiting").await;
-                self.remote.uploads.acquire().await.map_err(|_| Error::Task)?
-            }
-        };
+        let _turn = self.lines.turn(id, &self.remote.uploads).await?;
         for known in self.candidates(diff_id) {
             if repository.has_blob(&known.blob.digest).await?.is_some() {
                 self.lines.tell(id, "Layer already exists").await;
@@ -180,11 +173,10 @@ impl Push {
             None => pack(store, diff_id, &self.lease).await?,
         };
         *result = Some(packed.clone());
-        let row = proto::PackedLayer { diff_id: diff_id.to_string(), blob: Some(packed), repository: String::new() };
-        let known = Known::of(&row, diff_id).ok_or(Error::Task)?;
         // Another push may have packed it under its own lease.
-        store.has(&known.blob.digest, Some(&self.lease)).await?;
-        Ok((known.blob, vec![row]))
+        store.has(&packed.digest, Some(&self.lease)).await?;
+        let row = packed.row(diff_id, String::new());
+        Ok((packed, vec![row]))
     }
 
     async fn upload(
@@ -206,8 +198,7 @@ impl Push {
                 Ok(counted.map_err(std::io::Error::other).boxed())
             }
         };
-        let first = Mutex::new(session);
-        let sending = repository.upload(&blob.digest, &first, open);
+        let sending = repository.upload(&blob.digest, session, open);
         let mut sending = std::pin::pin!(sending);
         loop {
             tokio::select! {
@@ -221,14 +212,8 @@ impl Push {
 
     /// The repository shows the blob now, which is worth a row.
     fn sent(&self, diff_id: &Digest, blob: Blob, mut new: Vec<proto::PackedLayer>) -> Sent {
-        let descriptor = proto::Descriptor {
-            media_type: blob.media_type.to_owned(),
-            digest: blob.digest.to_string(),
-            size: blob.size,
-        };
-        let (diff_id, repository) = (diff_id.to_string(), self.name.full_name());
-        new.push(proto::PackedLayer { diff_id: diff_id.clone(), blob: Some(descriptor), repository });
-        Sent { diff_id, blob, new }
+        new.push(blob.row(diff_id, self.name.full_name()));
+        Sent { diff_id: diff_id.to_string(), blob, new }
     }
 }
 

@@ -1,10 +1,9 @@
-use distribution::registry::{Access, Reference};
+use distribution::registry::{Access, Reference, Repository};
 use futures::FutureExt as _;
-use model::ImageRef;
 use oci::{ImageConfig, Index, Manifest, media_type};
 
 use super::pull::MAX_CONFIG_BYTES;
-use super::{Remote, credentials, named, words};
+use super::{Remote, credentials, named, reference, shown, words};
 use crate::error::Error;
 
 /// Docker Hub's own name for itself in logins.
@@ -13,7 +12,7 @@ const HUB_LOGIN: &str = "index.docker.io";
 /// All tags of a repository.
 pub async fn tags(remote: &Remote, request: proto::RegistryTags) -> Result<proto::RegistryTagsReply, Error> {
     let name = named(&request.name)?;
-    let work = |repository: distribution::registry::Repository| async move { Ok(repository.tags().await?) }.boxed();
+    let work = |repository: Repository| async move { Ok(repository.tags().await?) }.boxed();
     let tags = remote.at(&name, credentials(request.auth), Access::Pull, work).await;
     Ok(proto::RegistryTagsReply { tags: tags.map_err(|error| words::of_pull(error, &name))? })
 }
@@ -27,23 +26,17 @@ pub async fn login(remote: &Remote, request: proto::RegistryLogin) -> Result<pro
 /// What a name points to, and for which platforms.
 pub async fn inspect(remote: &Remote, request: proto::RegistryInspect) -> Result<proto::RegistryInspectReply, Error> {
     let name = named(&request.name)?;
-    let reference = match request.digest.as_str() {
-        "" => Reference::Tag(request.tag.clone()),
-        digest => Reference::Digest(digest.parse().map_err(|error| Error::Archive(format!("{digest}: {error}")))?),
-    };
+    let reference = reference(&request.tag, &request.digest)?;
     let shown = shown(&name, &reference)?;
-    let work = |repository: distribution::registry::Repository| {
-        let reference = reference.clone();
-        async move { look(&repository, &reference).await }.boxed()
+    let work = |repository: Repository| {
+        let reference = &reference;
+        async move { look(&repository, reference).await }.boxed()
     };
     let reply = remote.at(&name, credentials(request.auth), Access::Pull, work).await;
     reply.map_err(|error| words::of_pull(error, &shown))
 }
 
-async fn look(
-    repository: &distribution::registry::Repository,
-    reference: &Reference,
-) -> Result<proto::RegistryInspectReply, Error> {
+async fn look(repository: &Repository, reference: &Reference) -> Result<proto::RegistryInspectReply, Error> {
     let fetched = repository.manifest(reference).await?;
     let platform = |os: &str, architecture: &str, variant: Option<&str>| {
         let variant = variant.filter(|variant| !variant.is_empty());
@@ -82,17 +75,9 @@ pub async fn search(remote: &Remote, request: proto::RegistrySearch) -> Result<p
     Ok(proto::RegistrySearchReply { results: found.into_iter().map(result).collect() })
 }
 
-fn shown(name: &ImageRef, reference: &Reference) -> Result<ImageRef, Error> {
-    match reference {
-        Reference::Tag(tag) => name.clone().with_tag(tag).map_err(|error| Error::Archive(error.to_string())),
-        Reference::Digest(digest) => Ok(name.clone().with_digest(digest.clone())),
-    }
-}
-
 /// The registry's host in an address of a login: `https://index.docker.io/v1/` is docker.io.
 fn host_of(address: &str) -> String {
-    let bare = address.split_once("://").map_or(address, |(_, rest)| rest);
-    match bare.split('/').next().unwrap_or_default() {
+    match model::registry_host(address) {
         "" | HUB_LOGIN | "registry-1.docker.io" => "docker.io".to_owned(),
         host => host.to_owned(),
     }

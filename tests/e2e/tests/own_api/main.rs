@@ -4,18 +4,9 @@
 mod schema;
 mod stream;
 
-use kit::{Boxyard, Client, Options, free_port};
+use kit::{Boxyard, Client};
 use serde_json::Value;
 use stream::Stream;
-
-/// A Boxyard that listens on this port too, with busybox.
-fn start() -> (Boxyard, u16) {
-    let port = free_port();
-    let flags = vec![format!("--host=tcp://127.0.0.1:{port}")];
-    let boxyard = Boxyard::start(Options { flags, ..Options::default() });
-    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
-    (boxyard, port)
-}
 
 /// Containers in several states, a build that worked and one that failed.
 fn fill(boxyard: &Boxyard) {
@@ -28,13 +19,6 @@ fn fill(boxyard: &Boxyard) {
         .fails(7, "non-zero code: 7");
 }
 
-#[track_caller]
-fn get(port: u16, path: &str) -> Value {
-    let answer = Client::tcp(port).send("GET", path, "", "").expect("an answer");
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    answer.json()
-}
-
 fn names(list: &Value, key: &str) -> Vec<String> {
     let items = list["items"].as_array().expect("items");
     items.iter().map(|item| item[key].as_str().expect("a text").to_owned()).collect()
@@ -42,11 +26,11 @@ fn names(list: &Value, key: &str) -> Vec<String> {
 
 #[test]
 fn every_path_answers_as_the_document_says() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     fill(&boxyard);
-    let document = get(port, "/boxyard/v1/openapi.json");
+    let document = Client::tcp(port).get_json("/boxyard/v1/openapi.json");
     assert_eq!(document["openapi"], "3.1.0");
-    let build = names(&get(port, "/boxyard/v1/builds"), "id").remove(0);
+    let build = names(&Client::tcp(port).get_json("/boxyard/v1/builds"), "id").remove(0);
     let paths = document["paths"].as_object().expect("paths");
     for wanted in ["services", "nodes", "workers", "builds", "images", "containers", "events", "metrics"] {
         assert!(paths.contains_key(&format!("/boxyard/v1/{wanted}")), "{wanted} is described");
@@ -81,22 +65,22 @@ fn every_path_answers_as_the_document_says() {
 
 #[test]
 fn lists_say_what_is_there() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     fill(&boxyard);
-    let containers = get(port, "/boxyard/v1/containers");
+    let containers = Client::tcp(port).get_json("/boxyard/v1/containers");
     assert_eq!(names(&containers, "name"), ["up", "ended", "made"], "newest first");
     assert_eq!(names(&containers, "state"), ["running", "exited", "created"]);
     let [up, ended, made] = [0, 1, 2].map(|at| &containers["items"][at]);
     assert_eq!((&ended["exit_code"], &up["exit_code"], &made["started_at"]), (&3.into(), &Value::Null, &Value::Null));
     assert_eq!((&made["labels"]["colour"], &up["image"]), (&"red".into(), &"busybox".into()));
 
-    let first = get(port, "/boxyard/v1/containers?limit=2");
+    let first = Client::tcp(port).get_json("/boxyard/v1/containers?limit=2");
     assert_eq!((names(&first, "name"), &first["total"]), (vec!["up".to_owned(), "ended".to_owned()], &3.into()));
     let after = first["next"].as_str().expect("there is more");
-    let second = get(port, &format!("/boxyard/v1/containers?limit=2&after={after}"));
+    let second = Client::tcp(port).get_json(&format!("/boxyard/v1/containers?limit=2&after={after}"));
     assert_eq!((names(&second, "name"), &second["next"]), (vec!["made".to_owned()], &Value::Null));
 
-    let builds = get(port, "/boxyard/v1/builds");
+    let builds = Client::tcp(port).get_json("/boxyard/v1/builds");
     assert_eq!(names(&builds, "state"), ["failed", "done"]);
     let [failed, done] = [0, 1].map(|at| &builds["items"][at]);
     assert_eq!(
@@ -104,31 +88,34 @@ fn lists_say_what_is_there() {
         (&7.into(), &1.into(), &"built:latest".into())
     );
     assert!(failed["error"].as_str().is_some_and(|why| why.contains("returned a non-zero code: 7")), "{failed}");
-    assert_eq!(*done, get(port, &format!("/boxyard/v1/builds/{}", done["id"].as_str().expect("an id"))));
-    let page = get(port, "/boxyard/v1/builds?limit=1");
-    let page =
-        get(port, &format!("/boxyard/v1/builds?limit=1&after={}", page["next"].as_str().expect("there is more")));
+    assert_eq!(
+        *done,
+        Client::tcp(port).get_json(&format!("/boxyard/v1/builds/{}", done["id"].as_str().expect("an id")))
+    );
+    let page = Client::tcp(port).get_json("/boxyard/v1/builds?limit=1");
+    let page = Client::tcp(port)
+        .get_json(&format!("/boxyard/v1/builds?limit=1&after={}", page["next"].as_str().expect("there is more")));
     assert_eq!((&page["items"][0]["id"], &page["next"]), (&done["id"], &Value::Null));
 
-    let images = get(port, "/boxyard/v1/images");
+    let images = Client::tcp(port).get_json("/boxyard/v1/images");
     let built = &images["items"][0];
     assert_eq!(
         (&built["tags"][0], &built["id"], &built["labels"]["a"]),
         (&"built:latest".into(), &done["image_id"], &"b".into())
     );
-    let all = get(port, "/boxyard/v1/images?all=1");
+    let all = Client::tcp(port).get_json("/boxyard/v1/images?all=1");
     assert!(all["total"].as_u64() > images["total"].as_u64(), "steps are listed with all: {all}");
 
     // The layer store gave its first sign of life before there was a place for it.
     let kinds = kit::wait_until("a sign of life of every service", 30, || {
-        let kinds = names(&get(port, "/boxyard/v1/services"), "kind");
+        let kinds = names(&Client::tcp(port).get_json("/boxyard/v1/services"), "kind");
         (kinds.len() >= 5).then_some(kinds)
     });
     assert_eq!(kinds, ["build-worker", "gateway", "layer-store", "node", "registry-sync"]);
-    let node = &get(port, "/boxyard/v1/nodes")["items"][0];
+    let node = &Client::tcp(port).get_json("/boxyard/v1/nodes")["items"][0];
     assert_eq!((&node["containers"]["running"], &node["containers"]["exited"]), (&1.into(), &1.into()));
-    assert_eq!(get(port, "/boxyard/v1/workers")["items"][0]["id"], done["worker_id"]);
-    let summary = get(port, "/boxyard/v1/summary");
+    assert_eq!(Client::tcp(port).get_json("/boxyard/v1/workers")["items"][0]["id"], done["worker_id"]);
+    let summary = Client::tcp(port).get_json("/boxyard/v1/summary");
     assert_eq!((&summary["builds"]["failed"], &summary["containers"]["running"]), (&1.into(), &1.into()));
 
     // A service that is killed is shown as gone until its next start has given a sign of life.
@@ -138,10 +125,10 @@ fn lists_say_what_is_there() {
             .filter(|item| item["kind"] == "registry-sync" && item["alive"] == true)
             .find_map(|item| item["pid"].as_u64())
     };
-    let before = pid(&get(port, "/boxyard/v1/services"));
+    let before = pid(&Client::tcp(port).get_json("/boxyard/v1/services"));
     boxyard.kill_service("boxyard-registry-sync");
     kit::wait_until("the next registry-sync", 60, || {
-        let now = pid(&get(port, "/boxyard/v1/services"));
+        let now = pid(&Client::tcp(port).get_json("/boxyard/v1/services"));
         (now.is_some() && now != before).then_some(())
     });
     boxyard.stop();
@@ -149,7 +136,7 @@ fn lists_say_what_is_there() {
 
 #[test]
 fn events_go_on_where_they_broke_off() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     let stream = Stream::open(port, "", None);
     let hello = stream.sent().remove(0);
     assert_eq!((hello.name.as_str(), &hello.data["resumed"]), ("hello", &false.into()));
@@ -188,7 +175,7 @@ fn events_go_on_where_they_broke_off() {
 
 #[test]
 fn prometheus_reads_the_figures() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     fill(&boxyard);
     kit::wait_until("figures of all services", 30, || {
         let text = Client::tcp(port).send("GET", "/boxyard/v1/metrics", "", "").expect("an answer").text();
@@ -206,7 +193,7 @@ fn prometheus_reads_the_figures() {
 
 #[test]
 fn refusals_are_clear_and_pages_of_other_sites_are_kept_out() {
-    let (boxyard, port) = start();
+    let (boxyard, port) = Boxyard::start_on_port();
     boxyard.docker(&["run", "-d", "--name", "up", "--stop-signal", "KILL", "busybox", "sleep", "600"]).ok();
     let own = format!("127.0.0.1:{port}");
     let origin = format!("http://{own}");

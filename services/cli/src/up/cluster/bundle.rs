@@ -34,11 +34,6 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// Its members of one kind.
-    pub fn names(&self, kind: super::Kind) -> Vec<String> {
-        self.members.iter().filter(|member| member.kind == kind).map(|member| member.name.clone()).collect()
-    }
-
     pub fn read(data_dir: &Path) -> Outcome<Option<Self>> {
         read_json(&data_dir.join("cluster/joined.json"))
     }
@@ -53,7 +48,7 @@ pub fn write(path: &Path, plan: &Plan, head: &Head, member: &Member) -> Outcome 
         store_url: format!("https://{}", head.store()),
         authority: fs::read_to_string(plan.data_dir.join("cluster/ca.pem"))?,
         password: plan.secret(&member.user())?,
-        token: plan.secret(&format!("token-{}", member.user()))?,
+        token: plan.secret(&member.token())?,
     };
     write_private(path, &serde_json::to_vec_pretty(&bundle)?)
 }
@@ -94,7 +89,7 @@ pub fn unpack(paths: &[PathBuf], data_dir: &Path) -> Outcome {
     for bundle in &bundles {
         let secret = |name: String| data_dir.join("secrets").join(name);
         write_private(&secret(bundle.member.user()), bundle.password.as_bytes())?;
-        write_private(&secret(format!("token-{}", bundle.member.user())), bundle.token.as_bytes())?;
+        write_private(&secret(bundle.member.token()), bundle.token.as_bytes())?;
         write_private(&data_dir.join("cluster/ca.pem"), bundle.authority.as_bytes())?;
     }
     write_private(&data_dir.join("cluster/joined.json"), &serde_json::to_vec_pretty(&joined)?)

@@ -65,6 +65,11 @@ impl Member {
     pub fn user(&self) -> String {
         format!("{}-{}", self.kind, self.name)
     }
+
+    /// Name of the secret that is its token at the layer store.
+    pub fn token(&self) -> String {
+        format!("token-{}", self.user())
+    }
 }
 
 impl Head {

@@ -187,7 +187,7 @@ impl Revoke {
         head.write(&data_dir)?;
         let plan = Plan::kept(&data_dir)?;
         // The next one of this name gets new secrets.
-        for secret in [member.user(), format!("token-{}", member.user())] {
+        for secret in [member.user(), member.token()] {
             let _ = std::fs::remove_file(data_dir.join("secrets").join(secret));
         }
         plan.write_users()?;

@@ -1,9 +1,13 @@
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::error::Error;
+
 /// Bars need no more; the bus has other things to carry.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Docker's lines of a pull or a push, to whoever asked for it.
+/// Docker's lines of a load, a pull or a push, to whoever asked for it.
 #[derive(Clone)]
 pub struct Lines {
     pub to: bus::ProgressSender,
@@ -22,8 +26,19 @@ impl Lines {
         self.to.send(&line).await;
     }
 
-    pub async fn tell_stored(&self, layer: &proto::Layer) {
+    /// A layer of a pull is done, and in the layer store.
+    pub async fn tell_pulled(&self, id: &str, layer: &proto::Layer) {
+        self.tell(id, "Pull complete").await;
         self.to.send(&proto::Progress { stored: Some(layer.clone()), ..Default::default() }).await;
+    }
+
+    /// Waits for one of a few places.
+    pub async fn turn<'a>(&self, id: &str, places: &'a Semaphore) -> Result<SemaphorePermit<'a>, Error> {
+        if let Ok(turn) = places.try_acquire() {
+            return Ok(turn);
+        }
+        self.tell(id, "Waiting").await;
+        places.acquire().await.map_err(|_| Error::Task)
     }
 }
 
