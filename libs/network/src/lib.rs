@@ -105,6 +105,11 @@ impl Network {
         format!("by{}", self.instance)
     }
 
+    /// What the names of the host's ends begin with.
+    fn pairs(&self) -> String {
+        format!("bv{}", self.instance)
+    }
+
     pub fn gateway(&self) -> Ipv4Addr {
         self.subnet.gateway()
     }
@@ -190,7 +195,7 @@ impl Network {
     fn wire(&self, id: &str) -> Result<Place, Error> {
         let place = self.reserve(id)?;
         let plan = link::Plan {
-            host: format!("bv{}{:04x}", self.instance, u32::from(place.ip) & 0xffff),
+            host: format!("{}{:04x}", self.pairs(), u32::from(place.ip) & 0xffff),
             bridge: self.bridge(),
             netns: place.netns.clone(),
             ip: place.ip,
@@ -235,7 +240,7 @@ impl Network {
                 remove_file(&entry.path())?;
             }
             let _ = nft(&format!("delete table ip {}\n", network.bridge()));
-            link::remove(&network.bridge())
+            link::remove(&network.bridge(), &network.pairs())
         })
         .await
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt as _;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Error;
@@ -98,19 +98,39 @@ pub fn ensure_bridge(name: &str, gateway: Ipv4Addr, prefix: u8) -> Result<(), Er
     })
 }
 
-pub fn remove(name: &str) -> Result<(), Error> {
-    run(async |net| match index(&net, name).await? {
-        Some(link) => net.link().del(link).execute().await.map_err(Error::net),
-        None => Ok(()),
+/// Removes the link `name` and every one whose name begins with `prefix`. The kernel takes a namespace that nobody
+/// refers to any more down some time later, and its pairs with it: after this they are gone.
+pub fn remove(name: &str, prefix: &str) -> Result<(), Error> {
+    let ours =
+        |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(n) if n == name || n.starts_with(prefix));
+    run(async |net| {
+        // A list that is read while others change theirs may lack some, hence until one is empty.
+        loop {
+            let links: Vec<_> = net.link().get().execute().try_collect().await.map_err(Error::net)?;
+            let mut found = links.into_iter().filter(|link| link.attributes.iter().any(ours)).peekable();
+            if found.peek().is_none() {
+                return Ok(());
+            }
+            for link in found {
+                match net.link().del(link.header.index).execute().await {
+                    Err(error) if !is_gone(&error) => return Err(Error::net(error)),
+                    _ => {}
+                }
+            }
+        }
     })
 }
 
 async fn index(net: &Handle, name: &str) -> Result<Option<u32>, Error> {
     match net.link().get().match_name(name).execute().try_next().await {
         Ok(link) => Ok(link.map(|link| link.header.index)),
-        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -(nix::errno::Errno::ENODEV as i32) => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(Error::net(error)),
     }
+}
+
+fn is_gone(error: &rtnetlink::Error) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(e) if e.raw_code() == -(nix::errno::Errno::ENODEV as i32))
 }
 
 /// Runs on a small runtime of this thread: the socket belongs to the thread's network namespace.

@@ -21,7 +21,12 @@ async fn a_container_gets_a_wired_namespace_and_gives_it_back() {
         assert!(end.ip.octets()[3] < 20, "round {round} got {}", end.ip);
         network.detach(&id).await.expect("detached");
     }
+    // A namespace that something still holds does not keep the host's end of its pair alive.
+    let _held = std::fs::File::open(&second.netns_path).expect("a namespace");
     network.cleanup().await.expect("clean");
+    let links = std::fs::read_dir("/sys/class/net").expect("a folder").flatten().map(|link| link.file_name());
+    let left: Vec<_> = links.filter(|name| name.to_string_lossy().contains(&instance)).collect();
+    assert!(left.is_empty(), "links are left: {left:?}");
     assert_eq!(std::fs::read_dir(state.path().join("netns")).expect("a folder").count(), 0, "no namespace is left");
     assert!(!std::path::Path::new(&format!("/sys/class/net/{}", network.bridge())).exists());
 }
