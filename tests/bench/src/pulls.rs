@@ -26,7 +26,7 @@ fn pull(pair: &Pair, report: &mut Report) {
         return;
     }
     let registry = Registry::start();
-    let tag = format!("{}/bench/pulled", registry.host());
+    let tag = format!("{}/bench/pulled:1", registry.host());
     let first = &pair.sides[0];
     first.docker_fed(&["load", "-q"], Some(&image(&tag, &PULLED))).ok();
     first.docker(&["push", "-q", &tag]).ok();
@@ -59,7 +59,7 @@ fn push(pair: &Pair, report: &mut Report) {
         for (index, side) in pair.sides.iter().enumerate() {
             // A registry that has nothing yet, and layers that nobody has packed yet.
             let registry = Registry::start();
-            let tag = format!("{}/bench/pushed", registry.host());
+            let tag = format!("{}/bench/pushed:1", registry.host());
             let context = pair.folder(index).join("context");
             fill(&context);
             side.docker(&["build", "-q", "-t", &tag, &context.to_string_lossy()]).ok();
@@ -101,7 +101,7 @@ fn memory(pair: &Pair, report: &mut Report) {
         return;
     }
     let registry = Registry::start();
-    let tag = format!("{}/bench/large", registry.host());
+    let tag = format!("{}/bench/large:1", registry.host());
     let first = &pair.sides[0];
     let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1M count=2048 2>/dev/null\n";
     first.docker_fed(&["build", "-q", "-t", &tag, "-"], Some(dockerfile.as_bytes())).ok();
