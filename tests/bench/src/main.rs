@@ -10,6 +10,7 @@ mod containers;
 mod load;
 mod memory;
 mod pair;
+mod programs;
 mod pulls;
 mod registries;
 mod transfers;

@@ -8,6 +8,7 @@ use kit::Registry;
 
 use crate::memory::{all_processes, megabytes};
 use crate::pair::{Goal, Pair, Report, Side};
+use crate::programs::Programs;
 use crate::transfers::{Content, image, middle, timed};
 
 /// 7 layers, 20,000 files, 400 MB.
@@ -79,15 +80,15 @@ fn push(pair: &Pair, report: &mut Report) {
     report.row(again, agains.map(middle), "ms", Goal::Below(100.0));
 }
 
-/// Four layers of 100 MB that are as compressible as programs are, new ones each time.
+/// Four layers of 100 MB, new ones each time.
 fn fill(context: &std::path::Path) {
     let mut dockerfile = "FROM busybox\n".to_owned();
-    let mut content = crate::transfers::Random::new();
+    let mut programs = Programs::new();
     for layer in 0..4 {
         let folder = context.join(format!("data{layer}"));
         fs::create_dir_all(&folder).expect("make the context");
         for file in 0..2_000 {
-            fs::write(folder.join(format!("file{file}")), content.file(50_000)).expect("write a file");
+            fs::write(folder.join(format!("file{file}")), programs.piece(50_000)).expect("write a file");
         }
         dockerfile += &format!("COPY data{layer} /data{layer}\n");
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use kit::{Archive, sha256};
 
 use crate::pair::{Goal, Pair, Report};
+use crate::programs::Programs;
 
 const IMAGE: &str = "big:1";
 
@@ -63,39 +64,15 @@ pub struct Content {
     pub file_bytes: usize,
 }
 
-/// Bytes that compress about as programs do; each run has its own.
-pub struct Random {
-    state: u64,
-}
-
-impl Random {
-    pub fn new() -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self { state: now.map_or(1, |now| now.as_nanos() as u64) | 1 }
-    }
-
-    pub fn file(&mut self, bytes: usize) -> Vec<u8> {
-        let mut content = Vec::with_capacity(bytes + 64);
-        while content.len() < bytes {
-            self.state ^= self.state << 13;
-            self.state ^= self.state >> 7;
-            self.state ^= self.state << 17;
-            content.extend_from_slice(&self.state.to_le_bytes());
-            content.extend_from_slice(b"some text, as files have it ");
-        }
-        content
-    }
-}
-
 /// A docker-archive of one image: a Debian root and layers of files.
 pub fn image(tag: &str, content: &Content) -> Vec<u8> {
     let mut layers = vec![fs::read(kit::debian_root()).expect("make setup made it")];
-    let mut random = Random::new();
+    let mut programs = Programs::new();
     for layer in 0..content.layers {
         let mut archive = Archive::new();
         archive.folder(&format!("data{layer}/"));
         for file in 0..content.files {
-            archive.file(&format!("data{layer}/file{file}"), 0o644, &random.file(content.file_bytes));
+            archive.file(&format!("data{layer}/file{file}"), 0o644, &programs.piece(content.file_bytes));
         }
         layers.push(archive.finish());
     }

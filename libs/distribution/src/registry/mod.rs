@@ -32,4 +32,4 @@ pub use error::{Error, FromRegistry, Refusal};
 pub use manifests::{Fetched, Reference};
 pub use repository::{Access, Outgoing, Repository};
 pub use search::Found;
-pub use uploads::{Begun, Session};
+pub use uploads::{Begun, First, Session};

@@ -11,11 +11,19 @@ use super::repository::{Call, Outgoing};
 use super::retry::retried;
 use super::{Error, Repository};
 
-/// What the registry made of the wish to upload a blob.
+/// What the registry made of the wish to mount a blob.
 pub enum Begun {
     /// Another repository's blob is shown here from now on.
     Mounted,
     Session(Box<Session>),
+}
+
+/// What is there of an upload before its first try.
+pub enum First {
+    Nothing,
+    Begun(Box<Session>),
+    /// All bytes were sent, or it broke off.
+    Appended(Result<Box<Session>, Error>),
 }
 
 /// How long a registry may look at a blob that it has got; some copy it then.
@@ -28,50 +36,56 @@ pub struct Session {
 }
 
 impl Repository {
-    /// Asks for an upload, or with `mount` for the blob of another repository of the same registry. A registry that
-    /// cannot mount begins an upload instead.
-    pub async fn begin_upload(&self, mount: Option<(&Digest, &str)>) -> Result<Begun, Error> {
-        let plain = Call::new(Method::POST, self.url("blobs/uploads/"));
-        let mut call = plain.clone();
-        if let Some((digest, from)) = mount {
-            call.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
-            call.scopes.push(format!("repository:{from}:pull"));
-        }
-        let outcome = retried(|| self.ask(&call)).await;
-        let response = match outcome {
-            // It may be that only the other repository is out of reach.
-            Err(error) if mount.is_some() && !error.is_retryable() => retried(|| self.ask(&plain)).await?,
-            outcome => outcome?,
-        };
-        if response.status() == StatusCode::CREATED && mount.is_some() {
-            return Ok(Begun::Mounted);
-        }
-        let location = location(&call.url, &response)?;
-        Ok(Begun::Session(Box::new(Session { repository: self.clone(), location })))
+    pub async fn begin_upload(&self) -> Result<Box<Session>, Error> {
+        let call = self.uploads();
+        let response = retried(|| self.ask(&call)).await?;
+        self.session(&call, &response)
     }
 
-    /// Uploads a blob whose bytes `open` opens, anew for each try. The first try may use a session that was begun.
+    /// Asks for the blob of another repository of the same registry. A registry that cannot mount begins an upload
+    /// instead.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Begun, Error> {
+        let mut call = self.uploads();
+        call.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
+        call.scopes.push(format!("repository:{from}:pull"));
+        let response = match retried(|| self.ask(&call)).await {
+            // It may be that only the other repository is out of reach.
+            Err(error) if !error.is_retryable() => return self.begin_upload().await.map(Begun::Session),
+            outcome => outcome?,
+        };
+        if response.status() == StatusCode::CREATED {
+            return Ok(Begun::Mounted);
+        }
+        self.session(&call, &response).map(Begun::Session)
+    }
+
+    fn uploads(&self) -> Call {
+        Call::new(Method::POST, self.url("blobs/uploads/"))
+    }
+
+    fn session(&self, call: &Call, response: &Response) -> Result<Box<Session>, Error> {
+        Ok(Box::new(Session { repository: self.clone(), location: location(&call.url, response)? }))
+    }
+
+    /// Uploads a blob whose bytes `open` opens, anew for each try. The first try goes on with what is there.
     ///
     /// # Errors
     /// The registry's, after five tries of what may pass; `Source` as `open` says.
     pub async fn upload<F: Future<Output = Result<Outgoing, crate::Error>>>(
         &self,
         digest: &Digest,
-        first: Option<Box<Session>>,
+        first: First,
         open: impl Fn() -> F,
     ) -> Result<(), Error> {
         let first = Mutex::new(first);
         retried(|| async {
-            let begun = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let begun = std::mem::replace(&mut *first.lock().unwrap_or_else(PoisonError::into_inner), First::Nothing);
             let session = match begun {
-                Some(session) => session,
-                None => match self.begin_upload(None).await? {
-                    Begun::Session(session) => session,
-                    Begun::Mounted => return Ok(()),
-                },
+                First::Appended(appended) => return appended?.finish(digest).await,
+                First::Begun(session) => session,
+                First::Nothing => self.begin_upload().await?,
             };
-            let body = open().await?;
-            session.append(body).await?.finish(digest).await
+            session.append(open().await?).await?.finish(digest).await
         })
         .await
     }
@@ -81,11 +95,7 @@ impl Repository {
         if self.has_blob(digest).await?.is_some() {
             return Ok(());
         }
-        retried(|| async {
-            let Begun::Session(session) = self.begin_upload(None).await? else { return Ok(()) };
-            session.finish_with(digest, Bytes::copy_from_slice(bytes)).await
-        })
-        .await
+        retried(|| async { self.begin_upload().await?.finish_with(digest, Bytes::copy_from_slice(bytes)).await }).await
     }
 }
 
@@ -94,11 +104,10 @@ impl Session {
     ///
     /// # Errors
     /// What breaks off here is begun anew, with a new session.
-    pub async fn append(self, body: Outgoing) -> Result<Self, Error> {
-        let Self { repository, location } = self;
-        let response = repository.stream(Method::PATCH, &location, body).await?;
-        let location = self::location(&location, &response)?;
-        Ok(Self { repository, location })
+    pub async fn append(mut self: Box<Self>, body: Outgoing) -> Result<Box<Self>, Error> {
+        let response = self.repository.stream(Method::PATCH, &self.location, body).await?;
+        self.location = location(&self.location, &response)?;
+        Ok(self)
     }
 
     /// Names what was sent; the registry checks it.

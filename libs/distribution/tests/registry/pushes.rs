@@ -1,6 +1,6 @@
 //! How blobs get into a registry.
 
-use distribution::registry::{Access, Begun, Credentials, Outgoing, Repository};
+use distribution::registry::{Access, Begun, Credentials, First, Outgoing, Repository};
 use futures::StreamExt as _;
 use model::{Digest, ErrorKind};
 
@@ -25,7 +25,7 @@ async fn a_blob_goes_in_three_requests() {
     })
     .await;
     let repository = pushing(&server, Credentials::default()).await;
-    let Begun::Session(session) = repository.begin_upload(None).await.expect("begun") else { panic!("mounted") };
+    let session = repository.begin_upload().await.expect("begun");
     let session = session.append(body(&["one", "two"])).await.expect("appended");
     let digest = Digest::of(b"onetwo");
     session.finish(&digest).await.expect("finished");
@@ -49,7 +49,7 @@ async fn a_blob_of_another_repository_is_mounted_or_uploaded() {
     .await;
     let repository = pushing(&server, Credentials::default()).await;
     for (from, mounted) in [("library/other", true), ("gone", false), ("secret", false)] {
-        let begun = repository.begin_upload(Some((&digest, from))).await.expect("begun");
+        let begun = repository.mount(&digest, from).await.expect("begun");
         assert_eq!(matches!(begun, Begun::Mounted), mounted, "{from}");
     }
 }
@@ -65,7 +65,7 @@ async fn credentials_stay_when_an_upload_goes_elsewhere() {
     })
     .await;
     let repository = pushing(&server, user("me", "word")).await;
-    let Begun::Session(session) = repository.begin_upload(None).await.expect("begun") else { panic!("mounted") };
+    let session = repository.begin_upload().await.expect("begun");
     session.append(body(&["x"])).await.expect("appended").finish(&Digest::of(b"x")).await.expect("finished");
     assert_eq!(elsewhere.lines(), ["PATCH /upload/1", "PUT /upload/2"]);
     assert!(elsewhere.seen().iter().all(|request| request.header("authorization").is_none()));
@@ -83,9 +83,38 @@ async fn refused_pushes_get_the_registrys_words() {
     })
     .await;
     let repository = pushing(&server, Credentials::default()).await;
-    let error = repository.begin_upload(None).await.err().expect("no Location");
+    let error = repository.begin_upload().await.err().expect("no Location");
     assert_eq!(error.to_string(), "the registry does not say where the upload goes");
     let error = repository.put_manifest("1", oci::media_type::DOCKER_MANIFEST, b"{}").await.expect_err("refused");
     assert_eq!(error.to_string(), "digest invalid: provided digest did not match uploaded content");
     assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_with_what_was_sent_and_is_sent_anew_where_that_broke_off() {
+    let uploads = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |request| match request.method.as_str() {
+        "POST" => {
+            let number = uploads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Reply::new(202, "").with("Location", format!("/upload/{number}"))
+        }
+        // The second one is lost on the way.
+        "PATCH" if request.path == "/upload/1" => Reply::new(503, "{}"),
+        "PATCH" => Reply::new(202, "").with("Location", request.path.clone()),
+        "PUT" => Reply::new(201, ""),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let repository = pushing(&server, Credentials::default()).await;
+    let digest = Digest::of(b"onetwo");
+    for (wanted, what) in [
+        (&["PATCH /upload/0", "PUT /upload/0"][..], "what was sent is finished"),
+        (&["PATCH /upload/1", "POST /v2/app/blobs/uploads/", "PATCH /upload/2", "PUT /upload/2"], "it is sent anew"),
+    ] {
+        let session = repository.begin_upload().await.expect("begun");
+        let before = server.lines().len();
+        let first = First::Appended(session.append(body(&["one", "two"])).await);
+        repository.upload(&digest, first, async || Ok(body(&["one", "two"]))).await.expect(what);
+        assert_eq!(&server.lines()[before..], wanted, "{what}");
+    }
 }

@@ -1,4 +1,6 @@
-use std::io::{self, Read as _};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use distribution::{Body, Store};
@@ -14,14 +16,22 @@ use crate::error::Error;
 /// A third of the time of gzip's usual level, for about a twentieth more bytes.
 const LEVEL: u32 = 3;
 const CHUNK_BYTES: usize = 128 << 10;
-const CHUNKS_UNDER_WAY: usize = 8;
+pub const CHUNKS_UNDER_WAY: usize = 8;
 
 /// Packs a layer of the layer store into the layer store, under the lease. The same layer gives the same bytes: the
-/// header has no time and no name.
-pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<Blob, Error> {
-    let plain = store.get_to_reader(diff_id).await?;
+/// header has no time and no name. `done` counts the plain bytes; `copy` gets what comes out as long as it takes it,
+/// and ends without a word where the packing fails.
+pub async fn pack(
+    store: &Store,
+    diff_id: &Digest,
+    lease: &str,
+    done: Arc<AtomicU64>,
+    copy: mpsc::Sender<Bytes>,
+) -> Result<Blob, Error> {
+    let plain = Metered { inner: store.get_to_reader(diff_id).await?, done };
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_UNDER_WAY);
     let packing = tokio::task::spawn_blocking(move || {
+        let mut copy = Some(copy);
         let mut packed = GzEncoder::new(plain, flate2::Compression::new(LEVEL));
         loop {
             let mut chunk = vec![0; CHUNK_BYTES];
@@ -29,7 +39,9 @@ pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<Blob, 
                 Ok(0) => return Ok(()),
                 Ok(count) => {
                     chunk.truncate(count);
-                    sender.blocking_send(Ok(chunk.into()))
+                    let chunk = Bytes::from(chunk);
+                    copy = copy.filter(|copy| copy.blocking_send(chunk.clone()).is_ok());
+                    sender.blocking_send(Ok(chunk))
                 }
                 Err(error) => {
                     let told = io::Error::other(error.to_string());
@@ -50,4 +62,17 @@ pub async fn pack(store: &Store, diff_id: &Digest, lease: &str) -> Result<Blob, 
         (stored, _) => stored?,
     };
     Ok(Blob { media_type: media_type::DOCKER_LAYER_GZIP, digest, size })
+}
+
+struct Metered<R> {
+    inner: R,
+    done: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.done.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
 }

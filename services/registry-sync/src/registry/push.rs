@@ -1,12 +1,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use distribution::registry::{Access, Begun, Repository, Session};
+use distribution::registry::{Access, Begun, First, Repository};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use model::{Digest, ImageRef};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::manifest::{self, Blob};
-use super::pack::pack;
+use super::pack::{CHUNKS_UNDER_WAY, pack};
 use super::pull::MAX_CONFIG_BYTES;
 use super::{Lines, Remote, credentials, named};
 use crate::error::Error;
@@ -113,22 +115,29 @@ impl Push {
                 return Ok(self.sent(diff_id, known.blob, Vec::new()));
             }
         }
-        let mut session = None;
+        let mut first = First::Nothing;
         if let Some((known, from)) = self.elsewhere(diff_id) {
-            match repository.begin_upload(Some((&known.digest, from.path()))).await? {
+            match repository.mount(&known.digest, from.path()).await? {
                 Begun::Mounted => {
                     self.lines.tell(id, &format!("Mounted from {}", from.path())).await;
                     return Ok(self.sent(diff_id, known, Vec::new()));
                 }
-                Begun::Session(begun) => session = Some(begun),
+                Begun::Session(begun) => first = First::Begun(begun),
             }
         }
-        let (blob, new) = self.packed(diff_id).await?;
-        if !new.is_empty() && repository.has_blob(&blob.digest).await?.is_some() {
-            self.lines.tell(id, "Layer already exists").await;
-            return Ok(self.sent(diff_id, blob, new));
-        }
-        self.upload(repository, id, &blob, session).await?;
+        let (blob, new) = match self.kept(diff_id).await? {
+            Some(blob) => (blob, Vec::new()),
+            None => {
+                let blob = self.packed(repository, diff_id, &mut first).await?;
+                let new = vec![blob.row(diff_id, String::new())];
+                if repository.has_blob(&blob.digest).await?.is_some() {
+                    self.lines.tell(id, "Layer already exists").await;
+                    return Ok(self.sent(diff_id, blob, new));
+                }
+                (blob, new)
+            }
+        };
+        self.upload(repository, id, &blob, first).await?;
         self.lines.tell(id, "Pushed").await;
         Ok(self.sent(diff_id, blob, new))
     }
@@ -158,34 +167,47 @@ impl Push {
         )
     }
 
-    /// The packed layer in the layer store; it is packed here when nobody has done so yet.
-    async fn packed(&self, diff_id: &Digest) -> Result<(Blob, Vec<proto::PackedLayer>), Error> {
-        let store = &self.remote.store;
-        for known in self.candidates(diff_id) {
-            if store.has(&known.blob.digest, Some(&self.lease)).await?.is_some() {
-                return Ok((known.blob, Vec::new()));
-            }
-        }
-        let flight = self.remote.flights.pack(diff_id.as_str());
-        let mut result = flight.lock().await;
-        let packed = match result.clone() {
-            Some(packed) => packed,
-            None => pack(store, diff_id, &self.lease).await?,
-        };
-        *result = Some(packed.clone());
-        // Another push may have packed it under its own lease.
-        store.has(&packed.digest, Some(&self.lease)).await?;
-        let row = packed.row(diff_id, String::new());
-        Ok((packed, vec![row]))
+    /// As the layer store holds the layer.
+    fn plain_bytes(&self, diff_id: &Digest) -> u64 {
+        let layer = self.image.layers.iter().find(|layer| layer.diff_id == diff_id.as_str());
+        layer.and_then(|layer| layer.blob.as_ref()).map_or(0, |blob| blob.size)
     }
 
-    async fn upload(
-        &self,
-        repository: &Repository,
-        id: &str,
-        blob: &Blob,
-        session: Option<Box<Session>>,
-    ) -> Result<(), Error> {
+    /// The packed layer, where the layer store has it.
+    async fn kept(&self, diff_id: &Digest) -> Result<Option<Blob>, Error> {
+        for known in self.candidates(diff_id) {
+            if self.remote.store.has(&known.blob.digest, Some(&self.lease)).await?.is_some() {
+                return Ok(Some(known.blob));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Packs the layer into the layer store. What comes out is sent at the same time, so that the registry need not
+    /// wait for the last byte; whatever becomes of that is left in `first`. Of several pushes one packs.
+    async fn packed(&self, repository: &Repository, diff_id: &Digest, first: &mut First) -> Result<Blob, Error> {
+        let flight = self.remote.flights.pack(diff_id.as_str());
+        let mut result = flight.lock().await;
+        if let Some(packed) = result.clone() {
+            // By another push, under its own lease.
+            self.remote.store.has(&packed.digest, Some(&self.lease)).await?;
+            return Ok(packed);
+        }
+        let session = match std::mem::replace(first, First::Nothing) {
+            First::Begun(session) => session,
+            _ => repository.begin_upload().await?,
+        };
+        let done = Arc::new(AtomicU64::new(0));
+        let (copy, copied) = mpsc::channel(CHUNKS_UNDER_WAY);
+        let packing = pack(&self.remote.store, diff_id, &self.lease, done.clone(), copy);
+        let appending = session.append(ReceiverStream::new(copied).map(Ok).boxed());
+        let both = async { futures::join!(packing, appending) };
+        let (packed, appended) = self.with_bar(diff_id.short(), self.plain_bytes(diff_id), &done, both).await;
+        *first = First::Appended(appended);
+        Ok(result.insert(packed?).clone())
+    }
+
+    async fn upload(&self, repository: &Repository, id: &str, blob: &Blob, first: First) -> Result<(), Error> {
         let done = Arc::new(AtomicU64::new(0));
         let open = || {
             let (store, digest, done) = (self.remote.store.clone(), blob.digest.clone(), done.clone());
@@ -198,13 +220,18 @@ impl Push {
                 Ok(counted.map_err(std::io::Error::other).boxed())
             }
         };
-        let sending = repository.upload(&blob.digest, session, open);
-        let mut sending = std::pin::pin!(sending);
+        let sending = repository.upload(&blob.digest, first, open);
+        Ok(self.with_bar(id, blob.size, &done, sending).await?)
+    }
+
+    /// Shows how far `work` has come until it ends.
+    async fn with_bar<T>(&self, id: &str, total: u64, done: &AtomicU64, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut sending => return Ok(outcome?),
+                outcome = &mut work => return outcome,
                 () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {
-                    self.lines.tell_bar(id, "Pushing", done.load(Ordering::Relaxed), blob.size).await;
+                    self.lines.tell_bar(id, "Pushing", done.load(Ordering::Relaxed), total).await;
                 }
             }
         }
