@@ -4,6 +4,7 @@
 const ROWS = 200;
 const SOON_MS = 120;
 const BUILDING_MS = 2000;
+const MOVING_MS = 500;
 const PROCESSES_MS = 5000;
 const EVERYTHING_MS = 15000;
 const AGAIN_MS = 1000;
@@ -118,6 +119,18 @@ const LISTS = {
       close(ago(b.created_at), exact(b.created_at)),
     ],
   },
+  transfers: {
+    path: "v1/transfers",
+    empty: "Nothing moves.",
+    // Shown only while there are some.
+    hides: true,
+    columns: ["Name", "Direction", "Layers", "Bytes", "For"],
+    cells: (t) => [
+      main(t.name), close(t.kind), close(`${t.layers_done} of ${t.layers}`),
+      close(`${bytes(t.bytes_done)} of ${bytes(t.bytes)}`), close(span(since(t.started_at)), exact(t.started_at)),
+    ],
+    key: (t) => String(t.id),
+  },
   services: {
     path: "v1/services",
     empty: "No services.",
@@ -158,9 +171,10 @@ function sooner(work, pause = SOON_MS) {
 }
 
 class List {
-  constructor(name, { path, empty, columns, cells, key = (item) => item.id }) {
-    Object.assign(this, { path, empty, columns, cells, key, answer: null, rows: new Map() });
+  constructor(name, { path, empty, columns, cells, key = (item) => item.id, hides = false }) {
+    Object.assign(this, { path, empty, columns, cells, key, hides, answer: null, rows: new Map() });
     const section = byId(name);
+    this.section = section;
     this.count = section.querySelector(".count");
     this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
     const heads = columns.map((column) => make("th", { scope: "col", role: "columnheader" }, column));
@@ -189,6 +203,7 @@ class List {
   show() {
     if (this.answer === null) return;
     const { items, total } = this.answer;
+    if (this.hides) this.section.hidden = items.length === 0;
     this.count.textContent = items.length < total ? `${items.length} of ${total}` : String(total);
     const rows = new Map();
     for (const item of items) {
@@ -277,6 +292,9 @@ function happened(event) {
   } else if (event.type === "build") {
     lists.builds.refresh();
     if (event.action === "done") lists.images.refresh();
+  } else if (event.type === "transfer") {
+    lists.transfers.refresh();
+    return;
   } else {
     return;
   }
@@ -320,6 +338,7 @@ document.addEventListener("visibilitychange", () => {
 const isWatching = () => !document.hidden && byId("connection").dataset.state === "live";
 const isBuilding = () => lists.builds.answer?.items.some((build) => build.state === "running");
 setInterval(() => isWatching() && isBuilding() && lists.builds.refresh(), BUILDING_MS);
+setInterval(() => isWatching() && lists.transfers.answer?.total > 0 && lists.transfers.refresh(), MOVING_MS);
 setInterval(() => isWatching() && lists.services.refresh(), PROCESSES_MS);
 setInterval(() => isWatching() && refreshAll(), EVERYTHING_MS);
 setInterval(() => !document.hidden && Object.values(lists).forEach((list) => list.show()), 1000);

@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use kit::{Boxyard, Browser, client, wait_until};
+use kit::{Boxyard, Browser, Client, Registry, Throttle, client, wait_until};
 
 /// The page, live, with a mark that a reload would lose.
 fn open(port: u16) -> Browser {
@@ -112,7 +112,7 @@ fn builds_are_shown_at_work_and_hostile_text_is_text() {
         "return fetch('http://127.0.0.1:{port}/containers/victim/kill', {{method: 'POST', mode: 'no-cors'}}).then((a) => a.type, String)"
     );
     let seen = browser.run(&attack);
-    let counted = kit::Client::tcp(port).send("GET", "/boxyard/v1/metrics", "", "").expect("an answer").text();
+    let counted = Client::tcp(port).send("GET", "/boxyard/v1/metrics", "", "").expect("an answer").text();
     assert!(!counted.contains("route=\"/containers/{id}/kill\""), "it got as far as a handler; the page saw {seen}");
     let state = boxyard.docker(&["inspect", "-f", "{{.State.Status}}", "victim"]).ok().to_owned();
     assert_eq!(state, "running", "the page saw {seen}");
@@ -144,6 +144,40 @@ fn the_page_comes_back_after_its_gateway() {
     browser.wait_for_text("#containers", "what happened meanwhile", |text| {
         text.contains("after") && !text.contains("before")
     });
+    is_the_same_page(&browser);
+    drop(browser);
+    boxyard.stop();
+}
+
+#[test]
+fn a_pull_is_shown_while_it_goes_on() {
+    let (boxyard, port) = Boxyard::start_on_port();
+    let registry = Registry::start();
+    let pushed = format!("{}/slow:1", registry.host());
+    boxyard.docker(&["tag", "busybox", &pushed]).ok();
+    boxyard.docker(&["push", &pushed]).ok();
+    boxyard.docker(&["rmi", "busybox", &pushed]).ok();
+    let wire = Throttle::new(registry.port(), 50_000);
+    let slow = format!("{}/slow:1", wire.host());
+    let browser = open(port);
+    assert_eq!(browser.run("return document.querySelector('#transfers').hidden"), true, "nothing moves yet");
+    let mut pull = client(boxyard.socket())
+        .args(["pull", &slow])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("docker starts");
+    browser.wait_for_text("#transfers", "the pull", |text| text.contains(&slow) && text.contains("0 of 1"));
+    wait_until("bytes to have moved", 60, || {
+        let list = Client::tcp(port).send("GET", "/boxyard/v1/transfers", "", "").expect("an answer").json();
+        let [done, all] = ["bytes_done", "bytes"].map(|key| list["items"][0][key].as_u64().unwrap_or(0));
+        (0 < done && done < all).then_some(())
+    });
+    wire.set_rate(100_000_000);
+    assert!(pull.wait().expect("it ends").success(), "the pull");
+    browser.wait_for_text("#images", "the image", |text| text.contains(&slow));
+    let hidden = "return document.querySelector('#transfers').hidden";
+    wait_until("the list to be gone", 60, || (browser.run(hidden) == true).then_some(()));
     is_the_same_page(&browser);
     drop(browser);
     boxyard.stop();

@@ -32,6 +32,7 @@ pub mod spec;
 pub mod stats;
 pub mod step_container;
 pub mod system;
+pub mod transfers;
 pub mod update;
 pub mod view;
 pub mod volumes;
@@ -56,6 +57,8 @@ pub struct App {
     /// How registries are reached; registry-sync has the same flags and does the reaching.
     pub registries: service::RegistryArgs,
     pub events: events::Hub,
+    /// Pulls and pushes that go on.
+    transfers: transfers::Transfers,
     /// Who is alive, and who was.
     seen: tokio::sync::Mutex<overview::services::Seen>,
     /// Containers whose record changed.
@@ -87,6 +90,7 @@ impl App {
             store,
             registries,
             events: events::Hub::new(),
+            transfers: Default::default(),
             seen: Default::default(),
             changed: broadcast::channel(1024).0,
             queued: Notify::new(),

@@ -162,9 +162,12 @@ impl App {
     }
 
     async fn fetch(&self, request: &proto::Pull, told: &mut Told<'_>) -> Outcome<proto::PullReply> {
+        let what = if request.digest.is_empty() { &request.tag } else { &request.digest };
+        let shown = self.begin_transfer("pull", &request.name, what);
         let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
         let forward = async {
             while let Some(step) = steps.recv().await {
+                shown.step(&step);
                 match &step.stored {
                     Some(layer) => self.stored(layer, told.shared).await,
                     None => told.step(step),

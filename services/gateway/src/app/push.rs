@@ -107,9 +107,11 @@ impl App {
             lease: lease.id.clone(),
             packed: self.packed_of(&diff_ids).await?,
         };
+        let shown = self.begin_transfer("push", &request.name, &request.tag);
         let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
         let forward = async {
             while let Some(step) = steps.recv().await {
+                shown.step(&step);
                 lines.progress(&step);
             }
         };

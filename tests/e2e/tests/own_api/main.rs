@@ -32,7 +32,7 @@ fn every_path_answers_as_the_document_says() {
     assert_eq!(document["openapi"], "3.1.0");
     let build = names(&Client::tcp(port).get_json("/boxyard/v1/builds"), "id").remove(0);
     let paths = document["paths"].as_object().expect("paths");
-    for wanted in ["services", "nodes", "workers", "builds", "images", "containers", "events", "metrics"] {
+    for wanted in ["services", "nodes", "workers", "builds", "transfers", "images", "containers", "events", "metrics"] {
         assert!(paths.contains_key(&format!("/boxyard/v1/{wanted}")), "{wanted} is described");
     }
     for (path, operations) in paths {

@@ -11,3 +11,4 @@ pub mod page;
 pub mod services;
 pub mod shape;
 pub mod summary;
+pub mod transfers;

@@ -55,9 +55,10 @@ shape! {
         pub id: String,
         /// When it happened.
         pub at: Option<Time>,
-        /// Docker's types (container, image, network, volume) and build.
+        /// Docker's types (container, image, network, volume), build and transfer.
         pub r#type: String,
-        /// Docker's actions (create, start, die, ...); of a build queued, started, done, failed, cancelled.
+        /// Docker's actions (create, start, die, ...); of a build queued, started, done, failed, cancelled; of a transfer
+        /// began, ended.
         pub action: String,
         /// Id of the object.
         pub object: String,

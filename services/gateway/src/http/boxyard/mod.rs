@@ -23,6 +23,7 @@ use crate::app::overview::nodes::{Node, Worker};
 use crate::app::overview::page::{List, Page};
 use crate::app::overview::services::Service;
 use crate::app::overview::summary::Summary;
+use crate::app::overview::transfers::Transfer;
 
 const JSON: &str = "application/json";
 const LIMIT: Parameter =
@@ -73,6 +74,11 @@ pub fn routes() -> Router<Arc<App>> {
         .get::<Build, _, _>("/boxyard/v1/builds/{id}", &build, one_build)
         .get::<List<Image>, _, _>("/boxyard/v1/images", &images, image_list)
         .get::<List<Container>, _, _>("/boxyard/v1/containers", &paged("Containers, newest first."), containers)
+        .get::<List<Transfer>, _, _>(
+            "/boxyard/v1/transfers",
+            &About { refusals: &[], ..short("Pulls and pushes that go on through this gateway.") },
+            transfers,
+        )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
     api.finish("/boxyard/v1/openapi.json").merge(page::routes()).method_not_allowed_fallback(wrong_method)
@@ -122,6 +128,10 @@ async fn image_list(State(app): State<Arc<App>>, query: Query) -> Answer {
 
 async fn containers(State(app): State<Arc<App>>, query: Query) -> Answer {
     sent(&app.container_list(&page_of(&query)?).await?)
+}
+
+async fn transfers(State(app): State<Arc<App>>) -> Answer {
+    sent(&app.transfer_list())
 }
 
 async fn metrics_page(State(app): State<Arc<App>>) -> Answer {
