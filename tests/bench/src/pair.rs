@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use kit::{Boxyard, Client, Dockerd, LoopDisk, Options, Output};
 
+/// Room for a layer of 10 GB in a layer store and unpacked; only what is written is taken from the machine's disk.
+const DISK_MB: u64 = 34 << 10;
+
 /// One of the two engines.
 pub enum Side {
     Docker(Dockerd),
@@ -40,7 +43,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn start(with_dockerd: bool) -> Self {
-        let disks = [LoopDisk::new(12_288), LoopDisk::new(12_288)];
+        let disks = [LoopDisk::new(DISK_MB), LoopDisk::new(DISK_MB)];
         let data = disks[1].path().join("data");
         let second = if with_dockerd {
             Side::Docker(Dockerd::start_with_data(Some(&data)))

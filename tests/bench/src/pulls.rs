@@ -97,14 +97,14 @@ fn fill(context: &std::path::Path) {
 
 /// The largest sum of all processes while one large layer is pulled.
 fn memory(pair: &Pair, report: &mut Report) {
-    let name = "memory while a 2 GB layer passes, PSS";
+    let name = "memory while a 10 GB layer passes, PSS";
     if !report.wants(name) {
         return;
     }
     let registry = Registry::start();
     let tag = format!("{}/bench/large:1", registry.host());
     let first = &pair.sides[0];
-    let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1M count=2048 2>/dev/null\n";
+    let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1M count=10240 2>/dev/null\n";
     first.docker_fed(&["build", "-q", "-t", &tag, "-"], Some(dockerfile.as_bytes())).ok();
     first.docker(&["push", "-q", &tag]).ok();
     first.docker(&["rmi", &tag]).ok();

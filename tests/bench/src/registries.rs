@@ -2,16 +2,18 @@
 
 use kit::{Boxyard, Client, Options, Output, Registry, run_command, sha256};
 
-use crate::load::load;
+use crate::load::{load, push};
 use crate::pair::{Goal, Report};
 use crate::transfers::{middle, timed};
 
 const MANIFESTS: usize = 2000;
 const BLOBS: usize = 400;
+const PUSHES: usize = 100;
 
 pub fn measure(report: &mut Report) {
     let (manifest, blob) = ("registry: 2000 manifest GETs", "registry: 400 GETs of 1 MB");
-    if !report.wants(manifest) && !report.wants(blob) {
+    let pushes = "registry: 100 pushes of 1 MB";
+    if ![manifest, blob, pushes].into_iter().any(|row| report.wants(row)) {
         return;
     }
     let theirs = Registry::start();
@@ -42,22 +44,40 @@ pub fn measure(report: &mut Report) {
         }
         report.row(name, taken.map(middle), "ms", Goal::Faster(2.0));
     }
+    if report.wants(pushes) {
+        let bytes = noise(1 << 20);
+        let mut taken = [Vec::new(), Vec::new()];
+        for round in 0..6 {
+            for side in 0..2 {
+                let seconds = timed(|| push(ports[side], PUSHES, round, &bytes));
+                if round > 0 {
+                    taken[side].push(seconds);
+                }
+            }
+        }
+        report.row(pushes, taken.map(middle), "ms", Goal::Faster(1.0));
+    }
     ours.stop();
 }
 
-/// Pushes an image of one layer of 1 MB with skopeo; the layer's digest.
-fn fill(port: u16) -> String {
-    let folder = tempfile::TempDir::new().expect("a folder");
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252_u64;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+    std::iter::repeat_with(|| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state.to_le_bytes()
     })
-    .take((1 << 20) / 8)
+    .take(bytes / 8)
     .flatten()
-    .collect();
+    .collect()
+}
+
+/// Pushes an image of one layer of 1 MB with skopeo; the layer's digest.
+fn fill(port: u16) -> String {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let bytes = noise(1 << 20);
     let (layer, config) = (format!("sha256:{}", sha256(&bytes)), format!("sha256:{}", sha256(b"{}")));
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let manifest = serde_json::json!({
