@@ -36,6 +36,7 @@ nft nftables
 git git
 dockerd docker.io
 docker docker.io
+docker-compose docker-compose
 /bin/busybox busybox-static
 mmdebstrap mmdebstrap
 skopeo skopeo

@@ -8,6 +8,7 @@
 mod boxyard;
 mod browser;
 mod cluster;
+mod compose;
 mod disk;
 mod dockerd;
 mod engine;
@@ -21,6 +22,7 @@ mod registry;
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
 pub use cluster::Cluster;
+pub use compose::Compose;
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, client, run_command};
