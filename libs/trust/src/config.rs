@@ -2,12 +2,13 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::renewal::Renewed;
 use crate::{Error, Identity};
 
 static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
@@ -46,13 +47,12 @@ pub async fn connect(address: &str) -> std::io::Result<tokio_rustls::client::Tls
     TlsConnector::from(config).connect(name, stream).await
 }
 
-/// A server's side. With `clients`, an authority in a PEM file, only clients with a certificate of it are served.
+/// A server's side. A certificate that is replaced in its file is used from the next handshake on. With `clients`, an authority in a PEM file, only clients with a certificate of it are served.
 ///
 /// # Errors
 /// `File` when a file cannot be read, `Unusable` when key and certificate don't fit.
 pub fn server(identity: &Identity, clients: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
-    let chain = certificates(&identity.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| unreadable(&identity.key, error))?;
+    let renewed = Renewed::open(identity)?;
     let unusable = |reason: String| Error::Unusable { path: identity.certificate.clone(), reason };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -65,12 +65,12 @@ pub fn server(identity: &Identity, clients: Option<&Path>) -> Result<Arc<ServerC
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(error.to_string()))?;
+    let mut config = builder.with_cert_resolver(Arc::new(renewed));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -83,7 +83,7 @@ fn roots(authority: &Path) -> Result<RootCertStore, Error> {
 }
 
 /// At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
         Ok(found) if found.is_empty() => Err(unreadable(path, "it holds no certificate")),
@@ -92,6 +92,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-fn unreadable(path: &Path, reason: impl ToString) -> Error {
+pub fn unreadable(path: &Path, reason: impl ToString) -> Error {
     Error::File { path: path.to_owned(), reason: reason.to_string() }
 }

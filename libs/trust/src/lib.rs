@@ -11,6 +11,7 @@
 
 mod config;
 mod listener;
+mod renewal;
 
 use std::path::PathBuf;
 

@@ -33,10 +33,17 @@ impl Authority {
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.issuer).expect("signs");
         let at = |end: &str| self.folder.path().join(format!("{name}.{end}"));
-        std::fs::write(at("pem"), certificate.pem()).expect("written");
-        std::fs::write(at("key"), key.serialize_pem()).expect("written");
+        replace(&at("pem"), &certificate.pem());
+        replace(&at("key"), &key.serialize_pem());
         Identity { certificate: at("pem"), key: at("key") }
     }
+}
+
+/// By a rename, as who renews a certificate does.
+fn replace(path: &Path, content: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).expect("written");
+    std::fs::rename(new, path).expect("renamed");
 }
 
 /// Answers every line with itself, and ends when the client has ended.
@@ -74,6 +81,21 @@ async fn the_server_is_verified_and_each_direction_ends_by_itself() {
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await.expect("the other direction still goes on");
     assert_eq!(heard, "heard x");
+
+    // Another certificate in the same files is used from then on; one whose key does not fit is not.
+    let identity = ours.identity("127.0.0.1");
+    let address = echo(&identity, None).await;
+    let shown = async || {
+        let stream = trust::connect(&address.to_string()).await.expect("served");
+        stream.get_ref().1.peer_certificates().expect("a certificate was shown")[0].to_vec()
+    };
+    let first = shown().await;
+    let key = std::fs::read_to_string(&identity.key).expect("reads");
+    ours.identity("127.0.0.1");
+    let second = shown().await;
+    assert_ne!(first, second);
+    replace(&identity.key, &key);
+    assert_eq!(shown().await, second);
 
     let address = echo(&ours.identity("elsewhere"), None).await;
     trust::connect(&address.to_string()).await.expect_err("a certificate for another name");

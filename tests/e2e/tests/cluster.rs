@@ -68,9 +68,31 @@ fn a_build_on_one_machine_runs_on_another() {
     fs::copy(cluster.data_dir("head").join("cluster/ca.pem"), without.join("ca.pem")).expect("copy the authority");
     let refused = cluster.docker_tls("one", Some(&without), &["version"], b"");
     assert!(refused.code != 0, "a client without a certificate was served: {refused:?}");
+
+    // New certificates: the API, the layer store and the byte streams show them at once, NATS when it has read them.
+    // Nobody is restarted, what is connected stays, and who comes anew is let in by the same authority.
+    let names_it = |port: u16| cluster.certificate("one", port).contains("DNS:head.example");
+    let ports = [2376, 7421, 7422];
+    assert_eq!(ports.map(names_it), [false; 3]);
+    let follower = cluster.work_dir().join("followed");
+    let mut follow = cluster.spawn_docker(&["exec", "on-a", "sh", "-c", "echo begun; sleep 600"], &follower);
+    let said = || fs::read_to_string(&follower).unwrap_or_default();
+    wait_until("the stream to begin", 30, || said().contains("begun").then_some(()));
+    cluster.renew("head.example");
+    assert_eq!(ports.map(names_it), [true; 3]);
+    wait_until("NATS to have read its certificate", 30, || {
+        cluster.log("head", "nats").contains("Reloaded: tls").then_some(())
+    });
+    cluster.docker_tls("one", None, &["run", "--rm", "busybox", "echo", "renewed"], b"").says("renewed");
+    cluster.kill("two");
+    cluster.up("two");
+    wait_until("node nb to be back", 60, || (cluster.docker(&run_on_b(&["busybox", "true"])).code == 0).then_some(()));
+    assert!(matches!(follow.try_wait(), Ok(None)), "a stream of before was cut");
+
     for name in ["on-a", "free", "talks"] {
         cluster.docker(&["rm", "-f", name]).ok();
     }
+    wait_until("the stream to end with its container", 30, || follow.try_wait().ok().flatten());
     cluster.stop();
 }
 

@@ -105,6 +105,20 @@ impl Cluster {
         self.boxyard(&["cluster", "revoke", kind, name, "--data-dir", &text(&self.data_dir("head"))]).ok();
     }
 
+    /// New certificates for the head, which hold this name too.
+    pub fn renew(&self, name: &str) {
+        self.boxyard(&["cluster", "renew", "--name", name, "--data-dir", &text(&self.data_dir("head"))]).ok();
+    }
+
+    /// What openssl says of the certificate that the head shows at this port to a client of that machine.
+    pub fn certificate(&self, machine: &str, port: u16) -> String {
+        let line = format!(
+            "openssl s_client -connect {HEAD}:{port} -CAfile {} </dev/null 2>/dev/null | openssl x509 -noout -text",
+            self.data_dir("head").join("cluster/ca.pem").display()
+        );
+        run_command(self.enter(machine).arg("sh"), &["-c", &line], None).ok().to_owned()
+    }
+
     pub fn work_dir(&self) -> PathBuf {
         self.folder.path().join("work")
     }

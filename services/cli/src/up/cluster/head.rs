@@ -22,6 +22,9 @@ const NAME_MAX_BYTES: usize = 40;
 pub struct Head {
     pub address: IpAddr,
     pub port: u16,
+    /// Further names and addresses that the certificates hold.
+    #[serde(default)]
+    pub names: Vec<String>,
     pub members: Vec<Member>,
 }
 
@@ -80,7 +83,12 @@ impl Head {
         if ip.is_unspecified() || port == 0 || port > u16::MAX - 2 {
             return Err(Failure::new(format!("--address {address}: other machines must be able to dial it")));
         }
-        Ok(Self { address: ip, port, members: Vec::new() })
+        Ok(Self { address: ip, port, names: Vec::new(), members: Vec::new() })
+    }
+
+    /// What the head's certificates say that it is.
+    pub fn all_names(&self) -> Vec<String> {
+        [&[self.address.to_string()], &self.names[..]].concat()
     }
 
     pub fn store_port(&self) -> u16 {
@@ -126,7 +134,7 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Outcome<Option<
     }
 }
 
-/// A running NATS reads its users again, and drops those that are gone. One that does not run reads them at its start.
+/// A running NATS reads its users and certificates again, and drops users that are gone. One that does not run reads them at its start.
 pub fn reload_nats(data_dir: &Path) {
     status::signal(data_dir, "nats", Signal::SIGHUP);
 }

@@ -7,6 +7,7 @@
 //!         cluster add node b ──▶ one file, the bundle     NATS and the layer store know the new user
 //! other:  cluster join b.bundle ──▶ its own data folder   node b dials the head; it has no inbound port
 //! head:   cluster revoke node b                           NATS drops it, the layer store refuses its token
+//! head:   cluster renew                                   new certificates of the same authority; all go on
 //! ```
 
 mod authority;
@@ -34,6 +35,8 @@ pub enum Cluster {
     Join(Join),
     /// Put a node or a build worker out
     Revoke(Revoke),
+    /// Make the head's certificates anew, of the same authority: members need nothing, no process is restarted
+    Renew(Renew),
     /// List the nodes and build workers that were let in
     Ls(Ls),
 }
@@ -90,6 +93,16 @@ pub struct Revoke {
 }
 
 #[derive(Args, Debug)]
+pub struct Renew {
+    /// Folder of the head's Boxyard
+    #[arg(long, env = "BOXYARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// A further name or address of the head that its certificates are to hold from now on (may be repeated)
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
 pub struct Ls {
     /// Folder of the head's Boxyard
     #[arg(long, env = "BOXYARD_DATA_DIR")]
@@ -103,6 +116,7 @@ impl Cluster {
             Self::Add(command) => command.run(),
             Self::Join(command) => command.run().await,
             Self::Revoke(command) => command.run(),
+            Self::Renew(command) => command.run(),
             Self::Ls(command) => command.run(),
         }
     }
@@ -111,14 +125,14 @@ impl Cluster {
 impl Init {
     fn run(self) -> Outcome {
         let data_dir = config::data_dir(self.data_dir)?;
-        let head = Head::new(&self.address)?;
+        let head = Head { names: self.names, ..Head::new(&self.address)? };
         if Head::read(&data_dir)?.is_some() {
             return Err(Failure::new(format!("{} is the head of a cluster already", data_dir.display())));
         }
         if Joined::read(&data_dir)?.is_some() {
             return Err(Failure::new(format!("{} has joined a cluster already", data_dir.display())));
         }
-        authority::create(&data_dir.join("cluster"), &[&[head.address.to_string()], &self.names[..]].concat())?;
+        authority::create(&data_dir.join("cluster"), &head.all_names())?;
         head.write(&data_dir)?;
         let mut plan = Plan::kept(&data_dir)?;
         if plan.kept.instance.is_empty() {
@@ -193,6 +207,28 @@ impl Revoke {
         plan.write_users()?;
         head::reload_nats(&data_dir);
         output::line(format!("{} {} is out", member.kind, member.name));
+        Ok(())
+    }
+}
+
+impl Renew {
+    fn run(self) -> Outcome {
+        let data_dir = config::data_dir(self.data_dir)?;
+        let mut head = Head::require(&data_dir)?;
+        for name in self.names {
+            if !head.all_names().contains(&name) {
+                head.names.push(name);
+            }
+        }
+        authority::renew(&data_dir.join("cluster"), &head.all_names())?;
+        head.write(&data_dir)?;
+        // The other servers look at their files at each handshake.
+        head::reload_nats(&data_dir);
+        output::line(format!(
+            "The certificates of {} are new and last about {} years; cluster/client has a new one for the docker command.",
+            head.all_names().join(", "),
+            authority::LIFE_YEARS,
+        ));
         Ok(())
     }
 }
