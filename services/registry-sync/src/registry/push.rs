@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::manifest::{self, Blob};
-use super::pack::{CHUNKS_UNDER_WAY, pack};
+use super::pack::{BLOCKS_UNDER_WAY, pack};
 use super::pull::MAX_CONFIG_BYTES;
 use super::{Lines, Remote, credentials, named};
 use crate::error::Error;
@@ -198,7 +198,7 @@ impl Push {
             _ => repository.begin_upload().await?,
         };
         let done = Arc::new(AtomicU64::new(0));
-        let (copy, copied) = mpsc::channel(CHUNKS_UNDER_WAY);
+        let (copy, copied) = mpsc::channel(BLOCKS_UNDER_WAY);
         let packing = pack(&self.remote.store, diff_id, &self.lease, done.clone(), copy);
         let appending = session.append(ReceiverStream::new(copied).map(Ok).boxed());
         let both = async { futures::join!(packing, appending) };
