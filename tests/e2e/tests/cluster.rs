@@ -111,7 +111,7 @@ fn a_machine_that_is_lost_stops_nobody() {
     let mut build = cluster.spawn_docker(&["build", "-t", "again", &folder], &output);
     let said = || fs::read_to_string(&output).unwrap_or_default();
     wait_until("the second step to begin", 60, || said().contains("RUN sleep 4").then_some(()));
-    cluster.join("three", &[("worker", "wb")]);
+    cluster.join("three", &[("worker", "wb"), ("node", "nb")]);
     cluster.kill("two");
     let status = wait_until("the build to end on the other worker", 120, || build.try_wait().ok().flatten());
     assert!(status.success(), "{}", said());
@@ -123,6 +123,15 @@ fn a_machine_that_is_lost_stops_nobody() {
     wait_until("the lost node to be told", 60, || shown().contains("node na is lost").then_some(()));
     let inspected = cluster.docker(&["inspect", "-f", "{{.State.Error}}", "stays"]);
     inspected.says("node na is lost");
+    let writes = ["run", "--name", "sized", "busybox", "sh", "-c", "head -c 100000 /dev/zero > /file"];
+    cluster.docker(&writes).ok();
+    // Its container's size is not known; all others' are.
+    let sizes = cluster.docker(&["ps", "-as", "--format", "{{.Names}}: {{.Size}}"]);
+    sizes.says("stays: 0B").says("sized: 100kB (virtual ");
+    cluster.docker(&["inspect", "-s", "-f", "{{.SizeRw}}", "stays"]).says("<nil>");
+    cluster.docker(&["system", "df", "-v"]).says("stays").says("sized");
+    cluster.docker(&["volume", "ls"]).ok();
+    cluster.docker(&["rm", "sized"]).ok();
     cluster.up("one");
     let shown = || cluster.docker(&["ps", "--format", "{{.Status}}"]).ok().to_owned();
     wait_until("the node to be back", 60, || {

@@ -288,13 +288,15 @@ impl App {
         Ok(())
     }
 
-    /// Bytes of the writable layer and of the whole root file system.
+    /// Bytes of the writable layer and of the whole root file system; of containers on a lost node nothing is known.
     pub async fn sizes(&self, containers: &[Container]) -> Outcome<std::collections::HashMap<String, (i64, i64)>> {
         let mut sizes = std::collections::HashMap::new();
         let nodes: std::collections::BTreeSet<&str> = containers.iter().map(|c| c.node_id.as_str()).collect();
-        for node_id in nodes {
+        let living = self.known_nodes().await;
+        for node_id in nodes.into_iter().filter(|node_id| nodes::lost(&living, node_id).is_none()) {
             let ids = containers.iter().filter(|c| c.node_id == node_id).map(|c| c.id.clone()).collect();
-            let reply = self.node_call::<calls::ContainerSizes>(node_id, &proto::SizeRequest { ids }).await?;
+            let request = proto::SizeRequest { ids };
+            let reply = self.node_call_if_there::<calls::ContainerSizes>(node_id, &request).await?.unwrap_or_default();
             for size in reply.sizes {
                 let Some(container) = containers.iter().find(|c| c.id == size.id) else { continue };
                 let image: u64 = view::spec_of(container).layers.iter().map(|layer| layer.content_bytes).sum();

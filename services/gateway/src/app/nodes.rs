@@ -110,6 +110,17 @@ impl App {
         Ok(self.bus.call::<C>(&Target::Node(node_id.to_owned()), request).await?)
     }
 
+    /// The same of a node that may be lost: none when it is, since what it holds cannot be told then.
+    pub async fn node_call_if_there<C: Call>(&self, node_id: &str, request: &C::Request) -> Outcome<Option<C::Reply>> {
+        match self.bus.call::<C>(&Target::Node(node_id.to_owned()), request).await {
+            Err(error) if error.is_lost() => {
+                tracing::warn!(%error, node_id, call = C::NAME, "a node is left out");
+                Ok(None)
+            }
+            done => Ok(Some(done?)),
+        }
+    }
+
     /// A call that changes a container; its events are in the database when this returns.
     pub async fn change<C: Call<Reply = proto::NodeReply>>(
         &self,

@@ -105,7 +105,7 @@ impl App {
                 row
             })
             .collect();
-        let sizes = self.sizes(&containers).await.unwrap_or_default();
+        let sizes = self.sizes(&containers).await?;
         let now = super::now_ns();
         let container_row = |c: &metadata::Container| {
             let sizes = sizes.get(&c.id).copied().unwrap_or((0, 0));

@@ -14,11 +14,25 @@ struct Placed {
 }
 
 impl App {
+    /// Those of all nodes that give signs of life.
+    ///
+    /// # Errors
+    /// `Unavailable` when one does not answer: what it holds must not be taken for missing.
     async fn volumes(&self) -> Outcome<Vec<Placed>> {
         let mut all = Vec::new();
         for node in self.known_nodes().await {
             let list = self.node_call::<calls::VolumeList>(&node.id, &proto::Empty {}).await?;
-            all.extend(list.volumes.into_iter().map(|volume| Placed { node_id: node.id.clone(), volume }));
+            all.extend(placed(&node.id, list));
+        }
+        Ok(all)
+    }
+
+    /// The same to look at: those of a node that was lost just now are left out.
+    async fn volumes_to_show(&self) -> Outcome<Vec<Placed>> {
+        let mut all = Vec::new();
+        for node in self.known_nodes().await {
+            let list = self.node_call_if_there::<calls::VolumeList>(&node.id, &proto::Empty {}).await?;
+            all.extend(placed(&node.id, list.unwrap_or_default()));
         }
         Ok(all)
     }
@@ -39,7 +53,7 @@ impl App {
     pub async fn list_volumes(&self, filters: &Filters) -> Outcome<Value> {
         let dangling = filters.flag("dangling")?;
         let mounted = self.mounted_volumes().await?;
-        let volumes = self.volumes().await?.into_iter().map(|placed| placed.volume).filter(|volume| {
+        let volumes = self.volumes_to_show().await?.into_iter().map(|placed| placed.volume).filter(|volume| {
             dangling.is_none_or(|wanted| wanted != mounted.contains(&volume.name))
                 && filters.any("name", |v| volume.name.contains(v))
                 && filters.any("driver", |v| v == "local")
@@ -139,7 +153,7 @@ impl App {
             .filter(|mount| mount.r#type == "volume")
             .map(|mount| mount.name)
             .collect();
-        let rows = self.volumes().await?.into_iter().map(|placed| {
+        let rows = self.volumes_to_show().await?.into_iter().map(|placed| {
             let mut row = shown(&placed.volume);
             let users = mounts.iter().filter(|name| **name == placed.volume.name).count();
             row["UsageData"] = json!({"RefCount": users, "Size": placed.volume.bytes});
@@ -147,6 +161,10 @@ impl App {
         });
         Ok(rows.collect())
     }
+}
+
+fn placed(node_id: &str, list: proto::VolumeList) -> impl Iterator<Item = Placed> {
+    list.volumes.into_iter().map(move |volume| Placed { node_id: node_id.to_owned(), volume })
 }
 
 fn local() -> Map<String, Value> {
