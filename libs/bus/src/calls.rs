@@ -76,9 +76,9 @@ pub(crate) fn event_subject(node_id: &str) -> String {
     format!("event.node.{node_id}")
 }
 
-/// Subject of a build's log.
-pub(crate) fn build_log_subject(build_id: &str) -> String {
-    format!("buildlog.{build_id}")
+/// Subject of what a user writes into a build's log; `*` for all users.
+pub(crate) fn build_log_subject(build_id: &str, user: &str) -> String {
+    format!("buildlog.{build_id}.{user}")
 }
 
 macro_rules! calls {

@@ -27,7 +27,7 @@ impl Bus {
     /// `Unavailable` when JetStream does not answer.
     pub async fn ensure_streams(&self) -> Result<(), Error> {
         for (name, subject, max_bytes) in
-            [(EVENTS, "event.node.*", EVENTS_MAX_BYTES), (BUILD_LOGS, "buildlog.*", BUILD_LOGS_MAX_BYTES)]
+            [(EVENTS, "event.node.*", EVENTS_MAX_BYTES), (BUILD_LOGS, "buildlog.*.*", BUILD_LOGS_MAX_BYTES)]
         {
             let config = stream::Config {
                 name: name.to_owned(),
@@ -36,7 +36,8 @@ impl Bus {
                 max_age: 7 * DAY,
                 ..Default::default()
             };
-            self.jetstream.get_or_create_stream(config).await.map_err(unavailable)?;
+            // One that an earlier Boxyard has made may have had other subjects.
+            self.jetstream.create_or_update_stream(config).await.map_err(unavailable)?;
         }
         for bucket in [ALIVE, CLAIMS] {
             if self.jetstream.get_key_value(bucket).await.is_err() {
@@ -90,20 +91,26 @@ impl Bus {
     /// # Errors
     /// `Unavailable` when the connection is closed.
     pub async fn publish_build_log(&self, build_id: &str, chunk: &proto::BuildLog) -> Result<(), Error> {
-        let payload = chunk.encode_to_vec().into();
-        self.client.publish(build_log_subject(build_id), payload).await.map_err(unavailable)
+        let (subject, payload) = (build_log_subject(build_id, &self.user), chunk.encode_to_vec().into());
+        self.client.publish(subject, payload).await.map_err(unavailable)
     }
 
-    /// The log of a build from its first chunk, then live.
+    /// The log of a build from its first chunk, then live; each chunk with the bus user who wrote it. Every worker may
+    /// write, so whether it was this one's turn is for the reader to find out.
     ///
     /// # Errors
     /// `Unavailable` when JetStream does not answer.
     pub async fn build_log(
         &self,
         build_id: &str,
-    ) -> Result<impl Stream<Item = Result<proto::BuildLog, Error>> + Send + Unpin + use<>, Error> {
-        let messages = self.messages(BUILD_LOGS, build_log_subject(build_id), DeliverPolicy::All).await?;
-        Ok(messages.map(|message| decode(&message?)))
+    ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
+        let messages = self.messages(BUILD_LOGS, build_log_subject(build_id, "*"), DeliverPolicy::All).await?;
+        Ok(messages.map(|message| {
+            let message = message?;
+            // The server lets a user publish under its own name only.
+            let user = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+            Ok((user, decode(&message)?))
+        }))
     }
 
     async fn messages(

@@ -2,10 +2,11 @@
 //! The bus is spoken to in NATS' own text protocol, so that no client library stands between.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::Duration;
 
-use kit::{Boxyard, Options};
+use kit::{Boxyard, Client, Options, client, wait_until};
 
 struct Bus {
     stream: TcpStream,
@@ -83,6 +84,9 @@ fn worker_credentials_reach_no_further() {
         format!("PUB rpc.sync.SyncPull.{user} 0\r\n"),
         "PUB _INBOX.gateway.x 0\r\n".to_owned(),
         format!("PUB $KV.alive.node.{instance} 0\r\n"),
+        "PUB buildlog.build 0\r\n".to_owned(),
+        "PUB buildlog.build.gateway 0\r\n".to_owned(),
+        format!("PUB buildlog.build.worker-{instance}-2 0\r\n"),
         "PUB $JS.API.STREAM.DELETE.EVENTS 0\r\n".to_owned(),
         "PUB $JS.API.STREAM.PURGE.EVENTS 0\r\n".to_owned(),
         "SUB > 1".to_owned(),
@@ -106,6 +110,48 @@ fn worker_credentials_reach_no_further() {
             |line: &str| line.contains("Publish Violation") && line.contains(&user) && line.contains(&subject);
         assert!(log.lines().any(is_told), "{subject} is not in the log:\n{log}");
     }
+    boxyard.stop();
+}
+
+/// A worker may write into any build's log under its own name, and nobody sees it where the build is another's.
+#[test]
+fn a_worker_is_heard_in_its_own_builds_only() {
+    let boxyard = Boxyard::start(Options { workers: 2, ..Options::default() });
+    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    let port = u16::try_from(boxyard.kept()["nats_port"].as_u64().expect("a port")).expect("a port");
+    let gate = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let step = format!("FROM busybox\nRUN nc 127.0.0.1 {} && echo through\n", gate.local_addr().expect("bound").port());
+    std::fs::write(boxyard.work_dir().join("Dockerfile"), step).expect("write the Dockerfile");
+    let build = client(boxyard.socket())
+        .args(["build", "--network", "host"])
+        .arg(boxyard.work_dir())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("docker starts");
+    let (waiting, _) = gate.accept().expect("the step begins");
+
+    let running = Client::new(boxyard.socket()).get_json("/boxyard/v1/builds")["items"][0].clone();
+    let (id, holder) = (running["id"].as_str().expect("an id"), running["worker_id"].as_str().expect("a worker"));
+    let instance = boxyard.instance().expect("it has an id");
+    let names = [1, 2].map(|number| format!("{instance}-{number}"));
+    let other = names.iter().find(|name| *name != holder).expect("another worker");
+    let user = format!("worker-{other}");
+    let secret = std::fs::read_to_string(boxyard.data_dir().join("secrets").join(&user)).expect("its password");
+    let mut bus = Bus::connect(port, &user, secret.trim()).unwrap_or_else(|refusal| panic!("its own login: {refusal}"));
+    // A BuildLog of attempt 1 with a stream of text.
+    let forged = "\x08\x01\x1a\x07forged\n";
+    let write = |bus: &mut Bus, name: &str| bus.ask(&format!("PUB buildlog.{id}.{name} {}\r\n{forged}", forged.len()));
+    assert!(write(&mut bus, &format!("worker-{holder}")).contains("Permissions Violation"), "it spoke as {holder}");
+    assert_eq!(write(&mut bus, &user), "");
+    wait_until("the gateway to pass over what is forged", 60, || {
+        let log = std::fs::read_to_string(boxyard.data_dir().join("logs/gateway.log")).unwrap_or_default();
+        log.lines().any(|line| line.contains("this is not its build") && line.contains(&user)).then_some(())
+    });
+    drop(waiting);
+    let output = build.wait_with_output().expect("docker ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("through") && !text.contains("forged"), "{output:?}");
     boxyard.stop();
 }
 

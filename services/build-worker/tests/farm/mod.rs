@@ -274,7 +274,7 @@ impl Farm {
         let mut log = self.bus.build_log(id).await.expect("a log");
         let next = async {
             while let Some(chunk) = log.next().await {
-                let chunk = chunk.expect("a chunk");
+                let (_, chunk) = chunk.expect("a chunk");
                 match chunk.what.expect("something") {
                     What::Stream(text) => outcome.messages.push(text),
                     What::AuxId(id) => outcome.aux.push(id),
@@ -300,7 +300,7 @@ impl Farm {
         let mut log = self.bus.build_log(id).await.expect("a log");
         let wait = async {
             while let Some(chunk) = log.next().await {
-                if matches!(chunk.expect("a chunk").what, Some(What::Stream(said)) if said == text) {
+                if matches!(chunk.expect("a chunk").1.what, Some(What::Stream(said)) if said == text) {
                     return;
                 }
             }

@@ -100,7 +100,7 @@ fn users(plan: &Plan) -> Vec<User> {
                 let mut publishes = calls("gateway", WORKER_CALLS, &name);
                 publishes.extend(calls("store", WORKER_STORE_CALLS, &name));
                 publishes.extend([
-                    "buildlog.*".to_owned(),
+                    format!("buildlog.*.{name}"),
                     "gone.gateway".to_owned(),
                     "$KV.claims.>".to_owned(),
                     format!("$KV.alive.build-worker.{id}"),

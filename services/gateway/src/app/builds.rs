@@ -153,6 +153,13 @@ impl App {
         Ok(proto::Empty {})
     }
 
+    /// Was this attempt at a build given to the worker that has this name on the bus? An earlier attempt no longer is.
+    pub async fn is_held_by(&self, user: &str, build_id: &str, attempt: u32) -> Outcome<bool> {
+        let build = self.db.build(build_id).await?;
+        Ok(build
+            .is_some_and(|build| build.attempt == i64::from(attempt) && user == format!("worker-{}", build.worker_id)))
+    }
+
     pub(super) async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
         let build = self.db.build(build_id).await?;
         let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));

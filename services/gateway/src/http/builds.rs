@@ -67,10 +67,10 @@ type Line = Result<Value, Failure>;
 async fn follow(
     app: &App,
     id: &str,
-    mut log: impl futures::Stream<Item = Result<proto::BuildLog, bus::Error>> + Unpin,
+    mut log: impl futures::Stream<Item = Result<(String, proto::BuildLog), bus::Error>> + Unpin,
     lines: tokio::sync::mpsc::Sender<Line>,
 ) {
-    let mut attempt = 0;
+    let (mut attempt, mut holder) = (0, String::new());
     let mut over = false;
     loop {
         let chunk = tokio::select! {
@@ -86,8 +86,8 @@ async fn follow(
                 None => continue,
             },
         };
-        let chunk = match chunk {
-            Some(Ok(chunk)) => chunk,
+        let (user, chunk) = match chunk {
+            Some(Ok(written)) => written,
             Some(Err(error)) => {
                 let _ = lines.send(Ok(error_line(&error.to_string(), None))).await;
                 return app.cancel_build(id).await;
@@ -98,7 +98,19 @@ async fn follow(
         if chunk.attempt < attempt {
             continue;
         }
-        attempt = chunk.attempt;
+        if chunk.attempt != attempt || user != holder {
+            match app.is_held_by(&user, id, chunk.attempt).await {
+                Ok(true) => (attempt, holder) = (chunk.attempt, user),
+                Ok(false) => {
+                    tracing::warn!(build_id = id, attempt = chunk.attempt, user, "this is not its build: not shown");
+                    continue;
+                }
+                Err(failure) => {
+                    let _ = lines.send(Ok(error_line(&failure.message, None))).await;
+                    return app.cancel_build(id).await;
+                }
+            }
+        }
         let (line, last) = match chunk.what {
             Some(What::Error(message)) if chunk.number == 0 => {
                 let _ = lines.send(Err(Failure::invalid(message))).await;
