@@ -24,12 +24,8 @@ impl Repository {
     pub async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}")));
         let outcome = retried(|| async {
-            let response = self.send(&call).await?;
-            match response.status() {
-                StatusCode::NOT_FOUND => Ok(None),
-                status if status.is_success() => Ok(Some(length(response.headers()).unwrap_or_default())),
-                status => Err(Error::answer(status, None, b"")),
-            }
+            let response = self.ask_if_there(&call).await?;
+            Ok(response.map(|response| length(response.headers()).unwrap_or_default()))
         });
         outcome.await
     }

@@ -144,6 +144,15 @@ impl Repository {
         accepted(call.method.as_str(), &call.url, self.send(call).await?).await
     }
 
+    /// The same; none where the registry says that there is no such thing.
+    pub(super) async fn ask_if_there(&self, call: &Call) -> Result<Option<Response>, Error> {
+        let response = self.send(call).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        accepted(call.method.as_str(), &call.url, response).await.map(Some)
+    }
+
     async fn once(&self, call: &Call, scopes: &[String]) -> Result<Response, Error> {
         let Call { method, url, headers: more, body, scopes: _, patience } = call;
         let request = self.client.request(method.clone(), url.clone()).headers(more.clone());

@@ -164,6 +164,26 @@ async fn a_busy_registry_is_asked_again_when_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_registry_is_left_alone_by_looks_at_blobs_too() {
+    let (busy, tomorrow) = (Digest::of(b"busy"), Digest::of(b"tomorrow"));
+    let path = |digest: &Digest| format!("HEAD /v2/app/blobs/{digest}");
+    let (later, never) = (path(&busy), path(&tomorrow));
+    let server = serve(move |number, request| match (request.line(), number) {
+        (line, 0) if line == later => Reply::new(429, "").with("Retry-After", "2"),
+        (line, _) if line == never => Reply::new(429, "").with("Retry-After", "86400"),
+        _ => Reply::new(200, "four"),
+    })
+    .await;
+    let repository = pulling(&server.host()).await;
+    let begin = Instant::now();
+    assert_eq!(repository.has_blob(&busy).await.expect("at the second time"), Some(4));
+    assert!(begin.elapsed() >= Duration::from_secs(2), "Retry-After was not waited for");
+    let error = repository.has_blob(&tomorrow).await.expect_err("not waited for");
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(server.seen().len(), 3, "a day is not waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_things_get_the_registrys_words() {
     let server = serve(|_, request| match request.method.as_str() {
         "HEAD" => Reply::new(404, ""),
