@@ -19,10 +19,7 @@ pub fn measure(report: &mut Report) {
     let theirs = Registry::start();
     let flags = vec!["--registry=127.0.0.1:0".to_owned(), "--no-node".to_owned()];
     let ours = Boxyard::start(Options { workers: 0, flags, ..Options::default() });
-    let kept = ours.kept();
-    let address = kept["registry"]["address"].as_str().expect("the registry's address");
-    let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-    let ports = [theirs.port(), port];
+    let ports = [theirs.port(), ours.registry_port()];
     let digests = ports.map(fill);
     let rows = [
         (manifest, MANIFESTS, ["/v2/app/manifests/v1".to_owned(), "/v2/app/manifests/v1".to_owned()]),

@@ -15,14 +15,8 @@ fn start(flags: &[&str]) -> (Boxyard, u16) {
     let mut all = vec!["--registry=127.0.0.1:0".to_owned()];
     all.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let boxyard = Boxyard::start(Options { flags: all, ..Options::default() });
-    let port = registry_port(&boxyard);
+    let port = boxyard.registry_port();
     (boxyard, port)
-}
-
-fn registry_port(boxyard: &Boxyard) -> u16 {
-    let kept = boxyard.kept();
-    let address = kept["registry"]["address"].as_str().expect("the registry's address is kept");
-    address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 
 fn program(name: &str, args: &[&str]) -> Output {
@@ -65,7 +59,7 @@ fn docker_pushes_and_pulls() {
     // A restart keeps what was pushed, and the port.
     boxyard.down();
     boxyard.up();
-    assert_eq!(registry_port(&boxyard), port);
+    assert_eq!(boxyard.registry_port(), port);
     docker.docker(&["rmi", "busybox", &name, &second]).ok();
     docker.docker(&["pull", &name]).says(&format!("Digest: {digest}"));
     assert_eq!(docker.docker(&["run", "--rm", "--network", "none", &name, "echo", "hello"]).ok(), "hello");

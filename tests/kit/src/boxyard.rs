@@ -246,6 +246,13 @@ impl Boxyard {
         self.kept()["instance"].as_str().map(str::to_owned)
     }
 
+    /// Port of the registry of `--registry`.
+    pub fn registry_port(&self) -> u16 {
+        let kept = self.kept();
+        let address = kept["registry"]["address"].as_str().expect("the registry's address is kept");
+        address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// What the supervisor keeps over restarts: instance id and ports.
     pub fn kept(&self) -> serde_json::Value {
         kept(&self.data)

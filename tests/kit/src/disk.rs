@@ -37,6 +37,24 @@ impl LoopDisk {
         disk
     }
 
+    /// Fills it with a file, so that only so many bytes are free.
+    pub fn leave(&self, bytes: u64) {
+        self.make_room();
+        let stat = nix::sys::statvfs::statvfs(self.path()).expect("the file system answers");
+        let free = stat.blocks_available() * stat.fragment_size();
+        let length = free.checked_sub(bytes).expect("there is as much room").to_string();
+        run_command(&mut Command::new("fallocate"), &["-l", &length, &self.filler().to_string_lossy()], None).ok();
+    }
+
+    /// Takes away what [`Self::leave`] has put there.
+    pub fn make_room(&self) {
+        let _ = std::fs::remove_file(self.filler());
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.root.join("filler")
+    }
+
     /// The root of the file system.
     pub fn path(&self) -> &Path {
         &self.root

@@ -92,11 +92,20 @@ pub async fn put(app: &App, name: &Name, reference: &Reference, request: Request
         .map_err(|error| Refusal::manifest_invalid(format!("manifest invalid: {error}")))?;
     let media_type = media_type(declared, &parsed)?;
 
-    let _no_link_goes = app.repositories.adding().await;
+    let no_link_goes = app.repositories.adding().await;
     ensure_complete(app, name, &parsed)?;
     // The link comes before the bytes, so that a release in between finds the blob named.
     app.repositories.put_manifest(name, &digest, &media_type)?;
-    store(app, &digest, bytes).await?;
+    if let Err(refusal) = store(app, &digest, bytes).await {
+        drop(no_link_goes);
+        let nobody_adds = app.repositories.nobody_adds().await;
+        // Another push of the same may have had more luck.
+        if app.blobs.size(&digest)?.is_none() {
+            app.repositories.remove_manifest(name, &digest, None)?;
+        }
+        drop(nobody_adds);
+        return Err(refusal);
+    }
     if let Some(subject) = &parsed.subject {
         app.repositories.put_referrer(name, &subject.digest, &digest)?;
     }

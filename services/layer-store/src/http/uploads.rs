@@ -36,7 +36,11 @@ pub async fn begin(app: &App, name: Name, request: Request) -> Result<Response, 
 pub async fn append(app: &App, name: &Name, id: &str, request: Request) -> Result<Response, Refusal> {
     let mut taken = receive_into(app.sessions.take(name, id)?, request).await?;
     let received = taken.upload().received_bytes();
-    taken.upload().rest().await?;
+    if let Err(error) = taken.upload().rest().await {
+        // It cannot be gone on with: it must not take up a place among those that can.
+        drop(taken.for_good());
+        return Err(error.into());
+    }
     Ok(accepted(name, id, received))
 }
 
@@ -117,7 +121,11 @@ async fn receive(
 async fn show(app: &App, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
     if !name.is_internal() {
         let _no_link_goes = app.repositories.adding().await;
-        app.repositories.link_blob(name, digest)?;
+        if let Err(error) = app.repositories.link_blob(name, digest) {
+            // Nobody may name it now.
+            app.blobs.let_go([digest.clone()]);
+            return Err(error.into());
+        }
     }
     Ok(app.blobs.keep(digest)?)
 }

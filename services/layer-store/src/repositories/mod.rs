@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::Digest;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use name::{Name, Tag};
 
@@ -45,6 +45,11 @@ impl Repositories {
     /// is stored.
     pub async fn adding(&self) -> RwLockReadGuard<'_, ()> {
         self.adding.read().await
+    }
+
+    /// While this is held no manifest is on its way.
+    pub async fn nobody_adds(&self) -> RwLockWriteGuard<'_, ()> {
+        self.adding.write().await
     }
 
     /// The repository shows the blob from now on. A link that is there already counts as new.
