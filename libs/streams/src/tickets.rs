@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -149,6 +149,14 @@ impl Drop for Pending {
     }
 }
 
+/// How this process reaches other machines' streams, in place of the host that tickets name.
+static HOST: OnceLock<String> = OnceLock::new();
+
+/// Makes this process dial streams of other machines at `host`. The first call counts.
+pub fn dial_at(host: &str) {
+    let _ = HOST.set(host.to_owned());
+}
+
 /// Dials back with a ticket.
 ///
 /// # Errors
@@ -166,7 +174,8 @@ pub async fn dial(secret: &str, address: &str) -> Result<Duplex, Error> {
             present(secret, reader, writer).await
         }
         Address::Tls(host) => {
-            let (reader, writer) = tokio::io::split(trust::connect(&host).await?);
+            let address = at(host, HOST.get().map(String::as_str));
+            let (reader, writer) = tokio::io::split(trust::connect(&address).await?);
             present(secret, reader, writer).await
         }
     }
@@ -235,6 +244,15 @@ fn parse(address: &str) -> Result<Address, Error> {
     }
 }
 
+/// `address` with another host, where there is one.
+fn at(address: String, host: Option<&str>) -> String {
+    match (host, address.rsplit_once(':')) {
+        (Some(host), Some((_, port))) if host.contains(':') => format!("[{host}]:{port}"),
+        (Some(host), Some((_, port))) => format!("{host}:{port}"),
+        _ => address,
+    }
+}
+
 fn invalid(what: String) -> Error {
     std::io::Error::new(std::io::ErrorKind::InvalidInput, what).into()
 }
@@ -266,6 +284,16 @@ mod tests {
         theirs.writer.finish().await.expect("ended");
         assert_eq!(ours.reader.next().await.expect("read"), Some(Bytes::from_static(b"out")));
         assert_eq!(ours.reader.next().await.expect("clean end"), None);
+    }
+
+    #[test]
+    fn another_name_keeps_the_port() {
+        for (host, wanted) in
+            [(None, "10.0.0.1:7422"), (Some("head"), "head:7422"), (Some("fd00::1"), "[fd00::1]:7422")]
+        {
+            assert_eq!(at("10.0.0.1:7422".to_owned(), host), wanted);
+        }
+        assert_eq!(at("[fd00::1]:7422".to_owned(), Some("10.0.0.1")), "10.0.0.1:7422");
     }
 
     #[tokio::test]

@@ -29,4 +29,7 @@ pub struct Config {
     /// Id of this node, unique in the cluster.
     #[arg(long, env = "BOXYARD_NODE_ID")]
     pub id: String,
+    /// Host under which this machine reaches the gateway's byte streams, where it is not the one that others use.
+    #[arg(long, env = "BOXYARD_STREAMS_HOST")]
+    pub streams_host: Option<String>,
 }

@@ -49,6 +49,9 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     config.bus.trust()?;
+    if let Some(host) = &config.streams_host {
+        streams::dial_at(host);
+    }
     let bus = bus::Bus::connect(&bus::Config {
         url: config.bus.nats_url.clone(),
         user: config.bus.nats_user.clone(),

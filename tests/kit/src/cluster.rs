@@ -16,8 +16,9 @@ use crate::engine::{client, run_command};
 use crate::leftovers::{assert_nothing_left, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
 use crate::{Output, SERVICES};
 
-/// The head's address on the switch.
+/// The head's address on the switch, and another one for those who cannot reach the first.
 const HEAD: &str = "10.77.0.1";
+const OTHER_HEAD: &str = "10.78.0.1";
 
 /// A head, and machines that have joined it.
 #[derive(Debug)]
@@ -52,9 +53,11 @@ impl Cluster {
         fs::create_dir(folder.path().join("client")).expect("make the client's folder");
         fs::create_dir(folder.path().join("work")).expect("make the work folder");
         let mut cluster = Self { machines: Vec::new(), network: Network::new(), folder };
-        let namespace = cluster.network.machine();
+        let namespace = cluster.network.machine_beside(HEAD);
         let data = cluster.data_dir("head");
-        cluster.boxyard(&["cluster", "init", "--address", HEAD, "--data-dir", &text(&data)]).ok();
+        cluster.network.add_address(&namespace, OTHER_HEAD);
+        let own = ["--address", HEAD, "--listen", "0.0.0.0", "--name", OTHER_HEAD, "--data-dir", &text(&data)];
+        cluster.boxyard(&[&["cluster", "init"], &own[..]].concat()).ok();
         let host = format!("unix://{}", cluster.socket().display());
         let tcp = format!("tcp://{HEAD}:2376");
         let up = ["up", "--no-node", "--workers", "0", "--host", &host, "--host", &tcp, "--data-dir"];
@@ -65,12 +68,25 @@ impl Cluster {
 
     /// Lets members in and starts them on one new machine: `node b`, `worker c`.
     pub fn join(&mut self, machine: &str, members: &[(&str, &str)]) {
-        let namespace = self.network.machine();
+        self.join_at(machine, members, HEAD);
+    }
+
+    /// The same of a machine that is on another network, where the head has another address.
+    pub fn join_elsewhere(&mut self, machine: &str, members: &[(&str, &str)]) {
+        self.join_at(machine, members, OTHER_HEAD);
+    }
+
+    fn join_at(&mut self, machine: &str, members: &[(&str, &str)], address: &str) {
+        let namespace = self.network.machine_beside(address);
         let mut command = vec!["cluster".to_owned(), "join".to_owned()];
         for (kind, name) in members {
             let bundle = text(&self.folder.path().join(format!("{kind}-{name}.bundle")));
             let head = text(&self.data_dir("head"));
-            self.boxyard(&["cluster", "add", kind, name, "--output", &bundle, "--data-dir", &head]).ok();
+            let mut add = vec!["cluster", "add", kind, name, "--output", &bundle, "--data-dir", &head];
+            if address != HEAD {
+                add.extend(["--address", address]);
+            }
+            self.boxyard(&add).ok();
             command.push(bundle);
         }
         command.push("--data-dir".to_owned());
@@ -293,16 +309,21 @@ impl Network {
         name
     }
 
-    /// A namespace that is on the switch; the first has the head's address.
-    fn machine(&mut self) -> String {
+    /// A namespace that is on the switch, with an address in the network of another; the first has the head's.
+    fn machine_beside(&mut self, neighbour: &str) -> String {
         let name = self.namespace();
         let (switch, number) = (self.namespaces[0].clone(), self.namespaces.len() - 1);
         let port = format!("p{number}");
         ip(&["-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name]);
         ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
-        ip(&["-n", &name, "addr", "add", &format!("10.77.0.{number}/24"), "dev", "eth0"]);
+        let (network, _) = neighbour.rsplit_once('.').expect("an address");
+        self.add_address(&name, &format!("{network}.{number}"));
         ip(&["-n", &name, "link", "set", "eth0", "up"]);
         name
+    }
+
+    fn add_address(&self, namespace: &str, address: &str) {
+        ip(&["-n", namespace, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
     }
 }
 

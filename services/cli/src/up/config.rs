@@ -190,9 +190,15 @@ impl Plan {
         nodes.chain(self.own_workers()).chain(let_in(Kind::Worker)).collect()
     }
 
-    /// Where NATS listens.
+    /// Where NATS is.
     pub fn nats_address(&self) -> SocketAddr {
         self.head.as_ref().map_or_else(|| ([127, 0, 0, 1], self.kept.nats_port).into(), Head::nats)
+    }
+
+    /// Where NATS listens for that.
+    pub fn nats_listens(&self) -> SocketAddr {
+        let address = self.nats_address();
+        self.head.as_ref().map_or(address, |head| head.listening(address))
     }
 
     /// What `up` says when everything is ready: how to use it, and where its page is for browsers.
@@ -267,7 +273,7 @@ impl Plan {
             pairs.iter().flat_map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]).collect::<Vec<_>>()
         };
         let listen = match &self.head {
-            Some(head) => head.store().to_string(),
+            Some(head) => head.listening(head.store()).to_string(),
             None => format!("127.0.0.1:{}", self.kept.store_port),
         };
         let (store_dir, tokens) = (at("store"), at("secrets/store-tokens"));
@@ -280,10 +286,12 @@ impl Plan {
         let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
         let gateway_dir = at("gateway");
         let streams = match &self.head {
-            Some(head) => format!("tls:{}", head.streams()),
+            Some(head) => format!("tls:{}", head.listening(head.streams())),
             None => format!("unix:{gateway_dir}/streams.sock"),
         };
+        let advertised = self.head.as_ref().map(|head| format!("tls:{}", head.streams()));
         let mut gateway = vec![("--data-dir", &*gateway_dir), ("--streams", &*streams)];
+        gateway.extend(advertised.iter().map(|address| ("--advertise", address.as_str())));
         gateway.extend(self.kept.hosts.iter().map(|h| ("--host", h.as_str())));
         gateway.extend(bytes);
         let mirrors = self.kept.registry_mirrors.iter().map(|m| ("--registry-mirror", m.as_str()));
@@ -321,7 +329,9 @@ impl Plan {
         for node in &nodes {
             let token = at(&format!("secrets/{}", node.token()));
             let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
-            let own = [&[("--id", node.name.as_str())][..], &machine, &bytes].concat();
+            let streams_host = self.joined.as_ref().and_then(|joined| joined.streams_host.as_deref());
+            let streams_host: Vec<_> = streams_host.map(|host| ("--streams-host", host)).into_iter().collect();
+            let own = [&[("--id", node.name.as_str())][..], &machine, &bytes, &streams_host].concat();
             all.push(program("node".into(), "boxyard-node", &node.user(), flags(&own)));
         }
         for (n, worker) in workers.iter().enumerate() {

@@ -124,7 +124,7 @@ pub fn config(plan: &Plan) -> Outcome<String> {
     let folder = plan.data_dir.join("nats");
     let mut text = format!(
         "listen: \"{}\"\nserver_name: \"boxyard-{}\"\nmax_payload: 1MB\njetstream {{\n  store_dir: {}\n  max_memory_store: 16MB\n  max_file_store: 4GB\n}}\nauthorization {{\n  users = [\n",
-        plan.nats_address(),
+        plan.nats_listens(),
         plan.kept.instance,
         quote(&folder.display().to_string()),
     );

@@ -1,6 +1,7 @@
 //! The file that a node or a worker joins with, and what its machine keeps of it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,30 @@ struct Bundle {
     member: Member,
     nats_url: String,
     store_url: String,
+    #[serde(default)]
+    streams_host: Option<String>,
     /// The cluster's authority, PEM.
     authority: String,
     password: String,
     token: String,
+}
+
+/// How a member sees the head.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub head: &'a Head,
+    /// A name or an address in place of the head's own.
+    pub host: Option<&'a str>,
+}
+
+impl Seen<'_> {
+    fn at(&self, own: SocketAddr) -> String {
+        match self.host {
+            Some(host) if host.contains(':') => format!("[{host}]:{}", own.port()),
+            Some(host) => format!("{host}:{}", own.port()),
+            None => own.to_string(),
+        }
+    }
 }
 
 /// `cluster/joined.json` of a machine that is not the head.
@@ -30,6 +51,9 @@ struct Bundle {
 pub struct Joined {
     pub nats_url: String,
     pub store_url: String,
+    /// Host of byte streams, where this machine sees the head under another name than the head's own.
+    #[serde(default)]
+    pub streams_host: Option<String>,
     pub members: Vec<Member>,
 }
 
@@ -40,12 +64,13 @@ impl Joined {
 }
 
 /// Writes the bundle of a member that the head knows.
-pub fn write(path: &Path, plan: &Plan, head: &Head, member: &Member) -> Outcome {
+pub fn write(path: &Path, plan: &Plan, seen: Seen<'_>, member: &Member) -> Outcome {
     let bundle = Bundle {
         version: VERSION,
         member: member.clone(),
-        nats_url: format!("tls://{}", head.nats()),
-        store_url: format!("https://{}", head.store()),
+        nats_url: format!("tls://{}", seen.at(seen.head.nats())),
+        store_url: format!("https://{}", seen.at(seen.head.store())),
+        streams_host: seen.host.map(str::to_owned),
         authority: fs::read_to_string(plan.data_dir.join("cluster/ca.pem"))?,
         password: plan.secret(&member.user())?,
         token: plan.secret(&member.token())?,
@@ -66,6 +91,7 @@ pub fn unpack(paths: &[PathBuf], data_dir: &Path) -> Outcome {
         None => Joined {
             nats_url: bundles[0].nats_url.clone(),
             store_url: bundles[0].store_url.clone(),
+            streams_host: bundles[0].streams_host.clone(),
             members: Vec::new(),
         },
     };

@@ -25,6 +25,9 @@ pub struct Head {
     /// Further names and addresses that the certificates hold.
     #[serde(default)]
     pub names: Vec<String>,
+    /// Where it listens, where that is not `address` alone.
+    #[serde(default)]
+    pub listen: Option<IpAddr>,
     pub members: Vec<Member>,
 }
 
@@ -83,7 +86,7 @@ impl Head {
         if ip.is_unspecified() || port == 0 || port > u16::MAX - 2 {
             return Err(Failure::new(format!("--address {address}: other machines must be able to dial it")));
         }
-        Ok(Self { address: ip, port, names: Vec::new(), members: Vec::new() })
+        Ok(Self { address: ip, port, names: Vec::new(), listen: None, members: Vec::new() })
     }
 
     /// What the head's certificates say that it is.
@@ -106,6 +109,11 @@ impl Head {
 
     pub fn streams(&self) -> SocketAddr {
         (self.address, self.port + 2).into()
+    }
+
+    /// Where to listen for those who dial `address`.
+    pub fn listening(&self, address: SocketAddr) -> SocketAddr {
+        (self.listen.unwrap_or(self.address), address.port()).into()
     }
 
     pub fn read(data_dir: &Path) -> Outcome<Option<Self>> {

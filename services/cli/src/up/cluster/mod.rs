@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 pub use bundle::Joined;
+use bundle::Seen;
 pub use head::{Head, Kind, Member};
 
 use super::config::{self, Plan};
@@ -49,6 +50,9 @@ pub struct Init {
     /// The head's address as other machines reach it, IP[:PORT]; three ports from PORT on are used [default port: 7420]
     #[arg(long, value_name = "IP[:PORT]")]
     address: String,
+    /// Listen there instead of at the address alone: 0.0.0.0 is all of this machine
+    #[arg(long, value_name = "IP")]
+    listen: Option<std::net::IpAddr>,
     /// A further name or address of the head that its certificates hold (may be repeated)
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -63,6 +67,9 @@ pub struct Add {
     /// Folder of the head's Boxyard
     #[arg(long, env = "BOXYARD_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// How this one reaches the head, where its address is another there: a name or an IP that the certificates hold
+    #[arg(long, value_name = "HOST")]
+    address: Option<String>,
     /// Write the bundle there [default: NAME.bundle]
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -125,7 +132,7 @@ impl Cluster {
 impl Init {
     fn run(self) -> Outcome {
         let data_dir = config::data_dir(self.data_dir)?;
-        let head = Head { names: self.names, ..Head::new(&self.address)? };
+        let head = Head { names: self.names, listen: self.listen, ..Head::new(&self.address)? };
         if Head::read(&data_dir)?.is_some() {
             return Err(Failure::new(format!("{} is the head of a cluster already", data_dir.display())));
         }
@@ -162,13 +169,17 @@ impl Add {
             return Err(Failure::new(format!("there is a {} {} already", member.kind, member.name))
                 .hint("Put it out with 'boxyard cluster revoke' first, or choose another name."));
         }
+        if let Some(host) = self.address.as_ref().filter(|host| !head.all_names().contains(host)) {
+            return Err(Failure::new(format!("the head's certificates don't hold {host}"))
+                .hint(format!("Put it in with 'boxyard cluster renew --name {host}'.")));
+        }
         head.members.push(member.clone());
         head.write(&data_dir)?;
         let plan = Plan::kept(&data_dir)?;
         plan.write_users()?;
         head::reload_nats(&data_dir);
         let path = self.output.unwrap_or_else(|| format!("{}.bundle", member.name).into());
-        bundle::write(&path, &plan, &head, &member)?;
+        bundle::write(&path, &plan, Seen { head: &head, host: self.address.as_deref() }, &member)?;
         output::line(format!(
             "{} holds the credentials of {} {}: bring it to its machine over a safe way, and there\n\
              boxyard cluster join {} --data-dir D",
