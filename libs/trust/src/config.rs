@@ -2,14 +2,15 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::renewal::Renewed;
-use crate::{Error, Identity};
+use crate::words::words;
+use crate::{Error, Identity, verifier};
 
 static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
@@ -36,24 +37,68 @@ pub fn client() -> Option<Arc<ClientConfig>> {
 ///
 /// # Errors
 /// `InvalidInput` when the address is malformed or nothing is trusted; else what the network or TLS says.
-pub async fn connect(address: &str) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+pub async fn connect(address: &str) -> std::io::Result<Secured> {
     let invalid = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, what);
     let config = client().ok_or_else(|| invalid(format!("tls:{address}: this process trusts nobody; give it --ca")))?;
     let (host, _) = address.rsplit_once(':').ok_or_else(|| invalid(format!("no port in {address}")))?;
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-        .map_err(|error| invalid(format!("{host}: {error}")))?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(config).connect(name, stream).await
+    Client(config).join(TcpStream::connect(address).await?, host).await
 }
 
-/// A server's side. A certificate that is replaced in its file is used from the next handshake on. With `clients`, an authority in a PEM file, only clients with a certificate of it are served.
+/// A client's side towards servers that are not of this process' cluster, such as a daemon that a person names.
+#[derive(Clone)]
+pub struct Client(Arc<ClientConfig>);
+
+/// A connection that its server has passed the handshake of.
+pub type Secured = tokio_rustls::client::TlsStream<TcpStream>;
+
+impl Client {
+    /// Trusts an authority, in a PEM file, or where it does not verify, whoever answers. `identity` is shown to servers
+    /// that want one.
+    ///
+    /// # Errors
+    /// `File` when a file cannot be read, `Unusable` when it cannot be used.
+    pub fn new(authority: &Path, identity: Option<&Identity>, verifies: bool) -> Result<Self, Error> {
+        let pinned = certificates(authority)?;
+        let verifier = match verifies {
+            true => verifier::known(RootCertStore::empty(), pinned).map_err(|error| unusable(authority, &error))?,
+            false => verifier::anybody(),
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder
+                .with_client_auth_cert(certificates(&identity.certificate)?, key(identity)?)
+                .map_err(|error| unusable(&identity.certificate, &error))?,
+        };
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Brings a connection through the handshake with `host`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a host that is no name; else what the network or TLS says.
+    pub async fn join(&self, stream: TcpStream, host: &str) -> std::io::Result<Secured> {
+        stream.set_nodelay(true)?;
+        TlsConnector::from(self.0.clone()).connect(server_name(host)?, stream).await
+    }
+}
+
+fn server_name(host: &str) -> std::io::Result<ServerName<'static>> {
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    name.map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{host}: {error}")))
+}
+
+/// A server's side. A certificate that is replaced in its file is used from the next handshake on. With `clients`, an
+/// authority in a PEM file, only clients with a certificate of it are served.
 ///
 /// # Errors
 /// `File` when a file cannot be read, `Unusable` when key and certificate don't fit.
 pub fn server(identity: &Identity, clients: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
     let renewed = Renewed::open(identity)?;
-    let unusable = |reason: String| Error::Unusable { path: identity.certificate.clone(), reason };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3");
@@ -61,7 +106,11 @@ pub fn server(identity: &Identity, clients: Option<&Path>) -> Result<Arc<ServerC
         Some(authority) => {
             let roots = Arc::new(roots(authority)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| unusable(error.to_string()))?)
+            let unusable = |error: rustls::server::VerifierBuilderError| Error::Unusable {
+                path: authority.to_owned(),
+                reason: error.to_string(),
+            };
+            builder.with_client_cert_verifier(verifier.map_err(unusable)?)
         }
         None => builder.with_no_client_auth(),
     };
@@ -90,6 +139,14 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> 
         Ok(found) => Ok(found),
         Err(error) => Err(unreadable(path, error)),
     }
+}
+
+pub fn key(identity: &Identity) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| unreadable(&identity.key, error))
+}
+
+pub fn unusable(path: &Path, error: &rustls::Error) -> Error {
+    Error::Unusable { path: path.to_owned(), reason: words(error, "") }
 }
 
 pub fn unreadable(path: &Path, reason: impl ToString) -> Error {

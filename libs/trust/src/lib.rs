@@ -4,6 +4,8 @@
 //! - A process trusts one authority, the cluster's: [`install`] reads it once, first in `main`, and every client in the
 //!   process (bus, layer store, byte streams) takes [`client`]. Nothing else is trusted then, no authority of the
 //!   system either.
+//! - Others than the cluster's own are trusted by a [`Client`] of its own, or by [`known`] and [`anybody`] where another
+//!   library makes the connection (registries).
 //! - A server is a [`Listener`] with a [`server`] configuration; with an authority for clients, a client without a
 //!   certificate of that authority is refused. Who is refused is logged with its address.
 //!
@@ -12,12 +14,16 @@
 mod config;
 mod listener;
 mod renewal;
+mod verifier;
+mod words;
 
 use std::path::PathBuf;
 
-pub use config::{client, connect, install, server};
+pub use config::{Client, Secured, client, connect, install, server};
 pub use listener::{Connection, Listener};
 pub use rustls::ServerConfig;
+pub use verifier::{anybody, known};
+pub use words::{causes, tls_words};
 
 /// A certificate chain and its private key, both PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]

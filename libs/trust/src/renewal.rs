@@ -3,12 +3,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::config::{certificates, provider, unreadable};
+use crate::config::{certificates, key, provider, unusable};
 use crate::{Error, Identity};
 
 /// How a server proves itself: by what its files hold at each handshake, so that a renewed certificate needs no restart.
@@ -61,8 +59,6 @@ fn stamp(identity: &Identity) -> Stamp {
 
 fn read(identity: &Identity) -> Result<CertifiedKey, Error> {
     let chain = certificates(&identity.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| unreadable(&identity.key, error))?;
-    let unusable =
-        |error: rustls::Error| Error::Unusable { path: identity.certificate.clone(), reason: error.to_string() };
-    CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)
+    let certified = CertifiedKey::from_der(chain, key(identity)?, &provider());
+    certified.map_err(|error| unusable(&identity.certificate, &error))
 }

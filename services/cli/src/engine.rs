@@ -2,9 +2,7 @@
 //! makes few and every hijacked one needs its own.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -13,11 +11,12 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::failure::{Failure, Outcome};
 use crate::host::Host;
+use crate::tls;
 
 /// The newest API version that this client speaks.
 pub const API_VERSION: &str = "1.51";
@@ -29,8 +28,12 @@ pub type Raw = TokioIo<hyper::upgrade::Upgraded>;
 
 pub struct Engine {
     host: Host,
+    tls: tls::Flags,
     version: OnceLock<String>,
 }
+
+/// Method and path of a request, for errors.
+type What = (Method, String);
 
 /// One request before it is sent.
 pub struct Call<'a> {
@@ -43,8 +46,9 @@ pub struct Call<'a> {
 }
 
 impl Engine {
-    pub fn new(host: Host) -> Self {
-        Self { host, version: OnceLock::new() }
+    /// TLS is for TCP only, as with Docker.
+    pub fn new(host: Host, tls: tls::Flags) -> Self {
+        Self { host, tls, version: OnceLock::new() }
     }
 
     /// The negotiated version: the server's, but not above ours.
@@ -77,30 +81,46 @@ impl Engine {
     }
 
     async fn exchange(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
-        let stream = self.connect().await?;
+        let what = (request.method().clone(), request.uri().path().to_owned());
+        let stream = self.connect(&what).await?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&what, &e))?;
         tokio::spawn(connection.with_upgrades());
-        sender.send_request(request).await.map_err(|e| self.broken(&e))
+        sender.send_request(request).await.map_err(|e| self.broken(&what, &e))
     }
 
-    fn broken(&self, error: &hyper::Error) -> Failure {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            cause = inner.source();
-        }
-        Failure::new(format!("error during connect to {}: {text}", self.host))
-    }
-
-    async fn connect(&self) -> Outcome<Socket> {
-        let connected = match &self.host {
-            Host::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-            Host::Tcp(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+    /// No answer came. TLS has Docker's words; of what else may happen in between the whole chain is told.
+    fn broken(&self, (method, path): &What, error: &(dyn std::error::Error + 'static)) -> Failure {
+        let (scheme, address) = match &self.host {
+            Host::Unix(_) => ("http", "docker"),
+            Host::Tcp(address) if self.tls.are_on() => ("https", address.as_str()),
+            Host::Tcp(address) => ("http", address.as_str()),
         };
-        connected.map_err(|error| match error.kind() {
+        let chain = || trust::causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let why = tls::words(error, host_of(address)).unwrap_or_else(chain);
+        let method = method.as_str();
+        let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
+        Failure::new(format!("error during connect: {method} \"{scheme}://{address}{path}\": {why}"))
+    }
+
+    async fn connect(&self, what: &What) -> Outcome<Box<dyn Socket>> {
+        let address = match &self.host {
+            Host::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await.map_err(|e| self.absent(&e))?)),
+            Host::Tcp(address) => address,
+        };
+        let client = self.tls.client()?;
+        let stream = TcpStream::connect(address).await.map_err(|e| self.absent(&e))?;
+        match client {
+            None => Ok(Box::new(stream)),
+            Some(client) => {
+                let secured = client.join(stream, host_of(address)).await;
+                Ok(Box::new(secured.map_err(|e| self.broken(what, &e))?))
+            }
+        }
+    }
+
+    fn absent(&self, error: &io::Error) -> Failure {
+        match error.kind() {
             io::ErrorKind::PermissionDenied => Failure::new(format!(
                 "permission denied while trying to connect to the Docker daemon socket at {}",
                 self.host
@@ -110,7 +130,7 @@ impl Engine {
                 self.host
             ))
             .hint("Start one with 'boxyard up', or say where it is with -H or BOXYARD_HOST."),
-        })
+        }
     }
 }
 
@@ -255,46 +275,19 @@ fn request(method: Method, path: &str, headers: &[(&'static str, String)], body:
     builder.body(body).map_err(|e| Failure::new(format!("the request cannot be written: {e}")))
 }
 
+/// The host of `host:port`.
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
 fn minor(version: &str) -> u32 {
     version.split_once('.').and_then(|(_, minor)| minor.parse().ok()).unwrap_or(24)
 }
 
-enum Socket {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
+/// A connection to the daemon: a socket's, a port's, or TLS over one.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(s) => Pin::new(s).poll_flush(cx),
-            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 #[cfg(test)]
 mod tests {

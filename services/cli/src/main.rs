@@ -18,6 +18,7 @@ mod progress;
 mod reference;
 mod session;
 mod terminal;
+mod tls;
 mod units;
 mod unpack;
 mod up;
@@ -54,7 +55,7 @@ fn run() -> Outcome {
     let cli = usage::parse(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let engine = engine::Engine::new(host::Host::resolve(cli.host.as_deref())?);
+        let engine = engine::Engine::new(host::Host::resolve(cli.host.as_deref(), cli.tls.are_on())?, cli.tls);
         cli.command.run(&engine).await
     });
     // A thread may still wait for a key on stdin; dropping the runtime would wait with it.

@@ -90,7 +90,7 @@ fn command_path(arguments: &[String]) -> Vec<String> {
     let mut skip = false;
     for word in arguments.iter().skip(1) {
         if skip || word.starts_with('-') {
-            skip = !skip && (word == "-H" || word == "--host");
+            skip = !skip && ["-H", "--host", "--tlscacert", "--tlscert", "--tlskey"].contains(&word.as_str());
             continue;
         }
         let Some(next) = current.find_subcommand(word).cloned() else { break };
@@ -116,6 +116,9 @@ mod tests {
         check("boxyard run -it --rm=false -h box busybox sh -c --foo", Ok(()));
         check("boxyard run -dit -e A=B -v /a:/b busybox -e", Ok(()));
         check("boxyard -H tcp://a:1 ps -aq --no-trunc=true", Ok(()));
+        check("boxyard --tlsverify --tlscacert ca ps", Ok(()));
+        check("boxyard --tls=true --tlsverify=false --tlscert=c --tlskey k ps", Ok(()));
+        check("boxyard --tlskey k ps --foo", Err(("unknown flag: --foo", 125)));
         check("boxyard exec -it c ls -l", Ok(()));
         check("boxyard container ls --last 3", Ok(()));
         check("boxyard stop -t -1 a b", Ok(()));

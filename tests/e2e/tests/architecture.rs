@@ -26,7 +26,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
         3,
         &["model", "service", "trust", "proto", "engine-api", "oci", "metadata", "bus", "streams", "distribution"],
     ),
-    ("cli", 3, &["model", "dockerfile", "distribution", "engine-api"]),
+    ("cli", 3, &["model", "trust", "dockerfile", "distribution", "engine-api"]),
     ("registry-sync", 3, &["model", "service", "proto", "oci", "bus", "streams", "distribution"]),
     ("layer-store", 3, &["model", "service", "trust", "proto", "oci", "blobs", "bus"]),
     (

@@ -1,13 +1,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::Error;
 
@@ -24,11 +21,13 @@ const SYSTEM_FILES: [&str; 4] = [
 /// # Errors
 /// `Settings` when a file of `folder` cannot be used.
 pub(super) fn config(folder: Option<&Path>, verifies: bool) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
     let own = folder.map(Own::read).transpose()?.unwrap_or_default();
-    let trust = if verifies { Trust::known(&provider, own.authorities)? } else { Trust::Anybody };
-    let verifier = Arc::new(Verifier { provider: provider.clone(), trust });
-    let builder = ClientConfig::builder_with_provider(provider)
+    let verifier = match verifies {
+        true => trust::known(system(), own.authorities)
+            .map_err(|error| Error::Settings(format!("a registry's CA cannot be used: {error}")))?,
+        false => trust::anybody(),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has both versions of TLS")
         .dangerous()
@@ -92,94 +91,6 @@ fn system() -> RootCertStore {
         roots.add_parsable_certificates(found.filter_map(Result::ok));
     }
     roots
-}
-
-/// Whose certificate is taken. Signatures are checked in any case.
-#[derive(Debug)]
-struct Verifier {
-    provider: Arc<CryptoProvider>,
-    trust: Trust,
-}
-
-#[derive(Debug)]
-enum Trust {
-    /// For registries that were named as insecure: whoever answers is taken for the registry.
-    Anybody,
-    /// The system's authorities and the registry's own. A certificate that signed itself is often both authority and
-    /// server, which webpki refuses; where it was put into certs.d it is meant so, and Docker takes it.
-    Known {
-        /// None where nothing at all is trusted.
-        webpki: Option<Arc<WebPkiServerVerifier>>,
-        pinned: Vec<CertificateDer<'static>>,
-    },
-}
-
-impl Trust {
-    fn known(provider: &Arc<CryptoProvider>, pinned: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
-        let mut roots = system();
-        for certificate in &pinned {
-            let added = roots.add(certificate.clone());
-            added.map_err(|error| Error::Settings(format!("a registry's CA cannot be used: {error}")))?;
-        }
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
-        Ok(Self::Known { webpki, pinned })
-    }
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let (webpki, pinned) = match &self.trust {
-            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
-            Trust::Known { webpki, pinned } => (webpki, pinned),
-        };
-        let Some(webpki) = webpki else {
-            return Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        };
-        match webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // Its time was checked before its use.
-            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
-            {
-                let parsed = ParsedCertificate::try_from(end_entity)?;
-                rustls::client::verify_server_name(&parsed, server_name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            // Another's certificate that signed itself: nobody that is known did.
-            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => {
-                Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::CertificateError;
 use url::Url;
 
 use super::Error;
@@ -12,7 +11,7 @@ pub(super) fn failed(method: &str, url: &Url, error: &reqwest::Error) -> Error {
     let (why, retry) = if error.is_timeout() && error.is_connect() {
         (format!("dial tcp {address}: i/o timeout"), true)
     } else {
-        causes(error).find_map(|cause| words(cause, &address, url)).unwrap_or_else(|| (last(error), true))
+        trust::causes(error).find_map(|cause| words(cause, &address, url)).unwrap_or_else(|| (last(error), true))
     };
     Error::Transport { request: request(method, url), why, retry }
 }
@@ -44,8 +43,8 @@ fn address(url: &Url) -> String {
 
 /// The words for one link of the chain of causes, and whether it may pass.
 fn words(cause: &(dyn StdError + 'static), address: &str, url: &Url) -> Option<(String, bool)> {
-    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-        return Some((tls_words(tls, url), false));
+    if let Some(tls) = trust::tls_words(cause, url.host_str().unwrap_or_default()) {
+        return Some((tls, false));
     }
     if let Some(io) = cause.downcast_ref::<io::Error>() {
         return match io.kind() {
@@ -72,44 +71,8 @@ fn words(cause: &(dyn StdError + 'static), address: &str, url: &Url) -> Option<(
     }
 }
 
-fn tls_words(error: &rustls::Error, url: &Url) -> String {
-    match error {
-        rustls::Error::InvalidMessage(_) => "http: server gave HTTP response to HTTPS client".to_owned(),
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            // The second is an authority that only has the name of the right one.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "x509: certificate signed by unknown authority".to_owned()
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => {
-                "x509: certificate has expired or is not yet valid".to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("x509: certificate is not valid for {}", url.host_str().unwrap_or_default())
-            }
-            other => format!("x509: {other}"),
-        },
-        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
-        other => format!("tls: {other}"),
-    }
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(Some(error as &(dyn StdError + 'static)), |cause| inner(*cause))
-}
-
-/// The next link; an `io::Error` made of another error hides that one from `source`.
-fn inner<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(hidden) => Some(hidden as &(dyn StdError + 'static)),
-        None => cause.source(),
-    }
-}
-
 fn last(error: &reqwest::Error) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
+    trust::causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
+use crate::tls::Flags;
 use crate::up;
 
 #[derive(Parser, Debug)]
@@ -22,6 +23,8 @@ pub struct Cli {
     /// Daemon socket to connect to (else BOXYARD_HOST, DOCKER_HOST, the default socket)
     #[arg(short = 'H', long)]
     pub host: Option<String>,
+    #[command(flatten)]
+    pub tls: Flags,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -20,7 +20,7 @@ pub struct ConfigFile {
 }
 
 /// BOXYARD_CONFIG, DOCKER_CONFIG, then `~/.docker`.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || from_env("HOME").unwrap_or_else(|| "/".into()).join(".docker");
     from_env("BOXYARD_CONFIG").or_else(|| from_env("DOCKER_CONFIG")).unwrap_or_else(home)

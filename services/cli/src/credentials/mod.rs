@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Map, Value};
 
+pub use config_file::folder as config_folder;
 pub use keyring::{Kept, Keyring};
 
 /// The name under which Docker Hub's credentials are kept.
