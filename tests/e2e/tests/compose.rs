@@ -46,7 +46,8 @@ fn a_cluster_in_containers() {
         // Its own group of processes, in the node's, with its limit.
         let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
         assert_eq!(on_node("small", &["-m", "64m", "busybox", "sh", "-c", limit]), (64 << 20).to_string());
-        on_node("long", &["-d", "--restart", "on-failure", "busybox", "sleep", "600"]);
+        // It does not heed SIGTERM.
+        on_node("long", &["-d", "--stop-timeout", "1", "--restart", "on-failure", "busybox", "sleep", "600"]);
         on_node("told", &["-d", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"]);
         cluster.docker(&["exec", &format!("long-{node}"), "ip", "addr", "show", "eth0"]).says("inet 172.");
     }
