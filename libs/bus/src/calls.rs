@@ -26,6 +26,8 @@ pub enum Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Gateway,
+    /// The one gateway with this session.
+    GatewayAt(String),
     Store,
     Sync,
     Node(String),
@@ -35,7 +37,7 @@ pub enum Target {
 impl Target {
     pub fn owner(&self) -> Owner {
         match self {
-            Self::Gateway => Owner::Gateway,
+            Self::Gateway | Self::GatewayAt(_) => Owner::Gateway,
             Self::Store => Owner::Store,
             Self::Sync => Owner::Sync,
             Self::Node(_) => Owner::Node,
@@ -47,6 +49,7 @@ impl Target {
     pub(crate) fn prefix(&self) -> String {
         match self {
             Self::Gateway => "rpc.gateway".to_owned(),
+            Self::GatewayAt(session) => format!("rpc.gateway-at.{session}"),
             Self::Store => "rpc.store".to_owned(),
             Self::Sync => "rpc.sync".to_owned(),
             Self::Node(id) => format!("rpc.node.{id}"),
@@ -63,6 +66,7 @@ impl Target {
     pub(crate) fn noun(&self) -> String {
         match self {
             Self::Gateway => "gateway".to_owned(),
+            Self::GatewayAt(session) => format!("gateway with session {session}"),
             Self::Store => "layer store".to_owned(),
             Self::Sync => "registry-sync".to_owned(),
             Self::Node(id) => format!("node {id}"),
@@ -75,6 +79,9 @@ impl Target {
 pub(crate) fn event_subject(node_id: &str) -> String {
     format!("event.node.{node_id}")
 }
+
+/// Subject of the gateways' events.
+pub(crate) const GATEWAY_EVENTS: &str = "event.gateway";
 
 /// Subject of what a user writes into a build's log; `*` for all users.
 pub(crate) fn build_log_subject(build_id: &str, user: &str) -> String {
@@ -108,6 +115,7 @@ calls! {
         BuildFinish(BuildFinish) -> BuildFinishReply;
         StepContainer(StepContainer) -> Empty;
         LayersLookup(LayersLookup) -> LayersLookupReply;
+        BuildCredentials(BuildCredentials) -> BuildCredentialsReply;
     }
     Store {
         LeaseCreate(LeaseCreate) -> Lease;

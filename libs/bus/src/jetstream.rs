@@ -6,7 +6,7 @@ use async_nats::jetstream::{Message, kv};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 
-use crate::calls::{build_log_subject, event_subject};
+use crate::calls::{GATEWAY_EVENTS, build_log_subject, event_subject};
 use crate::{Bus, Error};
 
 const EVENTS: &str = "EVENTS";
@@ -20,18 +20,26 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const EVENTS_MAX_BYTES: i64 = 256 << 20;
 const BUILD_LOGS_MAX_BYTES: i64 = 512 << 20;
 
+/// What the stream of events brings.
+#[derive(Clone, Debug)]
+pub enum Happened {
+    OnNode(Box<proto::NodeEvent>),
+    AtGateway(Box<proto::GatewayEvent>),
+}
+
 impl Bus {
     /// Makes the streams and buckets where they are missing. Only a gateway may; the others wait for it.
     ///
     /// # Errors
     /// `Unavailable` when JetStream does not answer.
     pub async fn ensure_streams(&self) -> Result<(), Error> {
-        for (name, subject, max_bytes) in
-            [(EVENTS, "event.node.*", EVENTS_MAX_BYTES), (BUILD_LOGS, "buildlog.*.*", BUILD_LOGS_MAX_BYTES)]
+        let events: &[&str] = &["event.node.*", GATEWAY_EVENTS];
+        for (name, subjects, max_bytes) in
+            [(EVENTS, events, EVENTS_MAX_BYTES), (BUILD_LOGS, &["buildlog.*.*"], BUILD_LOGS_MAX_BYTES)]
         {
             let config = stream::Config {
                 name: name.to_owned(),
-                subjects: vec![subject.to_owned()],
+                subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
                 max_bytes,
                 max_age: 7 * DAY,
                 ..Default::default()
@@ -63,26 +71,38 @@ impl Bus {
         ack.await.map(drop).map_err(unavailable)
     }
 
-    /// Events of all nodes with their position, from `position` on (0: from the oldest kept), then live.
+    /// Publishes what a gateway tells the others; returns when the stream has it on disk.
+    ///
+    /// # Errors
+    /// `Unavailable` when the stream did not acknowledge; the same event may be published again.
+    pub async fn publish_gateway_event(&self, event: &proto::GatewayEvent) -> Result<(), Error> {
+        let ack = self.jetstream.publish(GATEWAY_EVENTS, event.encode_to_vec().into()).await.map_err(unavailable)?;
+        ack.await.map(drop).map_err(unavailable)
+    }
+
+    /// Events of all nodes and gateways with their position, from `position` on (0: from the oldest kept), then live.
     ///
     /// # Errors
     /// `Unavailable` when JetStream does not answer.
     pub async fn events(
         &self,
         position: u64,
-    ) -> Result<impl Stream<Item = Result<(u64, proto::NodeEvent), Error>> + Send + Unpin + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<(u64, Happened), Error>> + Send + Unpin + use<>, Error> {
         let start = match position {
             0 => DeliverPolicy::All,
             start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
         };
-        let messages = self.messages(EVENTS, "event.node.*".to_owned(), start).await?;
+        let messages = self.messages(EVENTS, "event.>".to_owned(), start).await?;
         Ok(messages.map(|message| {
             let message = message?;
             let position = message.info().map_err(unavailable)?.stream_sequence;
+            if message.subject.as_str() == GATEWAY_EVENTS {
+                return Ok((position, Happened::AtGateway(Box::new(decode(&message)?))));
+            }
             let mut event: proto::NodeEvent = decode(&message)?;
             // The server lets a node publish on its own subject only, so the subject says who it was.
             event.node_id = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
-            Ok((position, event))
+            Ok((position, Happened::OnNode(Box::new(event))))
         }))
     }
 

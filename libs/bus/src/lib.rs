@@ -6,7 +6,7 @@
 //!   so a call needs no fixed time limit: six seconds of silence mean that the server is gone.
 //!   A call that only one caller wants (`call_while_wanted`) ends when that caller goes: it is told on
 //!   `gone.<service>`, which every process of the service hears.
-//! - Events of nodes go through the JetStream stream EVENTS, logs of builds through BUILDLOG: numbered and replayable.
+//! - Events of nodes and gateways go through the JetStream stream EVENTS, logs of builds through BUILDLOG: numbered and replayable.
 //! - Who is alive stands in the KV bucket `alive`, each key with a time to live.
 //!
 //! Messages are small; bytes never ride here (see `streams`).
@@ -25,6 +25,7 @@ use std::time::Duration;
 pub use alive::{figures, process, sign_of_life};
 pub use calls::{Call, Target};
 pub use error::Error;
+pub use jetstream::Happened;
 pub use router::{Caller, ProgressSender, Router};
 
 /// How long a caller waits for the next sign of a server: three missed heartbeats.

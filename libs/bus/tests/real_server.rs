@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bus::{Bus, Config, Error, Router, Target, calls};
+use bus::{Bus, Config, Error, Happened, Router, Target, calls};
 use futures::StreamExt as _;
 use model::ErrorKind;
 use tokio_util::sync::CancellationToken;
@@ -122,8 +122,16 @@ async fn events_are_replayed_from_a_position_and_logs_from_their_first_chunk() {
         bus.publish_event(&event).await.expect("stored");
     }
     let mut events = bus.events(2).await.expect("a consumer");
-    let (position, event) = events.next().await.expect("one").expect("whole");
-    assert_eq!((position, event.seq), (2, 2));
+    let told = proto::GatewayEvent { gateway: "g".into(), number: 7, ..Default::default() };
+    bus.publish_gateway_event(&told).await.expect("stored");
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(match events.next().await.expect("one").expect("whole") {
+            (position, Happened::OnNode(event)) => (position, event.node_id, event.seq),
+            (position, Happened::AtGateway(event)) => (position, event.gateway, event.number),
+        });
+    }
+    assert_eq!(heard, [(2, "n".to_owned(), 2), (3, "n".to_owned(), 3), (4, "g".to_owned(), 7)]);
 
     for number in 0..3 {
         bus.publish_build_log("b1", &proto::BuildLog { number, ..Default::default() }).await.expect("sent");

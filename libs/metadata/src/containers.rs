@@ -141,8 +141,10 @@ impl Database {
         }
         if let Some((stream, number)) = position {
             tx.query(
+                // Another gateway may be ahead.
                 "INSERT INTO position (stream, number) VALUES ($1, $2)
-                 ON CONFLICT (stream) DO UPDATE SET number = excluded.number",
+                 ON CONFLICT (stream) DO UPDATE SET number = excluded.number
+                 WHERE position.number < excluded.number",
             )
             .bind(stream)
             .bind(number.cast_signed())

@@ -32,7 +32,7 @@ impl Database {
     }
 
     /// The session that this process queues its builds under; empty before [`Self::begin_session`].
-    pub(crate) fn session(&self) -> &str {
+    pub fn session(&self) -> &str {
         self.clock.own.get().map_or("", String::as_str)
     }
 
@@ -51,6 +51,12 @@ impl Database {
         .run()
         .await?;
         Ok(())
+    }
+
+    /// The session that a build was queued under; none for a build that is not known.
+    pub async fn session_of_build(&self, id: &str) -> Result<Option<String>, Error> {
+        let row: Option<(String,)> = self.read("SELECT gateway FROM builds WHERE id = $1").bind(id).optional().await?;
+        Ok(row.map(|row| row.0))
     }
 
     pub async fn renew_session(&self, id: &str, ttl_ms: i64) -> Result<Session, Error> {
@@ -125,6 +131,8 @@ mod tests {
             let orphans = async || db.cancel_orphans().await.expect("asked").into_iter().map(|b| b.id).collect::<Vec<_>>();
             db.begin_session("g", "first", 60_000).await.expect("begun");
             db.queue_build("a", b"").await.expect("queued");
+            assert_eq!(db.session_of_build("a").await.expect("read").as_deref(), Some("first"));
+            assert_eq!(db.session_of_build("b").await.expect("read"), None);
             assert_eq!(orphans().await, [] as [&str; 0], "its gateway lives");
             assert_eq!(db.end_silent_sessions().await.expect("asked"), [] as [&str; 0]);
             assert_eq!(db.renew_session("g", -1).await.expect("renewed"), Session::Renewed);

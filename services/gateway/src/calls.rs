@@ -6,6 +6,14 @@ use bus::{Router, calls};
 
 use crate::app::App;
 
+/// What one gateway answers the others.
+pub fn among_gateways(app: Arc<App>) -> Router {
+    Router::new().on::<calls::BuildCredentials, _, _>(move |request| {
+        let app = app.clone();
+        async move { app.build_credentials(request).await.map_err(bus::Error::from) }
+    })
+}
+
 pub fn router(app: Arc<App>) -> Router {
     macro_rules! answer {
         ($router:expr, $($call:ident => $method:ident),* $(,)?) => {{

@@ -113,6 +113,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::router(app.clone()));
         async move { bus.serve(bus::Target::Gateway, router, cancel).await }
     });
+    if app.db.is_shared() {
+        let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::among_gateways(app.clone()));
+        let me = bus::Target::GatewayAt(app.db.session().to_owned());
+        tokio::spawn(async move { bus.serve(me, router, cancel).await });
+    }
+    let sharing = tokio::spawn(app::share_events(app.clone(), cancel.clone()));
     tokio::spawn(app::follow_events(app.clone(), cancel.clone()));
     tokio::spawn({
         let app = app.clone();
@@ -147,6 +153,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     let _ = serving.await;
+    let _ = sharing.await;
     if taken {
         anyhow::bail!("another process runs as gateway {}", config.id);
     }

@@ -1,6 +1,6 @@
 //! The classic builder: output, instructions, cache order, contexts, errors.
 
-use kit::{Engine, on_both};
+use kit::{Engine, on_both, on_postgres_too};
 
 fn build(engine: &Engine, dockerfile: &str, extra: &[&str]) -> kit::Output {
     let mut args = vec!["build"];
@@ -183,3 +183,5 @@ on_both! {
         engine.docker(&["history", "again"]).says("echo c > /c");
     }
 }
+
+on_postgres_too!(cache_rebuilds_only_what_is_above, step_containers_stay_where_they_are_wanted);

@@ -1,6 +1,6 @@
 //! Containers: the life of one, exit codes, options of run, logs, names, listing, events.
 
-use kit::{on_both, wait_until};
+use kit::{on_both, on_postgres_too, wait_until};
 
 on_both! {
     fn exit_codes(engine: &Engine) {
@@ -164,3 +164,5 @@ on_both! {
         assert_eq!(engine.docker(&["logs", "again"]).stdout, "x\nx\nx\n");
     }
 }
+
+on_postgres_too!(life_of_a_container, events_tell_what_happened);

@@ -1,6 +1,6 @@
 //! Images: list, filters, tags, history, inspect, removal with Docker's rules, prune, save and load.
 
-use kit::on_both;
+use kit::{on_both, on_postgres_too};
 
 on_both! {
     fn list_and_filters(engine: &Engine) {
@@ -134,3 +134,5 @@ on_both! {
         engine.shell("docker create --name im imported:2 x && docker cp im:/file - | tar xO").says("imported");
     }
 }
+
+on_postgres_too!(removal_conflicts, prune);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::{Answer, Boxyard, Client, Dockerd, Options, Output};
+use crate::{Answer, Boxyard, Client, Dockerd, Options, Output, Postgres};
 
 /// A command that takes longer has hung; the test fails with its name instead of with its runner's patience.
 const LONGEST_COMMAND: Duration = Duration::from_secs(150);
@@ -50,6 +50,12 @@ impl Engine {
             Kind::Dockerd => Server::Dockerd(Dockerd::start_with(None, &flags)),
         };
         Self { server }
+    }
+
+    /// A Boxyard that keeps its records in this PostgreSQL.
+    pub fn start_on(postgres: &Postgres) -> Self {
+        let options = Options { database: Some(postgres.url()), ..Options::default() };
+        Self { server: Server::Boxyard(Boxyard::start(options)) }
     }
 
     pub fn kind(&self) -> Kind {

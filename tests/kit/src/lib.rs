@@ -12,6 +12,7 @@ mod compose;
 mod disk;
 mod dockerd;
 mod engine;
+mod gateway;
 mod http;
 mod images;
 mod leftovers;
@@ -26,6 +27,7 @@ pub use compose::Compose;
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, client, run_command};
+pub use gateway::Gateway;
 pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};
@@ -51,7 +53,7 @@ macro_rules! on_both {
                 #[allow(unused_imports)]
                 use super::*;
 
-                fn flow($engine: &$crate::Engine) $body
+                pub(super) fn flow($engine: &$crate::Engine) $body
 
                 #[test]
                 fn boxyard() {
@@ -64,5 +66,29 @@ macro_rules! on_both {
                 }
             }
         )*
+    };
+}
+
+/// The same flow on a Boxyard that keeps its records in a PostgreSQL of its own.
+pub fn run_on_postgres(flow: fn(&Engine)) {
+    let postgres = Postgres::start();
+    let engine = Engine::start_on(&postgres);
+    engine.load_busybox();
+    flow(&engine);
+    engine.stop();
+}
+
+/// Declares these flows of [`on_both!`] on a Boxyard with PostgreSQL, too, as `postgres::NAME`.
+#[macro_export]
+macro_rules! on_postgres_too {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            $(
+                #[test]
+                fn $name() {
+                    $crate::run_on_postgres(super::$name::flow);
+                }
+            )*
+        }
     };
 }

@@ -74,7 +74,7 @@ fn users(plan: &Plan) -> Vec<User> {
     let mut users = vec![
         User {
             name: "gateway".into(),
-            serves: texts(&["rpc.gateway.*.*", "gone.gateway", "event.gateway"]),
+            serves: texts(&["rpc.gateway.*.*", "gone.gateway", "rpc.gateway-at.*.*.*"]),
             publishes: texts(&[">"]),
         },
         User {

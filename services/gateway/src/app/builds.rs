@@ -110,8 +110,7 @@ impl App {
             }
         }
         let reference = request.reference.parse::<ImageRef>()?.or_latest();
-        let credentials = super::lock(&self.build_credentials).get(&request.build_id).cloned();
-        let auth = credentials.and_then(|credentials| credentials.of(reference.domain()));
+        let auth = self.credentials_of(&request.build_id).await?.of(reference.domain());
         let mut pulling = self.pull(Wanted { reference, platform, auth })?;
         while let Some(line) = pulling.next().await {
             progress.send(&proto::Progress { json: line?.to_string(), ..Default::default() }).await;

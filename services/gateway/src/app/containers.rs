@@ -251,6 +251,7 @@ impl App {
             self.db.rename_container(&container.id, &container.name, &before.encode_to_vec()).await?;
             return Err(failure);
         }
+        self.containers.rename(&container.id, name);
         let old_name = format!("/{}", container.name);
         self.tell_container(&container, "rename", &[("oldName", &old_name), ("name", name)]);
         Ok(())
@@ -277,12 +278,13 @@ impl App {
             Err(failure) if failure.kind == ErrorKind::NotFound => false,
             Err(failure) => return Err(failure),
         };
-        self.db.forget_container(&container.id).await?;
+        let forgotten = self.db.forget_container(&container.id).await?;
         self.changed_to_gone(&container.id);
         if remove_volumes {
             self.tell_volumes_gone(&container);
         }
-        if !told {
+        // Else the node has told it, or who came first.
+        if !told && forgotten {
             self.tell_container(&container, "destroy", &[]);
         }
         Ok(())

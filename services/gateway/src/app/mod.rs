@@ -9,7 +9,9 @@ pub mod events;
 pub mod exec;
 pub mod failure;
 pub mod filters;
+pub mod gateways;
 pub mod images;
+pub mod known;
 pub mod lease;
 pub mod lines;
 pub mod list;
@@ -21,6 +23,7 @@ pub mod packed;
 pub mod placement;
 pub mod platform;
 pub mod presence;
+pub mod project;
 pub mod prune;
 pub mod pull;
 pub mod push;
@@ -43,9 +46,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
 
-pub use events::follow_events;
 pub use failure::{Failure, Outcome};
+pub use gateways::share_events;
 pub use presence::keep_session;
+pub use project::follow_events;
 
 pub struct App {
     /// For work that goes on after a request was answered.
@@ -57,6 +61,8 @@ pub struct App {
     /// How registries are reached; registry-sync has the same flags and does the reaching.
     pub registries: service::RegistryArgs,
     pub events: events::Hub,
+    outbox: gateways::Outbox,
+    containers: known::Containers,
     /// Pulls and pushes that go on.
     transfers: transfers::Transfers,
     /// Who is alive, and who was.
@@ -90,6 +96,8 @@ impl App {
             store,
             registries,
             events: events::Hub::new(),
+            outbox: gateways::Outbox::new(),
+            containers: Default::default(),
             transfers: Default::default(),
             seen: Default::default(),
             changed: broadcast::channel(1024).0,

@@ -58,10 +58,11 @@ impl App {
         let healed = self.db.apply_inventory(&inventory).await?;
         lock(&self.nodes).heard(info);
         for at in healed.updated {
-            self.changed_to(&statuses.containers[at]);
+            self.healed_to(&statuses.containers[at], (inventory.epoch, inventory.seq));
         }
         for id in &healed.forgotten {
             self.changed_to_gone(id);
+            self.share_change(id);
         }
         Ok(proto::NodeHelloReply { known_ids: healed.known })
     }
