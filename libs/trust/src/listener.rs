@@ -14,6 +14,8 @@ pub type Connection = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client that was refused may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
 /// Clients that have passed the handshake and wait to be served.
 const WAITING: usize = 64;
 /// What Go's server answers to plain HTTP on its TLS port, which clients of Docker know.
@@ -63,9 +65,8 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, arrivals: mpsc::Se
                 let (acceptor, arrivals) = (acceptor.clone(), arrivals.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(PATIENCE, handshake(stream, acceptor)).await {
-                        Ok(Ok(Some(connection))) => drop(arrivals.send((connection, peer)).await),
-                        Ok(Ok(None)) => {}
-                        Ok(Err(error)) => tracing::warn!(%peer, %error, "a TLS connection was refused"),
+                        Ok(Ok(connection)) => drop(arrivals.send((connection, peer)).await),
+                        Ok(Err(refused)) => refused.end(peer).await,
                         Err(_) => tracing::warn!(%peer, "a TLS handshake took too long"),
                     }
                 });
@@ -76,21 +77,37 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, arrivals: mpsc::Se
     }
 }
 
-/// None for a client that spoke plain HTTP, or only looked whether the port is open; the former is told.
-async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> std::io::Result<Option<Connection>> {
+/// A client that is not served.
+struct Refused {
+    stream: TcpStream,
+    /// None for one that spoke plain HTTP, which is told, or only looked whether the port is open.
+    why: Option<std::io::Error>,
+}
+
+impl Refused {
+    /// Lets the client read what it was told: to close with unread bytes would reset the connection under the answer.
+    async fn end(mut self, peer: SocketAddr) {
+        if let Some(error) = self.why {
+            tracing::warn!(%peer, %error, "a TLS connection was refused");
+        }
+        let _ = self.stream.shutdown().await;
+        let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut self.stream, &mut tokio::io::sink())).await;
+    }
+}
+
+async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> Result<Connection, Refused> {
     let _ = stream.set_nodelay(true);
     let mut begin = [0u8; 5];
-    match stream.peek(&mut begin).await? {
-        0 => return Ok(None),
+    match stream.peek(&mut begin).await {
+        Ok(0) => return Err(Refused { stream, why: None }),
         // The list is that of Go's crypto/tls.
-        _ if [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"].contains(&&begin) => {
-            stream.write_all(PLAIN_HTTP).await?;
-            stream.shutdown().await?;
-            // To close with unread bytes would reset the connection under the answer.
-            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-            return Ok(None);
+        Ok(_) if [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"].contains(&&begin) => {
+            let why = stream.write_all(PLAIN_HTTP).await.err();
+            return Err(Refused { stream, why });
         }
-        _ => {}
+        Ok(_) => {}
+        Err(error) => return Err(Refused { stream, why: Some(error) }),
     }
-    acceptor.accept(stream).await.map(Some)
+    let accepted = acceptor.accept(stream).into_fallible().await;
+    accepted.map_err(|(error, stream)| Refused { stream, why: Some(error) })
 }
