@@ -71,6 +71,8 @@ fn worker_credentials_reach_no_further() {
         format!("PUB rpc.node.{instance}.start 0\r\n"),
         format!("PUB rpc.node.{instance}.anything 0\r\n"),
         format!("PUB event.node.{instance} 0\r\n"),
+        "PUB event.gateway 0\r\n".to_owned(),
+        format!("PUB rpc.gateway-at.0123456789abcdef.BuildCredentials.{user} 0\r\n"),
         format!("PUB rpc.node.{instance}.ContainerStart.{user} 0\r\n"),
         format!("PUB rpc.node.{instance}.ContainerStart.gateway 0\r\n"),
         // It claims to be a node, the other worker, the gateway.
@@ -95,6 +97,7 @@ fn worker_credentials_reach_no_further() {
         format!("SUB _INBOX.node-{instance}.> 4"),
         format!("SUB rpc.node.{instance}.*.* 5"),
         "SUB rpc.gateway.*.* 6".to_owned(),
+        "SUB rpc.gateway-at.*.*.* 9".to_owned(),
         format!("SUB rpc.worker.{instance}-2.*.* 7"),
     ];
     for command in &denied {
