@@ -34,6 +34,11 @@ impl Arguments {
         self.declared.insert(argument.name, argument.default);
     }
 
+    /// What a stage declared counts for the build.
+    pub fn also_declared(&mut self, stage: &Self) {
+        self.referenced.extend(stage.referenced.iter().cloned());
+    }
+
     /// A stage starts with no argument declared.
     pub fn next_stage(&mut self) {
         self.declared.clear();

@@ -1,4 +1,7 @@
-//! The output of a build, as numbered chunks on its subject.
+//! The output of a build, as numbered chunks on its subject; stages that run at once each have a part of it, and the
+//! parts are told in the order of the stages.
+
+use std::sync::Arc;
 
 use bus::Bus;
 use proto::build_log::What;
@@ -11,8 +14,103 @@ const BUILD_BYTES: usize = 64 << 20;
 /// What a quiet build keeps for the case that it fails.
 const QUIET_BYTES: usize = 1 << 20;
 
-/// Writes a build's output. Chunks are numbered without gaps within an attempt.
+/// Writes a build's output, or a part of it.
 pub struct Log {
+    chunks: Arc<Chunks>,
+    /// What a part whose turn has not come says; `None`: it is told at once.
+    waiting: Mutex<Option<Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+enum Line {
+    Stream(String),
+    Status(String),
+}
+
+impl Log {
+    pub fn new(bus: Bus, build_id: &str, attempt: u32, quiet: bool) -> Self {
+        let state = State { number: 0, bytes: 0, kept: quiet.then(String::new) };
+        let chunks = Chunks { bus, build_id: build_id.to_owned(), attempt, state: Mutex::new(state) };
+        Self { chunks: Arc::new(chunks), waiting: Mutex::default() }
+    }
+
+    /// A part that keeps what it says until its turn.
+    pub fn part(&self) -> Self {
+        Self { chunks: self.chunks.clone(), waiting: Mutex::new(Some(Waiting::default())) }
+    }
+
+    /// It is this part's turn: tells what was kept, and from now on everything at once.
+    pub async fn go_on(&self) -> Result<(), bus::Error> {
+        let mut waiting = self.waiting.lock().await;
+        for line in waiting.take().unwrap_or_default().lines {
+            match line {
+                Line::Stream(text) => self.chunks.stream(&text).await?,
+                Line::Status(json) => self.chunks.status(&json).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Text as the client prints it.
+    pub async fn stream(&self, text: &str) -> Result<(), bus::Error> {
+        match self.waiting.lock().await.as_mut() {
+            None => self.chunks.stream(text).await,
+            Some(waiting) => {
+                waiting.add(Line::Stream(text.to_owned()), text.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// A line of a pull, as the client gets it.
+    pub async fn status(&self, json: &str) -> Result<(), bus::Error> {
+        match self.waiting.lock().await.as_mut() {
+            None => self.chunks.status(json).await,
+            Some(waiting) => {
+                waiting.add(Line::Status(json.to_owned()), json.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// The one line that a quiet build prints.
+    pub async fn answer(&self, text: &str) -> Result<(), bus::Error> {
+        self.chunks.answer(text).await
+    }
+
+    /// Id of an image, for programs.
+    pub async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
+        self.chunks.aux(image_id).await
+    }
+
+    /// The last chunk of a failed build.
+    pub async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
+        self.chunks.error(message, code).await
+    }
+
+    /// The last chunk of a successful build.
+    pub async fn end(&self) -> Result<(), bus::Error> {
+        self.chunks.end().await
+    }
+}
+
+impl Waiting {
+    /// A part keeps what a build may write in all, and the line that passes it, where the build's end is told.
+    fn add(&mut self, line: Line, bytes: usize) {
+        if self.bytes <= BUILD_BYTES {
+            self.bytes += bytes;
+            self.lines.push(line);
+        }
+    }
+}
+
+/// Chunks are numbered without gaps within an attempt.
+struct Chunks {
     bus: Bus,
     build_id: String,
     attempt: u32,
@@ -26,14 +124,8 @@ struct State {
     kept: Option<String>,
 }
 
-impl Log {
-    pub fn new(bus: Bus, build_id: &str, attempt: u32, quiet: bool) -> Self {
-        let state = State { number: 0, bytes: 0, kept: quiet.then(String::new) };
-        Self { bus, build_id: build_id.to_owned(), attempt, state: Mutex::new(state) }
-    }
-
-    /// Text as the client prints it.
-    pub async fn stream(&self, text: &str) -> Result<(), bus::Error> {
+impl Chunks {
+    async fn stream(&self, text: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         if let Some(kept) = &mut state.kept {
             if kept.len() + text.len() <= QUIET_BYTES {
@@ -44,15 +136,13 @@ impl Log {
         self.text(&mut state, text).await
     }
 
-    /// The one line that a quiet build prints.
-    pub async fn answer(&self, text: &str) -> Result<(), bus::Error> {
+    async fn answer(&self, text: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         state.kept = None;
         self.text(&mut state, text).await
     }
 
-    /// A line of a pull, as the client gets it.
-    pub async fn status(&self, json: &str) -> Result<(), bus::Error> {
+    async fn status(&self, json: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         if state.kept.is_some() || state.bytes > BUILD_BYTES {
             return Ok(());
@@ -61,8 +151,7 @@ impl Log {
         self.chunk(&mut state, What::StatusJson(json.to_owned()), 0).await
     }
 
-    /// Id of an image, for programs.
-    pub async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
+    async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         if state.kept.is_some() {
             return Ok(());
@@ -70,8 +159,7 @@ impl Log {
         self.chunk(&mut state, What::AuxId(image_id.to_owned()), 0).await
     }
 
-    /// The last chunk of a failed build.
-    pub async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
+    async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         if let Some(kept) = state.kept.take() {
             self.text(&mut state, &kept).await?;
@@ -79,8 +167,7 @@ impl Log {
         self.chunk(&mut state, What::Error(message.to_owned()), code).await
     }
 
-    /// The last chunk of a successful build.
-    pub async fn end(&self) -> Result<(), bus::Error> {
+    async fn end(&self) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         self.chunk(&mut state, What::End(true), 0).await
     }

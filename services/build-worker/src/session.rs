@@ -34,7 +34,7 @@ impl Session {
     /// Builds and reports; says in a word how it went.
     pub async fn run(self) -> &'static str {
         let options = self.lease.options.clone().unwrap_or_default();
-        let log = Log::new(self.worker.bus.clone(), &self.lease.build_id, self.lease.attempt, options.quiet);
+        let log = Arc::new(Log::new(self.worker.bus.clone(), &self.lease.build_id, self.lease.attempt, options.quiet));
         // Cancelled for any reason: by the client, by a lost lease, by the end of this worker.
         let halt = self.cancel.child_token();
         let lost = CancellationToken::new();
@@ -68,10 +68,10 @@ impl Session {
     async fn begin(
         &self,
         options: &proto::BuildOptions,
-        log: Log,
+        log: Arc<Log>,
         halt: CancellationToken,
         folder: PathBuf,
-    ) -> Result<Builder, (Log, Failure)> {
+    ) -> Result<Builder, (Arc<Log>, Failure)> {
         let store = self.worker.store.clone();
         let begun = async {
             if options.squash {
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    async fn build(&self, builder: Builder) -> Result<(), (Log, Failure)> {
+    async fn build(&self, builder: Builder) -> Result<(), (Arc<Log>, Failure)> {
         let keeping = self.keep_blobs(&builder.layers.lease);
         let built = async {
             let plan = Plan::new(&builder.context.dockerfile, &builder.options)?;

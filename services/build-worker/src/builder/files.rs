@@ -110,15 +110,14 @@ impl Builder {
             return Ok(From::Context(self.context.clone()));
         };
         let invalid = |why: String| Failure::user(format!("invalid from flag value {from}: {why}"));
-        let by_name = progress.stages.iter().find(|stage| stage.name.as_deref() == Some(&from.to_lowercase()));
+        let by_name = progress.stages.named(from, progress.number);
         let stage = match (by_name, from.parse::<usize>()) {
-            (Some(stage), _) => stage.clone(),
-            (None, Ok(number)) if number == progress.stages.len() => {
+            (Some(number), _) => self.earlier(progress, number).await?,
+            (None, Ok(number)) if number == progress.number => {
                 return Err(invalid("refers to current build stage".to_owned()));
             }
-            (None, Ok(number)) => {
-                progress.stages.get(number).cloned().ok_or_else(|| invalid("index out of bounds".to_owned()))?
-            }
+            (None, Ok(number)) if number < progress.number => self.earlier(progress, number).await?,
+            (None, Ok(_)) => return Err(invalid("index out of bounds".to_owned())),
             (None, Err(_)) => {
                 self.base_image(from, &self.options.platform).await.map_err(|error| invalid(error.to_string()))?
             }

@@ -24,7 +24,10 @@ impl Builder {
             None => self.options.platform.clone(),
         };
         check_platform(&platform)?;
-        let earlier = progress.stages.iter().find(|other| other.name.as_deref() == Some(&base.to_lowercase()));
+        let earlier = match progress.stages.named(&base, progress.number) {
+            Some(number) => Some(self.earlier(progress, number).await?),
+            None => None,
+        };
         let mut state = match earlier {
             Some(earlier) => Stage {
                 name: None,
@@ -36,7 +39,7 @@ impl Builder {
                     true => Stage::default().config,
                     false => oci::ContainerConfig { image: earlier.image_id.clone(), ..earlier.file.config.clone() },
                 },
-                ..earlier.clone()
+                ..earlier
             },
             None if base == SCRATCH => Stage::default(),
             None => self.base_image(&base, &platform).await?,

@@ -6,6 +6,9 @@
 //!                                      └─ run:      a container whose upper folder becomes a layer
 //!                  each: steps::look_up (cache) → work → steps::record (gateway)
 //! ```
+//!
+//! Stages run at once. One that needs an earlier one, by FROM or `--from`, waits for its end there; what each prints is
+//! told in their order.
 
 mod files;
 mod from;
@@ -15,6 +18,7 @@ mod run;
 pub(crate) use run::bind;
 mod sources;
 mod stage;
+mod stages;
 mod stays;
 mod steps;
 mod tree;
@@ -23,6 +27,7 @@ use std::sync::Arc;
 
 use bus::Bus;
 use dockerfile::{Instruction, Kind, Lexer};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -37,39 +42,46 @@ use crate::plan::Plan;
 use crate::recorder::Recorder;
 use sources::Source;
 use stage::Stage;
+use stages::Stages;
 
-/// One build on this worker.
+/// Stages of one build that run at once.
+const STAGES_AT_ONCE: usize = 8;
+
+/// One build on this worker. A clone is the same build; each stage has its own, for its part of the log.
+#[derive(Clone)]
 pub struct Builder {
     pub build_id: String,
     pub attempt: u32,
-    pub options: proto::BuildOptions,
+    pub options: Arc<proto::BuildOptions>,
     pub bus: Bus,
-    pub log: Log,
-    pub layers: Layers,
+    pub log: Arc<Log>,
+    pub layers: Arc<Layers>,
     pub context: Arc<Context>,
     pub machine: Machine,
     pub cancel: CancellationToken,
-    pub recorder: Recorder,
+    pub recorder: Arc<Recorder>,
     /// Images of `--cache-from`.
-    sources: Mutex<Vec<Source>>,
+    sources: Arc<Mutex<Vec<Source>>>,
 }
 
 /// What a build needs besides itself.
 pub struct Parts {
     pub bus: Bus,
-    pub log: Log,
+    pub log: Arc<Log>,
     pub layers: Layers,
     pub context: Arc<Context>,
     pub machine: Machine,
     pub cancel: CancellationToken,
 }
 
-/// What changes while the plan is run.
+/// What changes while a stage is run.
+#[derive(Clone)]
 struct Progress {
     lexer: Lexer,
     arguments: Arguments,
-    /// Finished stages, in order.
-    stages: Vec<Stage>,
+    stages: Arc<Stages>,
+    /// Which of them this one is.
+    number: usize,
     step: usize,
     steps: usize,
 }
@@ -77,21 +89,18 @@ struct Progress {
 impl Builder {
     pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
         let Parts { bus, log, layers, context, machine, cancel } = parts;
-        let build_id = lease.build_id.clone();
-        let recorder = Recorder::new(bus.clone());
-        let sources = Mutex::default();
         Self {
-            build_id,
+            build_id: lease.build_id.clone(),
             attempt: lease.attempt,
-            options,
+            options: Arc::new(options),
+            recorder: Arc::new(Recorder::new(bus.clone())),
+            sources: Arc::default(),
             bus,
             log,
-            layers,
+            layers: Arc::new(layers),
             context,
             machine,
             cancel,
-            recorder,
-            sources,
         }
     }
 
@@ -106,7 +115,8 @@ impl Builder {
         let mut progress = Progress {
             lexer: Lexer::new(plan.escape),
             arguments: Arguments::new(given.chain(unset).collect()),
-            stages: Vec::new(),
+            stages: Arc::new(Stages::new(&plan.stages)),
+            number: 0,
             step: 0,
             steps: plan.step_count(),
         };
@@ -114,22 +124,54 @@ impl Builder {
             self.announce(&mut progress, &argument.original).await?;
             self.meta_argument(&mut progress, argument)?;
         }
-        for stage in plan.stages {
-            let stage = self.stage(&mut progress, stage).await?;
+        let halt = self.cancel.child_token();
+        let _halted = halt.clone().drop_guard();
+        let (mut logs, mut running) = (Vec::new(), Vec::new());
+        for (number, stage) in plan.stages.into_iter().enumerate() {
+            let begun = Progress { number, ..progress.clone() };
+            progress.step += 1 + stage.instructions.len();
+            let log = Arc::new(self.log.part());
+            logs.push(log.clone());
+            let builder = Self { log, cancel: halt.clone(), ..self.clone() };
+            running.push(async move { builder.stage(begun, stage).await }.boxed());
+        }
+        let mut running = futures::stream::iter(running).buffered(self.stages_at_once());
+        let mut image_id = String::new();
+        for log in logs {
+            // The log's turn has come before the stage is waited for: what it says is told while it runs.
+            let (told, ended) = tokio::join!(log.go_on(), running.next());
+            let ended = told.map_err(Failure::from).and(ended.unwrap_or(Err(Failure::Cancelled)));
+            let (arguments, stage) = match ended {
+                Ok(ended) => ended,
+                Err(error) => {
+                    // Nothing of the other stages may go on when the build's end is told.
+                    halt.cancel();
+                    while running.next().await.is_some() {}
+                    return Err(error);
+                }
+            };
+            progress.arguments.also_declared(&arguments);
             if !stage.image_id.is_empty() {
                 self.log.aux(&stage.image_id).await?;
             }
-            progress.stages.push(stage);
+            image_id = stage.image_id;
         }
         let unused = progress.arguments.unused();
         if !unused.is_empty() {
             let warning = format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
             self.log.stream(&warning).await?;
         }
-        match progress.stages.pop() {
-            Some(last) if !last.image_id.is_empty() => Ok(last.image_id),
-            _ => Err(Failure::user("No image was generated. Is your Dockerfile empty?")),
+        match image_id.is_empty() {
+            false => Ok(image_id),
+            true => Err(Failure::user("No image was generated. Is your Dockerfile empty?")),
         }
+    }
+
+    /// One where the order of stages shows in more than the log: containers that stay, and images of `--cache-from`,
+    /// whose history is followed from step to step.
+    fn stages_at_once(&self) -> usize {
+        let removes = self.options.remove || self.options.force_remove;
+        if removes && self.options.cache_from.is_empty() { STAGES_AT_ONCE } else { 1 }
     }
 
     async fn announce(&self, progress: &mut Progress, original: &str) -> Result<(), Failure> {
@@ -151,22 +193,31 @@ impl Builder {
         Ok(())
     }
 
-    async fn stage(&self, progress: &mut Progress, stage: dockerfile::Stage) -> Result<Stage, Failure> {
-        self.announce(progress, &stage.original).await?;
+    async fn stage(&self, mut progress: Progress, stage: dockerfile::Stage) -> Result<(Arguments, Stage), Failure> {
+        self.announce(&mut progress, &stage.original).await?;
         progress.arguments.next_stage();
-        let mut state = self.begin(progress, &stage).await?;
+        let mut state = self.begin(&mut progress, &stage).await?;
         self.print_image(&state).await?;
         if let Some(name) = &state.name
-            && progress.stages.iter().any(|other| other.name.as_ref() == Some(name))
+            && progress.stages.named(name, progress.number).is_some()
         {
             return Err(Failure::user(format!("{name} stage name already used")));
         }
         for instruction in &stage.instructions {
-            self.announce(progress, &instruction.original).await?;
-            self.dispatch(progress, &mut state, instruction).await?;
+            self.announce(&mut progress, &instruction.original).await?;
+            self.dispatch(&mut progress, &mut state, instruction).await?;
             self.print_image(&state).await?;
         }
-        Ok(state)
+        progress.stages.end(progress.number, &state);
+        Ok((progress.arguments, state))
+    }
+
+    /// An earlier stage, once it has ended.
+    async fn earlier(&self, progress: &Progress, number: usize) -> Result<Stage, Failure> {
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(Failure::Cancelled),
+            stage = progress.stages.ended(number) => Ok(stage),
+        }
     }
 
     async fn print_image(&self, stage: &Stage) -> Result<(), Failure> {

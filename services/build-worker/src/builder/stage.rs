@@ -91,19 +91,81 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn keys_depend_on_inputs_only() {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let mut stage = Stage { image_id: "sha256:a".into(), ..Stage::default() };
-        let key = stage.key(&words(&["run", "x"])).expect("key");
-        stage.cache_missed = true;
-        stage.file.created = Some("now".into());
-        assert_eq!(stage.key(&words(&["run", "x"])).expect("key"), key);
-        assert_ne!(stage.key(&words(&["run x"])).expect("key"), key);
-        crate::image::set_variable(&mut stage.config, "A", "1");
-        assert_ne!(stage.key(&words(&["run", "x"])).expect("key"), key);
+    /// All that a step's result depends on.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Inputs {
+        parent: String,
+        architecture: String,
+        author: Option<String>,
+        env: Vec<String>,
+        user: String,
+        working_dir: String,
+        volumes: BTreeSet<String>,
+        command: Vec<String>,
+    }
+
+    fn inputs() -> impl Strategy<Value = Inputs> {
+        let words = || proptest::collection::vec("[ab ]{0,2}", 0..3);
+        let author = proptest::option::of("[ab]{0,1}");
+        let volumes = proptest::collection::btree_set("[ab]", 0..2);
+        ("[ab]", "[ab]", author, words(), "[ab]{0,1}", "[ab]{0,1}", volumes, words()).prop_map(
+            |(parent, architecture, author, env, user, working_dir, volumes, command)| Inputs {
+                parent,
+                architecture,
+                author,
+                env,
+                user,
+                working_dir,
+                volumes,
+                command,
+            },
+        )
+    }
+
+    /// The key of these inputs, in a stage whose other fields are `noise`.
+    fn key(inputs: &Inputs, noise: (bool, &str)) -> String {
+        let Inputs { parent, architecture, author, env, user, working_dir, volumes, command } = inputs.clone();
+        let (flag, text) = noise;
+        let mut stage = Stage { image_id: parent, author, cmd_set: flag, cache_missed: flag, ..Stage::default() };
+        stage.name = Some(text.to_owned());
+        stage.layers = vec![proto::Layer { diff_id: text.to_owned(), ..proto::Layer::default() }];
+        stage.file.architecture = architecture;
+        stage.file.created = Some(text.to_owned());
+        stage.file.history.push(History { created_by: text.to_owned(), ..History::default() });
+        stage.config.env = env;
+        stage.config.user = user;
+        stage.config.working_dir = working_dir;
+        stage.config.volumes = volumes.into_iter().map(|path| (path, Default::default())).collect();
+        stage.key(&command).expect("a key")
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_alike_when_and_only_when_the_inputs_are(one in inputs(), other in inputs(), which in 0..8) {
+            let mut next = one.clone();
+            match which {
+                0 => next.parent = other.parent,
+                1 => next.architecture = other.architecture,
+                2 => next.author = other.author,
+                3 => next.env = other.env,
+                4 => next.user = other.user,
+                5 => next.working_dir = other.working_dir,
+                6 => next.volumes = other.volumes,
+                _ => next.command = other.command,
+            }
+            prop_assert_eq!(key(&one, (false, "x")) == key(&next, (false, "x")), one == next);
+        }
+
+        #[test]
+        fn what_is_no_input_changes_no_key(inputs in inputs(), flag: bool, text in "[a-z]{0,3}") {
+            prop_assert_eq!(key(&inputs, (false, "x")), key(&inputs, (flag, &text)));
+        }
     }
 
     #[test]
