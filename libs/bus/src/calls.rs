@@ -170,5 +170,6 @@ calls! {
     }
     Worker {
         BuildCancel(BuildCancel) -> Empty;
+        StepFollow(StepFollow) -> StepFollowReply;
     }
 }

@@ -14,7 +14,7 @@ const BUILD_LOGS: &str = "BUILDLOG";
 /// Bucket of who is alive; keys carry their own time to live.
 pub(crate) const ALIVE: &str = "alive";
 /// Bucket of step claims.
-const CLAIMS: &str = "claims";
+pub(crate) const CLAIMS: &str = "claims";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const EVENTS_MAX_BYTES: i64 = 256 << 20;

@@ -7,6 +7,7 @@
 //!   A call that only one caller wants (`call_while_wanted`) ends when that caller goes: it is told on
 //!   `gone.<service>`, which every process of the service hears.
 //! - Events of nodes and gateways go through the JetStream stream EVENTS, logs of builds through BUILDLOG: numbered and replayable.
+//! - Who runs a step stands in the KV bucket `claims`; every write is a swap on the revision that was read.
 //! - Who is alive stands in the KV bucket `alive`, each key with a time to live.
 //!
 //! Messages are small; bytes never ride here (see `streams`).
@@ -14,6 +15,7 @@
 mod alive;
 mod call;
 pub mod calls;
+mod claims;
 mod counts;
 mod error;
 mod jetstream;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 pub use alive::{figures, process, sign_of_life};
 pub use calls::{Call, Target};
+pub use claims::{CLAIM_TTL, Claimed};
 pub use error::Error;
 pub use jetstream::Happened;
 pub use router::{Caller, ProgressSender, Router};

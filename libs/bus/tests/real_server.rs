@@ -212,3 +212,37 @@ async fn a_handler_ends_when_the_caller_that_wanted_it_has_gone() {
     }
     assert_eq!((running.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
 }
+
+#[tokio::test]
+async fn a_claim_is_one_workers_until_it_ends_or_runs_out() {
+    let server = Server::start();
+    let bus = server.bus("one").await;
+    let claim =
+        |id: &str, ended| proto::StepClaim { id: id.into(), worker_id: "w".into(), ended, ..Default::default() };
+    let (mine, other) = (claim("mine", false), claim("other", false));
+    assert_eq!(bus.claimed("a").await.expect("read"), bus::Claimed::default());
+    let first = bus.claim("a", &mine, 0).await.expect("written").expect("nobody was first");
+    assert_eq!(bus.claim("a", &other, 0).await.expect("asked"), None, "it is claimed");
+    let held = bus::Claimed { claim: Some(mine.clone()), revision: first };
+    assert_eq!(bus.claimed("a").await.expect("read"), held);
+    let renewed = bus.claim("a", &mine, first).await.expect("written").expect("renewed");
+    assert_eq!(bus.claim("a", &mine, first).await.expect("asked"), None, "that was the revision before");
+
+    // One that is taken over after its end, and one that is renewed, run out as a new one does.
+    let second = bus.claim("b", &mine, 0).await.expect("written").expect("nobody was first");
+    let over = bus.claim("b", &claim("mine", true), second).await.expect("written").expect("ended");
+    let taken = bus.claim("b", &other, over).await.expect("written").expect("taken over");
+    let began = std::time::Instant::now();
+    for (key, newest) in [("a", renewed), ("b", taken)] {
+        let void = loop {
+            let found = bus.claimed(key).await.expect("read");
+            if found.claim.is_none() {
+                break found;
+            }
+            assert!(began.elapsed() < bus::CLAIM_TTL * 6, "{key} does not run out");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        };
+        assert!(began.elapsed() > bus::CLAIM_TTL / 2 && void.revision > newest, "{void:?}");
+        assert!(bus.claim(key, &other, void.revision).await.expect("written").is_some(), "it may be claimed again");
+    }
+}

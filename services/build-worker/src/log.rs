@@ -7,6 +7,8 @@ use bus::Bus;
 use proto::build_log::What;
 use tokio::sync::Mutex;
 
+use crate::flight::Flight;
+
 /// A chunk carries at most this much text.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What one build may write in all; after it, output is left out.
@@ -17,14 +19,23 @@ const QUIET_BYTES: usize = 1 << 20;
 /// Writes a build's output, or a part of it.
 pub struct Log {
     chunks: Arc<Chunks>,
-    /// What a part whose turn has not come says; `None`: it is told at once.
-    waiting: Mutex<Option<Waiting>>,
+    state: Mutex<Part>,
+}
+
+#[derive(Default)]
+struct Part {
+    /// What it says before its turn has come; `None`: it is told at once.
+    waiting: Option<Waiting>,
+    /// The step that runs for others too.
+    flight: Option<Arc<Flight>>,
 }
 
 #[derive(Default)]
 struct Waiting {
     lines: Vec<Line>,
     bytes: usize,
+    /// Where the flight's lines begin.
+    flight_at: usize,
 }
 
 enum Line {
@@ -36,18 +47,19 @@ impl Log {
     pub fn new(bus: Bus, build_id: &str, attempt: u32, quiet: bool) -> Self {
         let state = State { number: 0, bytes: 0, kept: quiet.then(String::new) };
         let chunks = Chunks { bus, build_id: build_id.to_owned(), attempt, state: Mutex::new(state) };
-        Self { chunks: Arc::new(chunks), waiting: Mutex::default() }
+        Self { chunks: Arc::new(chunks), state: Mutex::default() }
     }
 
     /// A part that keeps what it says until its turn.
     pub fn part(&self) -> Self {
-        Self { chunks: self.chunks.clone(), waiting: Mutex::new(Some(Waiting::default())) }
+        let state = Part { waiting: Some(Waiting::default()), flight: None };
+        Self { chunks: self.chunks.clone(), state: Mutex::new(state) }
     }
 
     /// It is this part's turn: tells what was kept, and from now on everything at once.
     pub async fn go_on(&self) -> Result<(), bus::Error> {
-        let mut waiting = self.waiting.lock().await;
-        for line in waiting.take().unwrap_or_default().lines {
+        let mut state = self.state.lock().await;
+        for line in state.waiting.take().unwrap_or_default().lines {
             match line {
                 Line::Stream(text) => self.chunks.stream(&text).await?,
                 Line::Status(json) => self.chunks.status(&json).await?,
@@ -56,9 +68,34 @@ impl Log {
         Ok(())
     }
 
+    /// What is said from now on goes to those who follow the step, too.
+    pub async fn lend(&self, flight: Arc<Flight>) {
+        let mut state = self.state.lock().await;
+        if let Some(waiting) = &mut state.waiting {
+            waiting.flight_at = waiting.lines.len();
+        }
+        state.flight = Some(flight);
+    }
+
+    /// The step has said all. Where its output was moved to an earlier stage of the build, this one found it.
+    pub async fn take_back(&self, instead: &str) {
+        let mut state = self.state.lock().await;
+        let Part { waiting, flight } = &mut *state;
+        if let (Some(waiting), Some(flight)) = (waiting, flight.take())
+            && flight.output_moved()
+        {
+            waiting.lines.truncate(waiting.flight_at);
+            waiting.add(Line::Stream(instead.to_owned()), instead.len());
+        }
+    }
+
     /// Text as the client prints it.
     pub async fn stream(&self, text: &str) -> Result<(), bus::Error> {
-        match self.waiting.lock().await.as_mut() {
+        let mut state = self.state.lock().await;
+        if let Some(flight) = &state.flight {
+            flight.say(text);
+        }
+        match &mut state.waiting {
             None => self.chunks.stream(text).await,
             Some(waiting) => {
                 waiting.add(Line::Stream(text.to_owned()), text.len());
@@ -69,7 +106,7 @@ impl Log {
 
     /// A line of a pull, as the client gets it.
     pub async fn status(&self, json: &str) -> Result<(), bus::Error> {
-        match self.waiting.lock().await.as_mut() {
+        match &mut self.state.lock().await.waiting {
             None => self.chunks.status(json).await,
             Some(waiting) => {
                 waiting.add(Line::Status(json.to_owned()), json.len());
@@ -193,7 +230,7 @@ impl Chunks {
 }
 
 /// Pieces of at most a chunk each, cut between characters.
-fn parts(text: &str) -> impl Iterator<Item = &str> {
+pub fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -2,7 +2,9 @@ use bus::{Bus, Target, calls};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::claims::Claim;
 use crate::failure::Failure;
+use crate::flight::Ended;
 use crate::handover::Offer;
 
 /// Steps that may wait for their layer's upload; a build that is further ahead waits.
@@ -22,6 +24,7 @@ enum Step {
     Result {
         upload: Option<Upload>,
         result: Box<proto::StepResult>,
+        claim: Option<Claim>,
     },
     /// A container that stays; its image is that of a step before.
     Container {
@@ -38,8 +41,14 @@ impl Recorder {
     }
 
     /// Puts a step in line. Fails with what an earlier one failed with.
-    pub async fn add(&self, upload: Option<Upload>, result: proto::StepResult) -> Result<(), Failure> {
-        self.put(Step::Result { upload, result: Box::new(result) }).await
+    /// Who follows the step is told then.
+    pub async fn add(
+        &self,
+        upload: Option<Upload>,
+        result: proto::StepResult,
+        claim: Option<Claim>,
+    ) -> Result<(), Failure> {
+        self.put(Step::Result { upload, result: Box::new(result), claim }).await
     }
 
     /// Puts a container in line that stays behind.
@@ -59,24 +68,35 @@ impl Recorder {
         self.finish().await.and(Err(Failure::internal("a step after the end of its build")))
     }
 
-    /// Waits until everything is stored and recorded.
+    /// Waits until everything is stored and recorded. May be left and called again.
     pub async fn finish(&self) -> Result<(), Failure> {
         self.steps.lock().await.take();
-        match self.task.lock().await.take() {
-            Some(task) => task.await.map_err(Failure::caused)?,
-            None => Ok(()),
-        }
+        let mut task = self.task.lock().await;
+        let Some(running) = task.as_mut() else { return Ok(()) };
+        let recorded = running.await;
+        task.take();
+        recorded.map_err(Failure::caused)?
     }
 }
 
 async fn record(bus: Bus, mut steps: mpsc::Receiver<Step>) -> Result<(), Failure> {
+    let mut lost = false;
     while let Some(step) = steps.recv().await {
         match step {
-            Step::Result { upload, result } => {
+            Step::Result { upload, result, claim } => {
                 if let Some(upload) = upload {
                     upload.await.map_err(Failure::caused)??;
                 }
-                bus.call::<calls::StepResult>(&Target::Gateway, &result).await?;
+                if !lost {
+                    match bus.call::<calls::StepResult>(&Target::Gateway, &result).await.map_err(Failure::from) {
+                        // The build is no longer wanted, but those who follow its last step want that.
+                        Err(Failure::Lost) => lost = true,
+                        recorded => drop(recorded?),
+                    }
+                }
+                if let (Some(claim), Some(image)) = (claim, result.image) {
+                    claim.end(Ended::Made(Box::new(image)));
+                }
             }
             Step::Container { container, offer } => {
                 // The image is what counts; a container that could not be kept does not fail its build.
@@ -87,5 +107,5 @@ async fn record(bus: Bus, mut steps: mpsc::Receiver<Step>) -> Result<(), Failure
             }
         }
     }
-    Ok(())
+    if lost { Err(Failure::Lost) } else { Ok(()) }
 }

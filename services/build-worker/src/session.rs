@@ -102,8 +102,9 @@ impl Session {
         match begun.await {
             Err(error) => Err((log, error)),
             Ok((layers, context)) => {
-                let (bus, machine) = (self.worker.bus.clone(), self.worker.machine.clone());
-                let parts = Parts { bus, log, layers, context, machine, cancel: halt };
+                let Worker { bus, machine, claims, .. } = self.worker.clone();
+                let (gone, stop) = (self.cancel.clone(), self.stop.clone());
+                let parts = Parts { bus, log, layers, context, machine, claims, cancel: halt, gone, stop };
                 Ok(Builder::new(&self.lease, options.clone(), parts))
             }
         }
@@ -128,8 +129,10 @@ impl Session {
             Ok((image_id, tagged))
         };
         let built = built.await;
+        // Others go on from a step of this build.
+        let followed = built.is_err() && builder.claims.is_followed(&builder.build_id);
         if built.is_err()
-            && !builder.cancel.is_cancelled()
+            && (followed || !builder.cancel.is_cancelled())
             && let Err(error) = builder.recorder.finish().await
         {
             // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
@@ -138,7 +141,8 @@ impl Session {
         builder.layers.release();
         drop(keeping);
         let lease = proto::Lease { id: builder.layers.lease.clone() };
-        if let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
+        // Those others pin its layers for themselves, in a moment: they stay until this lease runs out.
+        if !followed && let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
             tracing::debug!(%error, "the blobs' lease runs out by itself");
         }
         // The client hears of the end when nothing is held for the build any more: what it removes next can go.

@@ -10,8 +10,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::context::kept::Kept;
+use crate::flight::{Ended, Flight};
 use crate::handover::{self, Handover};
 use crate::machine::{self, Machine};
 use crate::network::Networks;
@@ -31,6 +33,7 @@ pub struct Worker {
     pub snapshots: Snapshots,
     pub machine: Machine,
     pub contexts: Arc<Kept>,
+    pub claims: Arc<Claims>,
     pub id: String,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
@@ -97,12 +100,21 @@ impl Worker {
         };
         let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
         let store = Store::new(config.store.store_url.clone(), token);
-        Ok(Self { bus, store, snapshots, machine, contexts, id: config.id.clone(), running: Arc::default() })
+        let claims = Claims::new(bus.clone(), &config.id);
+        let (id, running) = (config.id.clone(), Arc::default());
+        Ok(Self { bus, store, snapshots, machine, contexts, claims, id, running })
     }
 
     fn router(&self) -> Router {
-        let running = self.running.clone();
-        Router::new().on::<calls::BuildCancel, _, _>(move |request| {
+        let (running, claims) = (self.running.clone(), self.claims.clone());
+        let router = Router::new().on_while_wanted::<calls::StepFollow, _, _>(move |request, progress| {
+            let flight = claims.flight(&request.claim_id);
+            async move {
+                let flight = flight.ok_or_else(|| bus::Error::not_found("the step does not run here"))?;
+                Ok(follow(flight, progress).await)
+            }
+        });
+        router.on::<calls::BuildCancel, _, _>(move |request| {
             let found = running.lock().expect("no holder panics").get(&request.build_id).cloned();
             if let Some(cancel) = found {
                 cancel.cancel();
@@ -153,5 +165,22 @@ impl Worker {
         let outcome = session.run().await;
         self.running.lock().expect("no holder panics").remove(&id);
         tracing::info!(build_id = %id, outcome, "build ended");
+    }
+}
+
+/// Tells a caller what a step prints and how it ends.
+async fn follow(flight: Arc<Flight>, progress: bus::ProgressSender) -> proto::StepFollowReply {
+    let mut follower = flight.follow();
+    loop {
+        let (lines, ended) = follower.next().await;
+        for stream in lines {
+            progress.send(&proto::Progress { stream, ..Default::default() }).await;
+        }
+        return match ended {
+            None => continue,
+            Some(Ended::Made(image)) => proto::StepFollowReply { made: Some(*image), ..Default::default() },
+            Some(Ended::Command { command, code }) => proto::StepFollowReply { made: None, command, code },
+            Some(Ended::Dropped) => proto::StepFollowReply::default(),
+        };
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::engine::{client, run_command};
+use crate::engine::{client, run_command, spawn_client};
 use crate::leftovers::{assert_nothing_left, cgroups_of, named_on_host, remove_named_on_host, sweep, wait_until};
 use crate::{Client, Output, Postgres};
 
@@ -158,6 +158,11 @@ impl Boxyard {
     /// Runs the docker command with these bytes as its standard input.
     pub fn feed(&self, args: &[&str], stdin: &[u8]) -> Output {
         run_command(&mut client(&self.socket), args, Some(stdin))
+    }
+
+    /// The docker command that goes on by itself, its output in a file.
+    pub fn spawn_docker(&self, args: &[&str], output: &Path) -> Child {
+        spawn_client(&self.socket, args, output)
     }
 
     /// Runs the boxyard command on it.

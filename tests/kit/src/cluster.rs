@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::boxyard::{kept, program, search_path};
-use crate::engine::{client, run_command};
+use crate::engine::{client, run_command, spawn_client};
 use crate::leftovers::{assert_nothing_left, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
 use crate::{Output, SERVICES};
 
@@ -159,10 +159,7 @@ impl Cluster {
 
     /// The docker command that goes on by itself, its output in a file.
     pub fn spawn_docker(&self, args: &[&str], output: &Path) -> Child {
-        let file = File::create(output).expect("make the output's file");
-        let mut command = client(&self.socket());
-        command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("share the file")).stderr(file);
-        command.spawn().expect("docker starts")
+        spawn_client(&self.socket(), args, output)
     }
 
     /// The docker command on another machine, over TCP with the client certificate that `cluster init` made, or

@@ -1,10 +1,11 @@
 //! One running engine, whichever it is, and the docker command pointed at it.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -197,6 +198,14 @@ pub fn client(socket: &Path) -> Command {
         .env("DOCKER_BUILDKIT", "0")
         .env("DOCKER_CLI_HINTS", "false");
     command
+}
+
+/// The docker command that goes on by itself, its output in a file.
+pub fn spawn_client(socket: &Path, args: &[&str], output: &Path) -> Child {
+    let file = File::create(output).expect("make the output's file");
+    let mut command = client(socket);
+    command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("share the file")).stderr(file);
+    command.spawn().expect("docker starts")
 }
 
 /// The command line as a person would type it.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dockerfile::Copy;
 
+use super::share::Begun;
 use super::stage::Stage;
+use super::steps::Outcome;
 use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::archive;
@@ -83,9 +85,7 @@ impl Builder {
         // No blank after --chown: the classic builder writes it so.
         let hash = hash::together(&hashes);
         command.push(format!("#(nop) {name} {chown}{chmod}{hash} in {} ", copy.destination));
-        if self.look_up(stage, &command).await? {
-            return Ok(());
-        }
+        let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
         let tree = Tree::mount(self, stage).await?;
         let work = Work {
             to: tree.root(),
@@ -100,8 +100,8 @@ impl Builder {
             unpack: name == "ADD",
         };
         blocking(move || work.run(&from.root(), &items).map(|()| drop(from))).await?;
-        let layer = tree.into_layer(self, stage).await?;
-        self.record(stage, &command, layer).await
+        let made = tree.into_layer(self, stage).await?;
+        self.record(stage, &command, Outcome { made, claim }).await
     }
 
     /// `--from`: an earlier stage by number or name, else an image.

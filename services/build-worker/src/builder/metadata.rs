@@ -4,14 +4,15 @@ use std::path::Path;
 
 use dockerfile::{Command, Healthcheck, Kind, Test};
 
+use super::share::Begun;
 use super::stage::Stage;
 use super::stays::Ended;
-use super::steps::container_id;
+use super::steps::{Outcome, container_id};
 use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::failure::Failure;
 use crate::image;
-use crate::layers::{Made, blocking};
+use crate::layers::blocking;
 use crate::rooted::{Root, clean};
 use crate::{ports, wording};
 
@@ -29,11 +30,11 @@ impl Builder {
             declarations.iter().cloned().for_each(|declaration| progress.arguments.declare(declaration));
         }
         let comment = apply(stage, kind).map_err(Failure::User)?;
-        self.comment_step(stage, comment).await
+        self.comment_step(progress, stage, comment).await
     }
 
     /// WORKDIR: the folder is made when it is missing, so it may be a layer.
-    pub(super) async fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Failure> {
+    pub(super) async fn workdir_step(&self, progress: &Progress, stage: &mut Stage, path: &str) -> Result<(), Failure> {
         if path.is_empty() {
             return Err(Failure::user("cannot normalize nothing"));
         }
@@ -41,9 +42,7 @@ impl Builder {
         stage.config.working_dir = folder.display().to_string();
         let mut command = image::shell(&stage.config);
         command.push(format!("#(nop) WORKDIR {}", stage.config.working_dir));
-        if self.look_up(stage, &command).await? {
-            return Ok(());
-        }
+        let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
         let tree = Tree::mount(self, stage).await?;
         let root = tree.root();
         blocking(move || {
@@ -59,11 +58,9 @@ impl Builder {
         .await?;
         let container = container_id();
         self.print_running(&container).await?;
-        let parent = stage.clone();
-        let layer = tree.into_layer(self, stage).await?;
-        let made = layer.as_ref().map(Made::diff_id).transpose()?;
-        self.record(stage, &command, layer).await?;
-        self.retire(&parent, Ended::never_ran(&container, &command), made).await
+        let made = tree.into_layer(self, stage).await?;
+        let container = Ended::never_ran(&container, &command);
+        self.record_container(stage, &command, container, Outcome { made, claim }).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! Builder::run ── from: stage begins ──┬─ metadata: the configuration changes
 //!                                      ├─ files:    COPY and ADD into a new layer
 //!                                      └─ run:      a container whose upper folder becomes a layer
-//!                  each: steps::look_up (cache) → work → steps::record (gateway)
+//!                  each: steps::begin_step (cache, claim, or another's step) → work → steps::record (gateway)
 //! ```
 //!
 //! Stages run at once. One that needs an earlier one, by FROM or `--from`, waits for its end there; what each prints is
@@ -16,6 +16,7 @@ mod metadata;
 mod output;
 mod run;
 pub(crate) use run::bind;
+mod share;
 mod sources;
 mod stage;
 mod stages;
@@ -32,6 +33,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
+use crate::claims::Claims;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::image;
@@ -59,6 +61,9 @@ pub struct Builder {
     pub context: Arc<Context>,
     pub machine: Machine,
     pub cancel: CancellationToken,
+    pub gone: CancellationToken,
+    pub stop: CancellationToken,
+    pub claims: Arc<Claims>,
     pub recorder: Arc<Recorder>,
     /// Images of `--cache-from`.
     sources: Arc<Mutex<Vec<Source>>>,
@@ -71,12 +76,18 @@ pub struct Parts {
     pub layers: Layers,
     pub context: Arc<Context>,
     pub machine: Machine,
+    pub claims: Arc<Claims>,
+    /// The build is to end, for whatever reason.
     pub cancel: CancellationToken,
+    /// Nobody wants it any more.
+    pub gone: CancellationToken,
+    /// The worker ends.
+    pub stop: CancellationToken,
 }
 
 /// What changes while a stage is run.
 #[derive(Clone)]
-struct Progress {
+pub(crate) struct Progress {
     lexer: Lexer,
     arguments: Arguments,
     stages: Arc<Stages>,
@@ -88,7 +99,7 @@ struct Progress {
 
 impl Builder {
     pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
-        let Parts { bus, log, layers, context, machine, cancel } = parts;
+        let Parts { bus, log, layers, context, machine, claims, cancel, gone, stop } = parts;
         Self {
             build_id: lease.build_id.clone(),
             attempt: lease.attempt,
@@ -101,6 +112,9 @@ impl Builder {
             context,
             machine,
             cancel,
+            gone,
+            stop,
+            claims,
         }
     }
 
@@ -170,8 +184,7 @@ impl Builder {
     /// One where the order of stages shows in more than the log: containers that stay, and images of `--cache-from`,
     /// whose history is followed from step to step.
     fn stages_at_once(&self) -> usize {
-        let removes = self.options.remove || self.options.force_remove;
-        if removes && self.options.cache_from.is_empty() { STAGES_AT_ONCE } else { 1 }
+        if self.removes_containers() && self.options.cache_from.is_empty() { STAGES_AT_ONCE } else { 1 }
     }
 
     async fn announce(&self, progress: &mut Progress, original: &str) -> Result<(), Failure> {
@@ -241,7 +254,7 @@ impl Builder {
             Kind::Run(run) => self.run_step(progress, stage, run).await,
             Kind::Copy(copy) => self.files_step(progress, stage, "COPY", copy).await,
             Kind::Add(copy) => self.files_step(progress, stage, "ADD", copy).await,
-            Kind::Workdir(path) => self.workdir_step(stage, &path).await,
+            Kind::Workdir(path) => self.workdir_step(progress, stage, &path).await,
             kind => self.metadata_step(progress, stage, kind).await,
         }
     }

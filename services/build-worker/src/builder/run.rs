@@ -9,17 +9,20 @@ use runtime::shim::{ExitStatus, ShimConfig, Spawn, Streams};
 
 use super::files::needs_buildkit;
 use super::metadata::resolve;
+use super::share::Begun;
 use super::stage::Stage;
 use super::stays::Ended;
-use super::steps::container_id;
+use super::steps::{Outcome, container_id};
 use super::tree::Tree;
 use super::{Builder, Progress, output};
 use crate::artefacts::Artefacts;
+use crate::claims::Claim;
 use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure};
+use crate::flight;
 use crate::handover::Changes;
 use crate::image;
-use crate::layers::{Made, blocking};
+use crate::layers::blocking;
 use crate::network::StepNetwork;
 use crate::rooted::{Root, clean, is_dir};
 use crate::space;
@@ -86,9 +89,7 @@ impl Builder {
             command.extend(counted);
         }
         command.extend(shown.iter().cloned());
-        if self.look_up(stage, &command).await? {
-            return Ok(());
-        }
+        let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
         let mode = run.network.unwrap_or_else(|| self.options.network_mode.clone());
         let id = container_id();
         self.print_running(&id).await?;
@@ -102,7 +103,7 @@ impl Builder {
             None => shown,
         };
         let task = Task { id: &id, args, env, network, script };
-        let ran = self.run_task(stage, &tree, &task).await;
+        let ran = self.run_task(stage, &tree, &task, claim.as_ref()).await;
         let mut ended = Ended { env: given, ..Ended::never_ran(&id, &task.args) };
         let failure = match ran {
             Ok(Ran { artefacts, started_at_ns, exit }) => {
@@ -112,13 +113,15 @@ impl Builder {
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
                 if exit.code == 0 {
-                    let parent = stage.clone();
-                    let layer = tree.into_layer(self, stage).await?;
-                    let made = layer.as_ref().map(Made::diff_id).transpose()?;
-                    self.record(stage, &command, layer).await?;
-                    return self.retire(&parent, ended, made).await;
+                    let made = tree.into_layer(self, stage).await?;
+                    return self.record_container(stage, &command, ended, Outcome { made, claim }).await;
                 }
-                Failure::Command { command: task.args.join(" "), code: exit.code }
+                let (command, code) = (task.args.join(" "), exit.code);
+                // What ran out of this build's memory may have enough in another.
+                if let Some(claim) = claim.filter(|_| !exit.oom) {
+                    claim.end(flight::Ended::Command { command: command.clone(), code });
+                }
+                Failure::Command { command, code }
             }
             Err(error @ Failure::User(_)) => {
                 ended.exit_code = NOT_STARTED;
@@ -135,7 +138,13 @@ impl Builder {
         Err(failure)
     }
 
-    async fn run_task(&self, stage: &Stage, tree: &Tree, task: &Task<'_>) -> Result<Ran, Failure> {
+    async fn run_task(
+        &self,
+        stage: &Stage,
+        tree: &Tree,
+        task: &Task<'_>,
+        claim: Option<&Claim>,
+    ) -> Result<Ran, Failure> {
         let bundle = tree.folder().join("b");
         let cgroup_path = format!("/boxyard-{}/{}", self.machine.instance, task.id);
         let (root, files) = (tree.root(), task.network.files(tree.folder(), &self.options.extra_hosts)?);
@@ -185,7 +194,7 @@ impl Builder {
         };
         let ended = tokio::select! {
             ended = work => ended,
-            () = self.cancel.cancelled() => Err(Failure::Cancelled),
+            () = self.unwanted(claim) => Err(Failure::Cancelled),
             () = space::exhausted(tree.folder()) => Err(nix::errno::Errno::ENOSPC.into()).doing(|| "running a step".to_owned()),
         };
         if ended.is_err() {
@@ -197,6 +206,17 @@ impl Builder {
             handle.wait_gone().await;
         }
         ended.map(|exit| Ran { artefacts, started_at_ns, exit })
+    }
+
+    /// Returns when the step is to end before its time: its build is, and nobody follows it whom that concerns not.
+    async fn unwanted(&self, claim: Option<&Claim>) {
+        self.cancel.cancelled().await;
+        if let Some(claim) = claim.filter(|_| self.gone.is_cancelled()) {
+            tokio::select! {
+                () = claim.flight.unfollowed() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     fn bundle(

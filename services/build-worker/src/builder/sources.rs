@@ -84,7 +84,7 @@ impl Builder {
             key: stage.key(command)?,
             image: Some(image.clone()),
         };
-        self.recorder.add(None, result).await?;
+        self.recorder.add(None, result, None).await?;
         stage.advance(image.id, file, image.layers);
         Ok(true)
     }

@@ -27,14 +27,6 @@ impl Ended {
 }
 
 impl Builder {
-    /// After a step that succeeded: says that its container is gone, or keeps it. `parent` is the stage before the step.
-    pub async fn retire(&self, parent: &Stage, ended: Ended, made: Option<model::DiffId>) -> Result<(), Failure> {
-        if self.options.remove || self.options.force_remove {
-            return self.print_removed(&ended.id).await;
-        }
-        self.keep(parent, ended, made.map(Changes::Layer)).await
-    }
-
     /// Hands a container to this machine's node, once its image is recorded. Without a node it goes.
     pub async fn keep(&self, parent: &Stage, ended: Ended, changes: Option<Changes>) -> Result<(), Failure> {
         let Some(node_id) = self.machine.handover.node_id() else { return Ok(()) };

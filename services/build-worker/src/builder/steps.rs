@@ -1,47 +1,72 @@
 //! What every step does: look into the cache, note its result with the gateway.
 
-use bus::Target;
+use bus::{Target, calls};
 use model::{Digest, short_id};
 
-use super::Builder;
+use super::share::Begun;
 use super::stage::Stage;
-use super::stays::Ended;
+use super::stays::Ended as Container;
+use super::{Builder, Progress};
+use crate::claims::Claim;
 use crate::failure::Failure;
+use crate::handover::Changes;
 use crate::image;
 use crate::layers::Made;
 
+pub const USING_CACHE: &str = " ---> Using cache\n";
 /// How a container's id is made up.
 pub fn container_id() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }
 
+/// What a step makes its image of.
+pub struct Outcome {
+    pub made: Option<Made>,
+    pub claim: Option<Claim>,
+}
+
 impl Builder {
+    pub fn removes_containers(&self) -> bool {
+        self.options.remove || self.options.force_remove
+    }
+
     /// Goes on from an earlier result if there is one whose layers are still stored. Says whether there was.
-    pub async fn look_up(&self, stage: &mut Stage, command: &[String]) -> Result<bool, Failure> {
+    pub(super) async fn look_up(&self, stage: &mut Stage, command: &[String]) -> Result<bool, Failure> {
         if self.options.no_cache || stage.cache_missed {
             return Ok(false);
         }
+        if self.find(stage, command).await? || self.restore(stage, command).await? {
+            return Ok(true);
+        }
+        stage.cache_missed = true;
+        Ok(false)
+    }
+
+    pub(super) async fn find(&self, stage: &mut Stage, command: &[String]) -> Result<bool, Failure> {
         let request = proto::StepLookup {
             key: stage.key(command)?,
             parent_id: stage.image_id.clone(),
             lease: self.layers.lease.clone(),
             build_id: self.build_id.clone(),
         };
-        let found = self.bus.call::<bus::calls::StepLookup>(&Target::Gateway, &request).await?;
+        let found = self.bus.call::<calls::StepLookup>(&Target::Gateway, &request).await?;
         let here = !found.id.is_empty() && self.may_use(&found.id).await && self.layers.pin(&found.layers).await?;
         if here {
             let file = oci::ImageConfig::parse(&found.config).map_err(Failure::caused)?;
             stage.advance(found.id, file, found.layers);
-        } else if !self.restore(stage, command).await? {
-            stage.cache_missed = true;
-            return Ok(false);
         }
-        self.log.stream(" ---> Using cache\n").await?;
-        Ok(true)
+        Ok(here)
     }
 
-    /// Makes the step's image and goes on from it; the gateway hears of it once its layer is stored. `command` is its line in the history and part of its key.
-    pub async fn record(&self, stage: &mut Stage, command: &[String], made: Option<Made>) -> Result<(), Failure> {
+    /// Makes the step's image and goes on from it; the gateway hears of it once its layer is stored. `command` is its
+    /// line in the history and part of its key.
+    pub async fn record(
+        &self,
+        stage: &mut Stage,
+        command: &[String],
+        Outcome { made, claim }: Outcome,
+    ) -> Result<(), Failure> {
+        self.log.take_back(USING_CACHE).await;
         let (layer, upload) = made.map(|Made { layer, upload }| (layer, upload)).unzip();
         let created = jiff::Timestamp::now().to_string();
         let file = stage.child(command, layer.as_ref(), &created)?;
@@ -62,9 +87,27 @@ impl Builder {
             key: stage.key(command)?,
             image: Some(image),
         };
-        self.recorder.add(upload, result).await?;
+        self.recorder.add(upload, result, claim).await?;
         stage.advance(id, file, layers);
         Ok(())
+    }
+
+    /// As [`Self::record`], for a step that had a container: says that it is gone, or keeps it.
+    pub async fn record_container(
+        &self,
+        stage: &mut Stage,
+        command: &[String],
+        container: Container,
+        result: Outcome,
+    ) -> Result<(), Failure> {
+        let changes = result.made.as_ref().map(Made::diff_id).transpose()?.map(Changes::Layer);
+        self.print_removed(&container.id).await?;
+        if self.removes_containers() {
+            return self.record(stage, command, result).await;
+        }
+        let parent = stage.clone();
+        self.record(stage, command, result).await?;
+        self.keep(&parent, container, changes).await
     }
 
     pub async fn print_running(&self, container_id: &str) -> Result<(), Failure> {
@@ -72,23 +115,20 @@ impl Builder {
     }
 
     pub async fn print_removed(&self, container_id: &str) -> Result<(), Failure> {
-        if self.options.remove || self.options.force_remove {
+        if self.removes_containers() {
             self.log.stream(&format!("Removing intermediate container {}\n", short_id(container_id))).await?;
         }
         Ok(())
     }
 
     /// A step that changes the configuration only; the container that Docker makes for it is but a line of output.
-    pub async fn comment_step(&self, stage: &mut Stage, comment: String) -> Result<(), Failure> {
+    pub async fn comment_step(&self, progress: &Progress, stage: &mut Stage, comment: String) -> Result<(), Failure> {
         let mut command = image::shell(&stage.config);
         command.extend(["#(nop) ".to_owned(), comment]);
-        if self.look_up(stage, &command).await? {
-            return Ok(());
-        }
+        let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
         let container = container_id();
         self.print_running(&container).await?;
-        let parent = stage.clone();
-        self.record(stage, &command, None).await?;
-        self.retire(&parent, Ended::never_ran(&container, &command), None).await
+        let container = Container::never_ran(&container, &command);
+        self.record_container(stage, &command, container, Outcome { made: None, claim }).await
     }
 }

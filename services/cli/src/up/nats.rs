@@ -102,13 +102,21 @@ fn users(plan: &Plan) -> Vec<User> {
                 publishes.extend([
                     format!("buildlog.*.{name}"),
                     "gone.gateway".to_owned(),
+                    // A step that another worker runs is followed there.
+                    format!("rpc.worker.*.StepFollow.{name}"),
+                    "gone.worker.*".to_owned(),
                     "$KV.claims.>".to_owned(),
+                    "$JS.API.DIRECT.GET.KV_claims.$KV.claims.>".to_owned(),
                     format!("$KV.alive.build-worker.{id}"),
                 ]);
                 publishes
             }
         };
-        users.push(User { serves: vec![format!("rpc.{}.{id}.*.*", member.kind)], publishes, name });
+        let mut serves = vec![format!("rpc.{}.{id}.*.*", member.kind)];
+        if member.kind == Kind::Worker {
+            serves.push(format!("gone.worker.{id}"));
+        }
+        users.push(User { serves, publishes, name });
     }
     users
 }
