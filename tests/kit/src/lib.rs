@@ -19,6 +19,7 @@ mod leftovers;
 mod output;
 mod postgres;
 mod registry;
+mod server;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
@@ -34,6 +35,7 @@ pub use leftovers::{processes_naming, wait_until};
 pub use output::Output;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry, Throttle};
+pub use server::{Reply, Request, Server};
 
 /// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.
 pub fn run(kind: Kind, flow: fn(&Engine)) {

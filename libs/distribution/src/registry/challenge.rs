@@ -1,7 +1,7 @@
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-use super::error::{Refusal, refusal};
+use super::refusal::Refusal;
 
 /// How a registry wants to be asked (RFC 9110, section 11; the distribution project's token authentication).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Challenge {
             "insufficient_scope" => ("DENIED", "requested access to the resource is denied"),
             _ => return None,
         };
-        Some(refusal(code, if bearer.description.is_empty() { words } else { &bearer.description }))
+        Some(Refusal::new(code, if bearer.description.is_empty() { words } else { &bearer.description }))
     }
 
     #[cfg(test)]

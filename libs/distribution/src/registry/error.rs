@@ -1,4 +1,3 @@
-use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -6,9 +5,7 @@ use model::{Digest, ErrorKind};
 use serde::Deserialize;
 
 use super::challenge::Challenge;
-
-/// A registry's words are cut after this many bytes.
-const SHOWN_BYTES: usize = 1024;
+use super::refusal::{Refusal, cut};
 
 /// Why a registry could not be read or written; the words are those of Docker's client of registries.
 #[derive(Debug, thiserror::Error)]
@@ -53,24 +50,6 @@ pub trait FromRegistry: From<Error> {
 impl FromRegistry for Error {
     fn registry(&self) -> Option<&Error> {
         Some(self)
-    }
-}
-
-/// One entry of a registry's list of errors (distribution-spec, Error Codes).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Refusal {
-    /// `MANIFEST_UNKNOWN`
-    #[serde(default)]
-    pub code: String,
-    #[serde(default)]
-    pub message: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code.to_ascii_lowercase().replace('_', " ");
-        let message = if self.message.is_empty() { code.as_str() } else { cut(&self.message) };
-        write!(f, "{code}: {message}")
     }
 }
 
@@ -143,7 +122,7 @@ impl Error {
         match listed(status, body) {
             Ok(listed) => refusals.extend(listed),
             Err(_) if status == StatusCode::UNAUTHORIZED && refusals.is_empty() => {
-                refusals.push(refusal("UNAUTHORIZED", "authentication required"));
+                refusals.push(Refusal::new("UNAUTHORIZED", "authentication required"));
             }
             Err(_) if !refusals.is_empty() => {}
             Err(words) => return Self::Status { status, words, retry_after: None },
@@ -157,10 +136,6 @@ impl Error {
         }
         self
     }
-}
-
-pub(super) fn refusal(code: &str, message: &str) -> Refusal {
-    Refusal { code: code.to_owned(), message: message.to_owned() }
 }
 
 fn listed(status: StatusCode, body: &[u8]) -> Result<Vec<Refusal>, String> {
@@ -181,7 +156,7 @@ fn listed(status: StatusCode, body: &[u8]) -> Result<Vec<Refusal>, String> {
             StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
             _ => "UNKNOWN",
         };
-        return Ok(vec![refusal(code, &parsed.details)]);
+        return Ok(vec![Refusal::new(code, &parsed.details)]);
     }
     if parsed.errors.is_empty() {
         return Err(format!(
@@ -197,10 +172,6 @@ fn joined(refusals: &[Refusal]) -> String {
         [one] => one.to_string(),
         many => many.iter().fold("errors:\n".to_owned(), |text, one| format!("{text}{one}\n")),
     }
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN_BYTES)]
 }
 
 fn kind_of(status: StatusCode, refusals: &[Refusal]) -> ErrorKind {
@@ -234,7 +205,7 @@ mod tests {
                 404,
                 None,
                 &br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#[..],
-                "manifest unknown: manifest unknown",
+                "manifest unknown",
             ),
             (401, None, unauthorized, "unauthorized: authentication required"),
             (401, None, b"<html>", "unauthorized: authentication required"),

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use distribution::registry::{Access, Credentials, Error, Reference, Registries, Settings};
+use kit::{Reply, Request, Server};
 use model::{Digest, ErrorKind};
 use url::form_urlencoded;
 
-use crate::server::{Reply, Request, Server};
 use crate::{repository, user};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
@@ -28,7 +28,7 @@ fn query(request: &Request) -> HashMap<String, String> {
 }
 
 /// A registry with a token service at `realm`, which gives a token by `give`; with that token everything is a manifest.
-async fn with_tokens(realm: &'static str, give: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+fn with_tokens(realm: &'static str, give: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
     Server::start(move |request| {
         if request.path.starts_with(realm) {
             return give(request);
@@ -43,7 +43,6 @@ async fn with_tokens(realm: &'static str, give: impl Fn(&Request) -> Reply + Sen
             }
         }
     })
-    .await
 }
 
 async fn manifest(server: &Server, credentials: Credentials) -> Result<Digest, Error> {
@@ -60,8 +59,7 @@ async fn ecr_takes_a_password_of_twelve_hours() {
             "Www-Authenticate",
             r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com""#,
         ),
-    })
-    .await;
+    });
     manifest(&server, user("AWS", "ey.twelve.hours")).await.expect("taken");
     let error = manifest(&server, user("AWS", "old")).await.expect_err("refused");
     assert_eq!(error.to_string(), "unauthorized: authentication required");
@@ -85,8 +83,7 @@ async fn gcr_gives_tokens_for_a_key() {
         }
         None => Reply::json(serde_json::json!({"token": "anonymous"})),
         Some(_) => Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"Not authorized."}]}"#),
-    })
-    .await;
+    });
     manifest(&server, user("_json_key", key)).await.expect("taken");
     let asked = query(&server.seen()[0]);
     let expected = [("service", "svc"), ("scope", "repository:app:pull"), ("account", "_json_key")];
@@ -110,8 +107,7 @@ async fn acr_exchanges_an_identity_token() {
             return Reply::json(serde_json::json!({"access_token": "good"}));
         }
         Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#)
-    })
-    .await;
+    });
     let identity = |token: &str| Credentials {
         username: "00000000-0000-0000-0000-000000000000".to_owned(),
         identity_token: token.to_owned(),
@@ -128,8 +124,7 @@ async fn jfrog_has_its_token_service_on_a_path() {
         with_tokens("/artifactory/api/docker/docker-local/v2/token", |request| match request.header("authorization") {
             Some(given) if given == basic("me", "AKCp-key") => Reply::json(serde_json::json!({"token": "good"})),
             _ => Reply::new(401, r#"{"errors":[{"status":401,"message":"Bad credentials"}]}"#),
-        })
-        .await;
+        });
     manifest(&server, user("me", "AKCp-key")).await.expect("taken");
     assert!(manifest(&server, user("me", "other")).await.is_err());
 }
@@ -143,8 +138,7 @@ async fn a_login_may_end_in_an_identity_token() {
             Reply::json(serde_json::json!({"token": "good", "refresh_token": "keep me"}))
         }
         _ => Reply::new(401, r#"{"details":"incorrect username or password"}"#),
-    })
-    .await;
+    });
     let registries = Registries::new(Settings::default());
     assert_eq!(registries.login(&server.host(), &user("me", "word")).await.expect("a login"), "keep me");
     let error = registries.login(&server.host(), &user("me", "no")).await.expect_err("no login");
@@ -154,7 +148,7 @@ async fn a_login_may_end_in_an_identity_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_token_is_sent_as_it_is() {
-    let server = with_tokens("/token", |_| Reply::new(500, "not to be asked")).await;
+    let server = with_tokens("/token", |_| Reply::new(500, "not to be asked"));
     let own = |token: &str| Credentials { registry_token: token.to_owned(), ..Credentials::default() };
     manifest(&server, own("good")).await.expect("taken");
     let error = manifest(&server, own("bad")).await.expect_err("refused");
@@ -179,8 +173,7 @@ async fn one_token_serves_many_requests_until_it_is_refused() {
                 Reply::unauthorized(&format!(r#"Bearer realm="http://{host}/token",service="svc""#))
             }
         }
-    })
-    .await;
+    });
     let repository = repository(&server.host(), Access::Pull, Credentials::default()).await.expect("answers");
     let tag = |name: &str| Reference::Tag(name.to_owned());
     for name in ["1", "2", "3"] {
@@ -199,8 +192,7 @@ async fn a_registry_that_refuses_for_ever_is_not_asked_for_ever() {
         }
         let host = request.header("host").unwrap_or_default();
         Reply::unauthorized(&format!(r#"Bearer realm="http://{host}/token",service="svc""#))
-    })
-    .await;
+    });
     let error = manifest(&server, user("me", "word")).await.expect_err("refused");
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
@@ -220,19 +212,19 @@ async fn tokens_that_are_none_are_told() {
         (|| Reply::new(200, vec![b' '; 1 << 20]).endless(), "is larger than 1048576 bytes"),
     ];
     for (reply, words) in cases {
-        let server = with_tokens("/token", move |_| reply()).await;
+        let server = with_tokens("/token", move |_| reply());
         let error = manifest(&server, Credentials::default()).await.expect_err(words);
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(server.lines(), ["GET /token"], "{error}");
     }
-    let server = Server::start(|_| Reply::unauthorized(r#"Bearer realm="file:///etc/passwd",service="svc""#)).await;
+    let server = Server::start(|_| Reply::unauthorized(r#"Bearer realm="file:///etc/passwd",service="svc""#));
     let error = manifest(&server, Credentials::default()).await.expect_err("no address");
     assert!(error.to_string().contains("unable to parse auth realm"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_service_that_is_down_is_asked_five_times_in_all() {
-    let server = with_tokens("/token", |_| Reply::new(503, "")).await;
+    let server = with_tokens("/token", |_| Reply::new(503, ""));
     let error = manifest(&server, Credentials::default()).await.expect_err("no token");
     let words = format!("Get \"http://{}/v2/app/manifests/latest\": ", server.host());
     assert_eq!(error.to_string(), format!("{words}received unexpected HTTP status: 503 Service Unavailable"));
@@ -243,14 +235,13 @@ async fn a_token_service_that_is_down_is_asked_five_times_in_all() {
 async fn credentials_do_not_follow_a_redirect() {
     let blob = b"behind the redirect".to_vec();
     let (digest, size, kept) = (Digest::of(&blob), blob.len() as u64, blob.clone());
-    let elsewhere = Server::start(move |_| Reply::new(200, kept.clone())).await;
+    let elsewhere = Server::start(move |_| Reply::new(200, kept.clone()));
     let target = elsewhere.url("/bucket/blob?signature=x");
     let right = basic("me", "word");
     let server = Server::start(move |request| match request.header("authorization") {
         Some(given) if given == right => Reply::new(307, "").with("Location", target.clone()),
         _ => Reply::unauthorized(r#"Basic realm="x""#),
-    })
-    .await;
+    });
     let repository = repository(&server.host(), Access::Pull, user("me", "word")).await.expect("answers");
     assert_eq!(repository.blob_bytes(&digest, size, 1 << 20).await.expect("redirected"), blob);
     let [moved] = &elsewhere.seen()[..] else { panic!("{:?}", elsewhere.lines()) };
@@ -260,7 +251,7 @@ async fn credentials_do_not_follow_a_redirect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_gets_no_credentials() {
-    let mirror = Server::start(|_| Reply::unauthorized(r#"Basic realm="give it to me""#)).await;
+    let mirror = Server::start(|_| Reply::unauthorized(r#"Basic realm="give it to me""#));
     let settings = Settings { mirrors: vec![mirror.url("")], ..Settings::default() };
     let registries = Registries::new(settings);
     let mut attempts = registries.attempts("docker.io", true).await.expect("endpoints");

@@ -4,7 +4,6 @@
 mod logins;
 mod pulls;
 mod pushes;
-mod server;
 
 use distribution::registry::{Access, Credentials, Error, Registries, Repository, Settings};
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use distribution::registry::{Error, Reference, Repository};
 use futures::TryStreamExt as _;
+use kit::{Reply, Request, Server};
 use model::{Digest, ErrorKind};
 
 use crate::pulling;
-use crate::server::{Reply, Server};
 
 fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
@@ -20,13 +20,12 @@ async fn fetched(repository: &Repository, digest: &Digest, size: u64) -> Result<
 }
 
 /// Serves `/v2/` and answers all else by `answer`, which gets the number of the request.
-async fn serve(answer: impl Fn(usize, &crate::server::Request) -> Reply + Send + Sync + 'static) -> Server {
+fn serve(answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Server {
     let number = AtomicUsize::new(0);
     Server::start(move |request| match request.path.as_str() {
         "/v2/" => Reply::new(200, "{}"),
         _ => answer(number.fetch_add(1, Ordering::SeqCst), request),
     })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,8 +42,7 @@ async fn a_blob_that_breaks_off_goes_on_where_it_broke() {
             Reply::new(206, part).with("Content-Range", range).cut(cut)
         }
         (_, None) => Reply::new(500, "the whole blob once more"),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     assert!(fetched(&repository, &digest, blob.len() as u64).await.expect("resumed") == blob);
     assert_eq!(server.seen().len(), 3);
@@ -55,8 +53,7 @@ async fn a_blob_that_breaks_off_goes_on_where_it_broke() {
 async fn a_registry_without_ranges_begins_anew() {
     let blob = noise(500_000);
     let (digest, kept) = (Digest::of(&blob), blob.clone());
-    let server =
-        serve(move |number, _| Reply::new(200, kept.clone()).cut(if number < 2 { 200_000 } else { 500_000 })).await;
+    let server = serve(move |number, _| Reply::new(200, kept.clone()).cut(if number < 2 { 200_000 } else { 500_000 }));
     let repository = pulling(&server.host()).await;
     assert!(fetched(&repository, &digest, 500_000).await.expect("begun anew") == blob);
     assert_eq!(server.seen().len(), 3);
@@ -64,7 +61,7 @@ async fn a_registry_without_ranges_begins_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_always_hangs_up_is_given_up() {
-    let server = serve(|_, _| Reply::new(200, noise(1000)).cut(0)).await;
+    let server = serve(|_, _| Reply::new(200, noise(1000)).cut(0));
     let repository = pulling(&server.host()).await;
     let error = fetched(&repository, &Digest::of(b""), 1000).await.expect_err("given up");
     assert_eq!((error.kind(), server.seen().len()), (ErrorKind::Unavailable, 5), "{error}");
@@ -81,7 +78,7 @@ async fn lies_about_length_are_found_at_once() {
         (|| Reply::new(206, noise(200)).with("Content-Range", "bytes 7-206/207"), 200, "another part"),
     ];
     for (reply, size, words) in cases {
-        let server = serve(move |_, _| reply()).await;
+        let server = serve(move |_, _| reply());
         let repository = pulling(&server.host()).await;
         let error = fetched(&repository, &digest, size).await.expect_err(words);
         assert!(error.to_string().contains(words), "{error}");
@@ -101,8 +98,7 @@ async fn lies_about_content_are_found() {
         "GET /v2/app/manifests/lies" => Reply::new(200, kept.clone()).with("Docker-Content-Digest", claimed.clone()),
         "GET /v2/app/manifests/index" => Reply::new(200, kept.clone()).with("Content-Type", oci::media_type::OCI_INDEX),
         _ => Reply::new(200, kept.clone()).with("Content-Type", oci::media_type::OCI_MANIFEST),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     let right = repository.manifest(&Reference::Digest(digest.clone())).await.expect("is right");
     assert_eq!((right.digest, right.bytes), (digest.clone(), manifest.clone()));
@@ -124,8 +120,7 @@ async fn a_manifest_of_a_hundred_megabytes_is_not_read() {
     let server = serve(|_, request| match request.line().as_str() {
         "GET /v2/app/manifests/long" => Reply::new(200, vec![b' '; 100 << 20]),
         _ => Reply::new(200, vec![b' '; 1 << 20]).endless(),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     for tag in ["long", "endless"] {
         let error = repository.manifest(&Reference::Tag(tag.to_owned())).await.expect_err(tag);
@@ -147,8 +142,7 @@ async fn a_busy_registry_is_asked_again_when_it_says_so() {
         ("GET /v2/app/manifests/tomorrow", _) => Reply::new(429, busy).with("Retry-After", "86400"),
         ("GET /v2/app/manifests/broken", _) => Reply::new(500, ""),
         _ => Reply::new(200, manifest),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     let tag = |name: &str| Reference::Tag(name.to_owned());
     let begin = Instant::now();
@@ -172,8 +166,7 @@ async fn a_busy_registry_is_left_alone_by_looks_at_blobs_too() {
         (line, 0) if line == later => Reply::new(429, "").with("Retry-After", "2"),
         (line, _) if line == never => Reply::new(429, "").with("Retry-After", "86400"),
         _ => Reply::new(200, "four"),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     let begin = Instant::now();
     assert_eq!(repository.has_blob(&busy).await.expect("at the second time"), Some(4));
@@ -188,8 +181,7 @@ async fn missing_things_get_the_registrys_words() {
     let server = serve(|_, request| match request.method.as_str() {
         "HEAD" => Reply::new(404, ""),
         _ => Reply::new(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     assert_eq!(repository.has_blob(&Digest::of(b"")).await.expect("an answer"), None);
     let error = repository.manifest(&Reference::Tag("latest".to_owned())).await.expect_err("is not there");
@@ -205,8 +197,7 @@ async fn lists_have_pages_and_an_end() {
         "/v2/app/tags/list?last=2&n=2" => Reply::json(serde_json::json!({"name": "app", "tags": ["3"]}))
             .with("Link", r#"</v2/app/tags/list?last=2&n=2>; rel="next""#),
         _ => Reply::json(serde_json::json!({"repositories": ["library/hello-world", "hello", "other"]})),
-    })
-    .await;
+    });
     let repository = pulling(&server.host()).await;
     assert_eq!(repository.tags().await.expect("tags"), ["1", "2", "3"], "a page that leads to itself is the last");
     let mirrored = distribution::registry::Registries::new(distribution::registry::Settings {
@@ -223,7 +214,7 @@ async fn lists_have_pages_and_an_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_is_told_from_https() {
-    let server = serve(|_, _| Reply::new(200, "{}")).await;
+    let server = serve(|_, _| Reply::new(200, "{}"));
     let registries = distribution::registry::Registries::new(Default::default());
     let https = registries.attempts(&server.host(), true).await.expect("endpoints").next().expect("https");
     let outcome = registries.connect(https, "app", Default::default(), distribution::registry::Access::Pull).await;

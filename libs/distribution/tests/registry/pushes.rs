@@ -2,9 +2,9 @@
 
 use distribution::registry::{Access, Begun, Credentials, First, Outgoing, Repository};
 use futures::StreamExt as _;
+use kit::{Reply, Server};
 use model::{Digest, ErrorKind};
 
-use crate::server::{Reply, Server};
 use crate::{repository, user};
 
 async fn pushing(server: &Server, credentials: Credentials) -> Repository {
@@ -22,8 +22,7 @@ async fn a_blob_goes_in_three_requests() {
         "PATCH /v2/app/blobs/uploads/1" => Reply::new(202, "").with("Location", "/v2/app/blobs/uploads/1?_state=b"),
         "PUT /v2/app/blobs/uploads/1" => Reply::new(201, ""),
         _ => Reply::new(200, "{}"),
-    })
-    .await;
+    });
     let repository = pushing(&server, Credentials::default()).await;
     let session = repository.begin_upload().await.expect("begun");
     let session = session.append(body(&["one", "two"])).await.expect("appended");
@@ -45,8 +44,7 @@ async fn a_blob_of_another_repository_is_mounted_or_uploaded() {
         }
         "POST /v2/app/blobs/uploads/" => Reply::new(202, "").with("Location", "/v2/app/blobs/uploads/1"),
         _ => Reply::new(200, "{}"),
-    })
-    .await;
+    });
     let repository = pushing(&server, Credentials::default()).await;
     for (from, mounted) in [("library/other", true), ("gone", false), ("secret", false)] {
         let begun = repository.mount(&digest, from).await.expect("begun");
@@ -56,14 +54,13 @@ async fn a_blob_of_another_repository_is_mounted_or_uploaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_stay_when_an_upload_goes_elsewhere() {
-    let elsewhere = Server::start(|_| Reply::new(202, "").with("Location", "/upload/2")).await;
+    let elsewhere = Server::start(|_| Reply::new(202, "").with("Location", "/upload/2"));
     let target = elsewhere.url("/upload/1");
     let server = Server::start(move |request| match (request.header("authorization"), request.method.as_str()) {
         (None, _) => Reply::unauthorized(r#"Basic realm="x""#),
         (Some(_), "POST") => Reply::new(202, "").with("Location", target.clone()),
         _ => Reply::new(200, "{}"),
-    })
-    .await;
+    });
     let repository = pushing(&server, user("me", "word")).await;
     let session = repository.begin_upload().await.expect("begun");
     session.append(body(&["x"])).await.expect("appended").finish(&Digest::of(b"x")).await.expect("finished");
@@ -80,13 +77,12 @@ async fn refused_pushes_get_the_registrys_words() {
         ),
         "POST" if request.path.contains("app") => Reply::new(202, ""),
         _ => Reply::new(200, "{}"),
-    })
-    .await;
+    });
     let repository = pushing(&server, Credentials::default()).await;
     let error = repository.begin_upload().await.err().expect("no Location");
     assert_eq!(error.to_string(), "the registry does not say where the upload goes");
     let error = repository.put_manifest("1", oci::media_type::DOCKER_MANIFEST, b"{}").await.expect_err("refused");
-    assert_eq!(error.to_string(), "digest invalid: provided digest did not match uploaded content");
+    assert_eq!(error.to_string(), "digest invalid");
     assert_eq!(error.kind(), ErrorKind::Internal);
 }
 
@@ -103,8 +99,7 @@ async fn an_upload_goes_on_with_what_was_sent_and_is_sent_anew_where_that_broke_
         "PATCH" => Reply::new(202, "").with("Location", request.path.clone()),
         "PUT" => Reply::new(201, ""),
         _ => Reply::new(200, "{}"),
-    })
-    .await;
+    });
     let repository = pushing(&server, Credentials::default()).await;
     let digest = Digest::of(b"onetwo");
     for (wanted, what) in [

@@ -6,7 +6,8 @@ use crate::error::Error;
 pub fn of_pull(error: Error, reference: &ImageRef) -> Error {
     let Error::Registry(error) = error else { return error };
     let Some(refusal) = error.first_refusal().cloned() else { return Error::Registry(error) };
-    let front = match error.code() {
+    // A code that stands alone stays alone, at Docker as here.
+    let front = match refusal.message.as_ref().and(error.code()) {
         Some("DENIED") => format!(
             "pull access denied for {}, repository does not exist or may require 'docker login'",
             reference.familiar_name()
