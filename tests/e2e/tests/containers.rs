@@ -86,7 +86,7 @@ on_both! {
         let ip = engine.docker(&["inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", "server"]).ok().to_owned();
         assert!(ip.split('.').count() == 4, "{ip}");
         let url = format!("http://{ip}/");
-        let got = wait_until("the server to answer", 10, || {
+        let got = wait_until("the server to answer", 60, || {
             let output = engine.docker(&["run", "--rm", "busybox", "wget", "-q", "-O", "-", &url]);
             (output.code == 0).then_some(output)
         });
@@ -157,7 +157,7 @@ on_both! {
 
     fn restart_policy(engine: &Engine) {
         engine.docker(&["run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo x; exit 1"]).ok();
-        wait_until("two restarts", 20, || {
+        wait_until("two restarts", 60, || {
             let count = engine.docker(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "again"]);
             (count.ok() == "2 exited").then_some(())
         });

@@ -104,7 +104,7 @@ fn loads_beside_removals() {
 fn the_disk_has_what_was_removed() {
     let engine = start();
     let used = || disk_usage(engine.boxyard().data_dir());
-    wait_until("an idle data folder", 20, || {
+    wait_until("an idle data folder", 60, || {
         let before = used();
         std::thread::sleep(Duration::from_millis(500));
         (used() == before).then_some(())

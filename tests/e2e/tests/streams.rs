@@ -17,7 +17,8 @@ on_both! {
     }
 
     fn terminal(engine: &Engine) {
-        let typed = engine.shell("(sleep 1; echo 'tty; echo $((40+2)); exit 9'; sleep 1) | script -qec 'docker run -it --rm busybox sh' /dev/null");
+        // A person types when the prompt is there.
+        let typed = engine.typed("docker run -it --rm busybox sh", &[("# ", "tty; echo $((40+2)); exit 9")]);
         assert!(typed.stdout.contains("/dev/pts/0") && typed.stdout.contains("42"), "{typed}");
         assert_eq!(typed.code, 9, "{typed}");
         let no_input = engine.docker(&["run", "-t", "--rm", "busybox", "sh", "-c", "tty; echo done"]);
@@ -40,7 +41,7 @@ on_both! {
         assert_eq!(engine.docker(&["exec", "-t", "host", "tty"]).ok(), "/dev/pts/0\r");
         engine.docker(&["exec", "host", "nosuch"]).fails(if engine.is_boxyard() { 127 } else { 126 }, "executable file not found");
         engine.docker(&["exec", "-d", "host", "touch", "/made"]).ok();
-        wait_until("the detached exec", 10, || (engine.docker(&["exec", "host", "ls", "/made"]).code == 0).then_some(()));
+        wait_until("the detached exec", 60, || (engine.docker(&["exec", "host", "ls", "/made"]).code == 0).then_some(()));
         engine.docker(&["stop", "-t", "0", "host"]).ok();
         engine.docker(&["exec", "host", "true"]).fails(1, "is not running");
         engine.docker(&["exec", "nosuch", "true"]).fails(1, "No such container: nosuch");

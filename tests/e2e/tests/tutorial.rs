@@ -108,9 +108,8 @@ fn registries_of_the_tutorial() {
     assert_eq!(run.ok(), "Hello from Docker!");
     assert!(run.stderr.contains("Unable to find image 'hello-world:latest' locally"), "{run}");
     assert!(run.stderr.contains("Status: Downloaded newer image for hello-world:latest"), "{run}");
-    let terminal =
-        "printf 'cat /etc/debian_version; tty\\nexit\\n' | script -qec 'docker run -it centos /bin/bash' /dev/null";
-    engine.shell(terminal).says("/dev/pts/");
+    let typed = [("# ", "cat /etc/debian_version; tty"), ("/dev/pts/", "exit")];
+    engine.typed("docker run -it centos /bin/bash", &typed).says("/dev/pts/");
 
     engine.docker(&["images", "--digests", "hello-world"]).says("sha256:");
     engine.docker(&["pull", "hello-world"]).says("Status: Image is up to date for hello-world:latest");

@@ -138,6 +138,20 @@ impl Engine {
         run_command(&mut command, &["-o", "pipefail", "-c", line], None)
     }
 
+    /// Runs a line of shell on a terminal and types each text with its newline once what is before it is shown. The
+    /// texts are words for a shell: without quotes.
+    pub fn typed(&self, line: &str, dialogue: &[(&str, &str)]) -> Output {
+        let types = dialogue.iter().map(|(shown, text)| {
+            format!("for turn in $(seq 600); do grep -qF '{shown}' shown && break; sleep 0.1; done; echo '{text}'; ")
+        });
+        // The input stays open until the program has ended: an end of input would be typed, too.
+        let typist = types.collect::<String>() + "for turn in $(seq 600); do [ -e ended ] && break; sleep 0.1; done";
+        let program = format!("script -qec '{line}; code=$?; touch ended; exit $code' /dev/null > shown");
+        self.shell(&format!(
+            ": > shown; rm -f ended; ({typist}) | {program}; code=$?; touch ended; cat shown; exit $code"
+        ))
+    }
+
     /// One request to the API.
     #[track_caller]
     pub fn api(&self, method: &str, path: &str, body: &str) -> Answer {
