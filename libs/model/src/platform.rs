@@ -18,8 +18,12 @@ pub struct Platform {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?}: unknown operating system or architecture: invalid argument")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
+    TooManyParts(String),
+}
 
 impl Platform {
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
@@ -63,7 +67,8 @@ impl FromStr for Platform {
             [os, processor, variant] if SYSTEMS.contains(os) && PROCESSORS.contains(processor) => {
                 Ok(Self::new(os, processor, variant))
             }
-            _ => Err(PlatformError(text.to_owned())),
+            [_, _, _, _, ..] => Err(PlatformError::TooManyParts(text.to_owned())),
+            _ => Err(PlatformError::Unknown(text.to_owned())),
         }
     }
 }
@@ -96,5 +101,7 @@ mod tests {
             let read = text.parse::<Platform>().ok().map(|platform| platform.to_string());
             assert_eq!(read.as_deref(), wanted, "{text}");
         }
+        let error = "a/b/c/d".parse::<Platform>().expect_err("four parts");
+        assert_eq!(error.to_string(), r#""a/b/c/d": cannot parse platform specifier: invalid argument"#);
     }
 }

@@ -1,14 +1,26 @@
-//! The two files beside the code: what is run, and what may differ.
+//! The files beside the code: what is run, and what may differ.
 
 use serde::Deserialize;
 
 /// One flow on a fresh engine; its steps share files and containers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub name: String,
     /// Lines of shell with `docker` in them, or `api METHOD PATH`.
     pub steps: Vec<String>,
+    #[serde(default)]
+    pub ids: Ids,
+}
+
+/// Whether ids and digests are the same on both sides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ids {
+    /// Each side has its own: only their form counts.
+    #[default]
+    Blanked,
+    Kept,
 }
 
 /// A step whose outputs may differ, and why.
@@ -38,6 +50,11 @@ struct DifferenceFile {
 /// All cases, in the order of the file.
 pub fn cases() -> Vec<Case> {
     toml::from_str::<CaseFile>(include_str!("../cases.toml")).expect("cases.toml is well formed").case
+}
+
+/// The cases that are run once with each registry.
+pub fn registry_cases() -> Vec<Case> {
+    toml::from_str::<CaseFile>(include_str!("../registry_cases.toml")).expect("registry_cases.toml is well formed").case
 }
 
 /// All differences that are known and explained.

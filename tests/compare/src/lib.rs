@@ -1,13 +1,14 @@
 //! The same commands on a dockerd and on a Boxyard, and what differs between their outputs.
 //!
-//! `cases.toml` holds the commands, `differences.toml` the honest differences, each with its reason. Ids and
-//! times are replaced by their form before the comparison, so that a wrong form still differs. The comparison
-//! itself is `tests/sides.rs`.
+//! `cases.toml` and `registry_cases.toml` hold the commands, `differences.toml` the honest differences, each with its
+//! reason. Ids and times are replaced by their form before the comparison, so that a wrong form still differs; ids that
+//! come from a registry stay, since they are the same on both sides. The comparisons are in `tests`.
 
 mod cases;
 mod form;
+mod progress;
 mod shape;
+mod sides;
 
-pub use cases::{Case, Difference, cases, differences};
-pub use form::normalised;
-pub use shape::missing_paths;
+pub use cases::{Case, Difference, Ids, cases, differences, registry_cases};
+pub use sides::Sides;

@@ -34,7 +34,7 @@ pub use images::{Archive, busybox, debian_root, sha256};
 pub use leftovers::{processes_naming, wait_until};
 pub use output::Output;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
-pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry, Throttle};
+pub use registry::{REGISTRY_PASSWORD, REGISTRY_PASSWORD_BCRYPT, REGISTRY_USER, Registry, Throttle};
 pub use server::{Reply, Request, Server};
 
 /// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.

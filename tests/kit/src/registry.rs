@@ -25,7 +25,8 @@ pub struct Registry {
 /// The one user of a registry that asks who is there.
 pub const REGISTRY_USER: &str = "tester";
 pub const REGISTRY_PASSWORD: &str = "secret";
-const REGISTRY_PASSWORD_BCRYPT: &str = "$2b$05$fFPteOU1scO8i7q508e78OKSb9YJXsFElhklrtukjRrKkkBJLeaHm";
+/// As htpasswd -B writes it.
+pub const REGISTRY_PASSWORD_BCRYPT: &str = "$2b$05$fFPteOU1scO8i7q508e78OKSb9YJXsFElhklrtukjRrKkkBJLeaHm";
 
 impl Registry {
     /// One that lets everybody read and write.

@@ -37,7 +37,9 @@ impl App {
         config["container"] = container.id.clone().into();
         let mut run = made["Config"].clone();
         if let Some(run) = run.as_object_mut() {
-            run.retain(|key, value| !value.is_null() && key != "Hostname");
+            // The docker command sends an empty list of volumes where there is none.
+            let is_none = |key: &str, value: &Value| value.is_null() || key == "Volumes" && *value == json!({});
+            run.retain(|key, value| !is_none(key, value) && key != "Hostname");
             run.insert("Hostname".into(), made["Config"]["Hostname"].clone());
         }
         if !commit.config.is_null() {

@@ -43,17 +43,17 @@ impl App {
         let request = CreateRequest::deserialize_from(raw)?;
         let name =
             name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
-        if let Some(name) = name.as_deref().filter(|name| !names::is_name(name)) {
-            return Err(Failure::invalid(format!(
-                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            )));
-        }
         let wanted = request.image.clone().unwrap_or_default();
         if wanted.is_empty() {
             return Err(Failure::invalid("no command specified"));
         }
         let image = self.find_image(&wanted).await?;
         let warning = check_platform(platform, &wanted, &image)?;
+        if let Some(name) = name.as_deref().filter(|name| !names::is_name(name)) {
+            return Err(Failure::invalid(format!(
+                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )));
+        }
         let id = random_id();
         let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
         let merged = spec::merge(&id, &shown_name, &image, request, raw)?;

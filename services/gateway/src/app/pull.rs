@@ -152,7 +152,8 @@ impl App {
             auth: wanted.auth.clone(),
             lease: lease.id.clone(),
         };
-        let mut told = Told::new(shared, name.path(), if digest.is_empty() { tag } else { &digest });
+        let by_digest = format!("{}@{digest}", request.name);
+        let mut told = Told::new(shared, name.path(), if digest.is_empty() { tag } else { &by_digest });
         let reply = self.fetch(&request, &mut told).await?;
         told.end(self.db.image(&reply.id).await?.is_some());
         shared.lines.message("", &format!("Digest: {}", reply.digest));
@@ -277,6 +278,7 @@ impl<'a> Told<'a> {
     fn step(&mut self, step: proto::Progress) {
         self.begin();
         match &mut self.exist {
+            _ if step == proto::Progress::default() => {}
             Some(exist) if step.status == EXISTS => exist.push(step),
             _ => {
                 self.tell_existing();
@@ -337,6 +339,7 @@ mod tests {
         let some = [("a", EXISTS), ("b", "Pulling fs layer"), ("c", EXISTS)];
         assert_eq!(told(&some, true).await.len(), 4);
         assert_eq!(told(&[], true).await, ["v1: Pulling from library/x"]);
+        assert_eq!(told(&[("", ""), ("a", EXISTS)], true).await, ["v1: Pulling from library/x"]);
     }
 
     #[test]

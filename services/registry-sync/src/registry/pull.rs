@@ -71,6 +71,8 @@ impl Pull {
     async fn from(&self, repository: &Repository) -> Result<proto::PullReply, Error> {
         let first = repository.manifest(&self.reference).await?;
         let digest = first.digest.clone();
+        // dockerd says from where it pulls before it knows whether there is something for this platform.
+        self.lines.tell("", "").await;
         let manifest = self.one_image(repository, first).await?;
         if !media_type::is_image_config(&manifest.config.media_type) {
             return Err(corrupt(format!("unsupported media type {}", manifest.config.media_type)));
