@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::Ids;
 
-/// States that a small layer may pass before anybody looks.
-const PASSING: [&str; 2] = ["Verifying Checksum", "Waiting"];
+/// States that a small layer may pass before anybody looks: dockerd tells only the latest of them.
+const PASSING: [&str; 3] = ["Verifying Checksum", "Waiting", "Download complete"];
 
 /// Each run of `ID: state` lines becomes one line a layer, with its states in the order in which they came: sorted by id,
 /// or by states where the two sides' ids are not the same.
