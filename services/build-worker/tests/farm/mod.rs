@@ -283,7 +283,7 @@ impl Farm {
                         return;
                     }
                     What::End(_) => return,
-                    What::StatusJson(_) => {}
+                    What::StatusJson(_) | What::Trace(_) => {}
                 }
             }
         };

@@ -124,7 +124,8 @@ async fn follow(
             Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
             Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),
             Some(What::End(_)) => return,
-            None => continue,
+            // Of the graph builder, which has readers of its own.
+            Some(What::Trace(_)) | None => continue,
         };
         if lines.send(Ok(line)).await.is_err() {
             return app.cancel_build(id).await;
@@ -207,6 +208,7 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         shm_bytes: query.number("shmsize")?.unwrap_or(0),
         security_opt: list("securityopt"),
         isolation,
+        ..Default::default()
     })
 }
 
