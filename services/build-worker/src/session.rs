@@ -177,6 +177,7 @@ impl Session {
             image_id: String::new(),
             error: error.to_string(),
             error_code: error.code(),
+            ..Default::default()
         };
         if let Err(error) = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await
             // Of a cancelled build the gateway wants no end.
