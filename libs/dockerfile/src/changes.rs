@@ -1,3 +1,4 @@
+use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::instruction::Instruction;
 use crate::interpret;
@@ -24,7 +25,7 @@ pub fn parse_changes(changes: &[String]) -> Result<Vec<Instruction>, Error> {
         return Ok(Vec::new());
     }
     let source = changes.join("\n");
-    let (_, nodes, _) = parse::nodes(&source).map_err(|error| Error::Change(error.bare()))?;
+    let nodes = parse::nodes(&source, Dialect::Classic).map_err(|error| Error::Change(error.bare()))?.nodes;
     if let Some(node) = nodes.iter().find(|node| !ALLOWED.contains(&node.name.as_str())) {
         return Err(Error::Change(format!("{} is not a valid change command", node.name.to_lowercase())));
     }

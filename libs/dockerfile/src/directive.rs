@@ -1,3 +1,5 @@
+use crate::lines::Misread;
+
 /// Parser directives: the `# key=value` comments that may open a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directives {
@@ -5,30 +7,34 @@ pub struct Directives {
     pub escape: char,
     pub syntax: Option<String>,
     pub check: Option<String>,
+    /// How many lines at the top they take.
+    pub(crate) lines: usize,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { escape: '\\', syntax: None, check: None }
+        Self { escape: '\\', syntax: None, check: None, lines: 0 }
     }
 }
 
 impl Directives {
     /// Reads directives until the first line that is none; later look-alikes are plain comments.
-    pub(crate) fn read(lines: &[&str]) -> Result<Self, String> {
+    pub(crate) fn read(lines: &[&str]) -> Result<Self, Misread> {
         let mut directives = Self::default();
         let mut seen = Vec::new();
         for (key, value) in lines.iter().map_while(|line| split(line)) {
+            let misread = |message| Misread { line: seen.len() + 1, message };
             if seen.contains(&key) {
-                return Err(format!("only one {key} parser directive can be used"));
+                return Err(misread(format!("only one {key} parser directive can be used")));
             }
             match key.as_str() {
-                "escape" => directives.escape = escape_token(value)?,
+                "escape" => directives.escape = escape_token(value).map_err(misread)?,
                 "syntax" => directives.syntax = Some(value.to_owned()),
                 "check" => directives.check = Some(value.to_owned()),
                 _ => break,
             }
             seen.push(key);
+            directives.lines = seen.len();
         }
         Ok(directives)
     }

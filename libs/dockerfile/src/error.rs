@@ -1,34 +1,56 @@
 use thiserror::Error as ThisError;
 
-/// What is wrong with a Dockerfile, in Docker's words. Every one is an invalid argument.
+use crate::dialect::Dialect;
+
+/// What is wrong with a Dockerfile, in the words of the dialect that it was parsed with. Every one is an invalid argument.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
 pub enum Error {
-    /// The text could not be split into instructions.
-    #[error("failed to parse Dockerfile: {0}")]
-    Syntax(String),
+    /// The text could not be split into instructions; the line is that of the instruction, 0 for the whole file.
+    #[error("{}{message}", dialect.syntax())]
+    Syntax { dialect: Dialect, line: usize, message: String },
     /// One instruction is wrong; the line is where it starts.
-    #[error("dockerfile parse error line {line}: {message}")]
-    Instruction { line: usize, message: String },
-    /// An instruction other than ARG stands before the first FROM, or there is no FROM at all.
+    #[error("{} {line}: {message}", dialect.at())]
+    Instruction { dialect: Dialect, line: usize, message: String },
+    /// An instruction other than ARG stands before the first FROM.
     #[error("no build stage in current context")]
-    NoStage,
+    BeforeFrom { line: usize },
+    /// There is no FROM at all.
+    #[error("{}", match dialect {
+        Dialect::Classic => "no build stage in current context",
+        Dialect::BuildKit => "dockerfile contains no stages to build",
+    })]
+    NoStage { dialect: Dialect },
     /// A variable could not be expanded.
     #[error("failed to process {word:?}: {message}")]
     Expansion { word: String, message: String },
+    /// What an instruction asks for makes no sense once its variables are known, or together with others.
+    #[error("{message}")]
+    Meaning { line: usize, message: String },
     /// A `--change` instruction is wrong; the message stands alone.
     #[error("{0}")]
     Change(String),
 }
 
 impl Error {
-    pub(crate) fn at(line: usize, message: impl Into<String>) -> Self {
-        Self::Instruction { line, message: message.into() }
+    pub(crate) fn meaning(message: impl Into<String>) -> Self {
+        Self::Meaning { line: 0, message: message.into() }
+    }
+
+    /// The line that the error is about, counted from 1; 0 where it is about none.
+    pub fn line(&self) -> usize {
+        match self {
+            Self::Syntax { line, .. }
+            | Self::Instruction { line, .. }
+            | Self::BeforeFrom { line }
+            | Self::Meaning { line, .. } => *line,
+            Self::NoStage { .. } | Self::Expansion { .. } | Self::Change(_) => 0,
+        }
     }
 
     /// The message without where it was found, as `commit -c` prints it.
     pub(crate) fn bare(self) -> String {
         match self {
-            Self::Syntax(message) | Self::Instruction { message, .. } | Self::Change(message) => message,
+            Self::Syntax { message, .. } | Self::Instruction { message, .. } | Self::Change(message) => message,
             other => other.to_string(),
         }
     }

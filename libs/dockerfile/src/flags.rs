@@ -1,5 +1,7 @@
 //! `--name=value` words between an instruction's name and its arguments.
 
+use crate::dialect::Dialect;
+
 /// The flags of one instruction, checked against what it takes.
 #[derive(Debug, Default)]
 pub(crate) struct Flags(Vec<(String, String)>);
@@ -12,8 +14,14 @@ pub(crate) struct Allowed {
     pub bare: &'static [&'static str],
 }
 
+impl Allowed {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.once, self.many, self.bare].into_iter().flatten().copied()
+    }
+}
+
 impl Flags {
-    pub fn check(words: &[String], allowed: Allowed) -> Result<Self, String> {
+    pub fn check(words: &[String], allowed: Allowed, dialect: Dialect) -> Result<Self, String> {
         let mut flags = Self::default();
         for word in words {
             let body = word.strip_prefix("--").unwrap_or(word);
@@ -27,75 +35,77 @@ impl Flags {
             let many = allowed.many.contains(&name);
             let bare = allowed.bare.contains(&name);
             if !many && !bare && !allowed.once.contains(&name) {
-                return Err(format!("Unknown flag: {name}"));
+                return Err(dialect.unknown_flag(name, allowed.names()));
             }
-            if !many && flags.one(name).is_some() {
-                return Err(format!("Duplicate flag specified: {name}"));
+            if !many && flags.0.iter().any(|(key, _)| key == name) {
+                return Err(dialect.duplicate_flag(name));
             }
             let value = match (bare, value) {
-                (true, value) => boolean(name, value)?,
+                (true, value) => boolean(name, value, dialect)?,
                 (false, Some(value)) => value,
-                (false, None) => return Err(format!("Missing a value on flag: {name}")),
+                (false, None) => return Err(dialect.missing_value(name)),
             };
             flags.0.push((name.to_owned(), value.to_owned()));
         }
         Ok(flags)
     }
 
+    /// The value of a flag that is written at most once. An empty one counts as not written.
     pub fn one(&self, name: &str) -> Option<String> {
-        self.all(name).into_iter().next()
+        self.all(name).into_iter().next().filter(|value| !value.is_empty())
     }
 
     pub fn all(&self, name: &str) -> Vec<String> {
         self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
     }
 
-    /// Takes out the flags of these names, in the order they were written.
-    pub fn rest(&self, names: &[&str]) -> Vec<(String, String)> {
-        self.0.iter().filter(|(key, _)| names.contains(&key.as_str())).cloned().collect()
+    /// A boolean flag; `None` where it is not written.
+    pub fn bare(&self, name: &str) -> Option<bool> {
+        self.one(name).map(|value| value == "true")
     }
 }
 
-fn boolean<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, String> {
+fn boolean<'a>(name: &str, value: Option<&'a str>, dialect: Dialect) -> Result<&'a str, String> {
     match value.map(str::to_ascii_lowercase).as_deref() {
+        Some("") if dialect == Dialect::BuildKit => Err(dialect.missing_value(name)),
         None | Some("true" | "") => Ok("true"),
         Some("false") => Ok("false"),
-        Some(_) => Err(format!("Expecting boolean value for flag {name}, not: {}", value.unwrap_or_default())),
+        Some(_) => Err(dialect.not_boolean(name, value.unwrap_or_default())),
     }
 }
 
-/// Splits the leading `--` words off an instruction's text.
+/// Splits the leading `--` words off an instruction's text, their quotes and escapes taken off.
 pub(crate) fn split(text: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
     let mut rest = text.trim();
     while rest.starts_with("--") {
-        let end = word_end(rest, escape);
-        let (word, after) = rest.split_at(end);
-        rest = after.trim_start();
+        let (word, end) = first_word(rest, escape);
+        rest = rest[end..].trim_start();
         if word == "--" {
             break;
         }
-        flags.push(word.to_owned());
+        flags.push(word);
     }
     (flags, rest)
 }
 
-/// Where the first word ends; quotes hold blanks together.
-fn word_end(text: &str, escape: char) -> usize {
+/// The first word and where it ends; quotes hold blanks together.
+fn first_word(text: &str, escape: char) -> (String, usize) {
+    let mut word = String::new();
     let mut quote = None;
     let mut escaped = false;
     for (at, c) in text.char_indices() {
         if std::mem::take(&mut escaped) {
+            word.push(c);
             continue;
         }
         match quote {
             _ if c == escape && quote != Some('\'') => escaped = true,
             Some(open) if open == c => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
-            None if c.is_whitespace() => return at,
-            None => {}
+            None if c.is_whitespace() => return (word, at),
+            _ => word.push(c),
         }
     }
-    text.len()
+    (word, text.len())
 }

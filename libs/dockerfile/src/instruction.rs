@@ -1,11 +1,15 @@
 use crate::error::Error;
 use crate::expand::{Lexer, Lookup};
 use crate::heredoc::Heredoc;
+use crate::mount::MountFlag;
 
 /// One build stage: a FROM and what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     pub line: usize,
+    pub end_line: usize,
+    /// The comments right above, without their `#`.
+    pub comments: Vec<String>,
     /// The FROM line as Docker prints it after `Step n/m : `.
     pub original: String,
     /// Lower case.
@@ -21,6 +25,10 @@ pub struct Stage {
 pub struct Instruction {
     /// Where it starts, counted from 1.
     pub line: usize,
+    /// Its last line, with heredocs.
+    pub end_line: usize,
+    /// The comments right above, without their `#`.
+    pub comments: Vec<String>,
     /// The text as Docker prints it after `Step n/m : `.
     pub original: String,
     pub kind: Kind,
@@ -60,9 +68,13 @@ pub enum Command {
 pub struct Run {
     pub command: Command,
     pub heredocs: Vec<Heredoc>,
+    /// "default", "none" or "host"; the classic builder takes any network.
     pub network: Option<String>,
-    /// BuildKit's own flags.
-    pub extra: Vec<Extra>,
+    /// "sandbox" or "insecure".
+    pub security: Option<String>,
+    pub mounts: Vec<MountFlag>,
+    /// Devices by their CDI names, as written.
+    pub devices: Vec<String>,
 }
 
 /// COPY and ADD.
@@ -74,16 +86,47 @@ pub struct Copy {
     pub destination: String,
     pub from: Option<String>,
     pub chown: Option<String>,
+    /// Octal, or symbolic as `u=rwX,go=rX`; not yet checked.
     pub chmod: Option<String>,
-    /// BuildKit's own flags.
-    pub extra: Vec<Extra>,
+    /// A layer of its own, which fits any parent.
+    pub link: bool,
+    /// COPY: sources keep their parent folders, from `/./` on where that is written.
+    pub parents: bool,
+    /// Patterns of what is left out.
+    pub excludes: Vec<String>,
+    /// ADD: the digest that a download must have.
+    pub checksum: Option<String>,
+    /// ADD of a git repository: with its `.git`.
+    pub keep_git_dir: bool,
+    /// ADD: whether archives are unpacked; where not written, local ones are and downloads are not.
+    pub unpack: Option<bool>,
 }
 
-/// A flag that is legal but that only BuildKit acts upon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extra {
-    pub name: String,
-    pub value: String,
+impl Run {
+    /// The name of a flag that only BuildKit acts upon, if there is one.
+    pub fn buildkit_flag(&self) -> Option<&'static str> {
+        let used = [
+            (!self.mounts.is_empty(), "mount"),
+            (self.security.is_some(), "security"),
+            (!self.devices.is_empty(), "device"),
+        ];
+        used.into_iter().find_map(|(used, name)| used.then_some(name))
+    }
+}
+
+impl Copy {
+    /// The name of a flag that only BuildKit acts upon, if there is one.
+    pub fn buildkit_flag(&self) -> Option<&'static str> {
+        let used = [
+            (self.link, "link"),
+            (self.parents, "parents"),
+            (!self.excludes.is_empty(), "exclude"),
+            (self.checksum.is_some(), "checksum"),
+            (self.keep_git_dir, "keep-git-dir"),
+            (self.unpack.is_some(), "unpack"),
+        ];
+        used.into_iter().find_map(|(used, name)| used.then_some(name))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +196,8 @@ impl Kind {
                 destination: word(&copy.destination)?,
                 chown: copy.chown.as_ref().map(word).transpose()?,
                 chmod: copy.chmod.as_ref().map(word).transpose()?,
+                excludes: words(&copy.excludes)?,
+                checksum: copy.checksum.as_ref().map(word).transpose()?,
                 heredocs: copy
                     .heredocs
                     .iter()

@@ -1,10 +1,12 @@
 //! One split instruction to its meaning, with Docker's complaints.
 
+use crate::dialect::Dialect;
 use crate::duration;
 use crate::error::Error;
 use crate::flags::{Allowed, Flags};
 use crate::heredoc;
-use crate::instruction::{ArgDeclaration, Command, Copy, Extra, Healthcheck, Instruction, Kind, Run, Test};
+use crate::instruction::{ArgDeclaration, Command, Copy, Healthcheck, Instruction, Kind, Run, Test};
+use crate::mount::MountFlag;
 use crate::parse::{Arguments, Node};
 use crate::words;
 
@@ -18,8 +20,14 @@ const HEALTHCHECK_FLAGS: Allowed =
     Allowed { once: &["interval", "timeout", "start-period", "start-interval", "retries"], many: &[], bare: &[] };
 
 pub(crate) fn instruction(node: &Node) -> Result<Instruction, Error> {
-    let kind = kind(node).map_err(|message| Error::at(node.line, message))?;
-    Ok(Instruction { line: node.line, original: node.original.clone(), kind })
+    let kind = kind(node).map_err(|message| node.error(message))?;
+    Ok(Instruction {
+        line: node.line,
+        end_line: node.end_line,
+        comments: node.comments.clone(),
+        original: node.original.clone(),
+        kind,
+    })
 }
 
 fn kind(node: &Node) -> Result<Kind, String> {
@@ -46,14 +54,14 @@ fn kind(node: &Node) -> Result<Kind, String> {
         "HEALTHCHECK" => Kind::Healthcheck(healthcheck(node)?),
         "SHELL" => Kind::Shell(shell(node)?),
         "FROM" => return Err("FROM isn't allowed here".to_owned()),
-        unknown => return Err(format!("unknown instruction: {unknown}")),
+        unknown => return Err(node.dialect.unknown_instruction(unknown)),
     })
 }
 
 fn single(node: &Node) -> Result<String, String> {
     match &node.arguments {
         Arguments::Text(text) if !text.is_empty() => {
-            Flags::check(&node.flags, NO_FLAGS)?;
+            Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
             Ok(text.clone())
         }
         _ => Err(format!("{} requires exactly one argument", node.name)),
@@ -63,7 +71,7 @@ fn single(node: &Node) -> Result<String, String> {
 fn list(node: &Node) -> Result<Vec<String>, String> {
     match &node.arguments {
         Arguments::Words(words) | Arguments::Json(words) if !words.is_empty() => {
-            Flags::check(&node.flags, NO_FLAGS)?;
+            Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
             Ok(words.clone())
         }
         _ => Err(format!("{} requires at least one argument", node.name)),
@@ -71,7 +79,7 @@ fn list(node: &Node) -> Result<Vec<String>, String> {
 }
 
 fn pairs(node: &Node) -> Result<Vec<(String, String)>, String> {
-    Flags::check(&node.flags, NO_FLAGS)?;
+    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
     match &node.arguments {
         Arguments::Pairs(pairs) if !pairs.is_empty() => {
             if pairs.iter().any(|(name, _)| name.is_empty()) {
@@ -92,22 +100,32 @@ fn command(node: &Node) -> Command {
 }
 
 fn plain_command(node: &Node) -> Result<Command, String> {
-    Flags::check(&node.flags, NO_FLAGS)?;
+    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
     Ok(command(node))
 }
 
 fn run(node: &Node) -> Result<Run, String> {
-    let flags = Flags::check(&node.flags, RUN_FLAGS)?;
+    let flags = Flags::check(&node.flags, RUN_FLAGS, node.dialect)?;
+    let (network, security) = (flags.one("network"), flags.one("security"));
+    if let Some(mode) = &network
+        && node.dialect == Dialect::BuildKit
+        && !["default", "none", "host"].contains(&mode.as_str())
+    {
+        return Err(format!("invalid network mode {mode:?}"));
+    }
+    if let Some(security) = &security
+        && !["sandbox", "insecure"].contains(&security.as_str())
+    {
+        return Err(format!("security {security:?} is not valid"));
+    }
     Ok(Run {
         command: command(node),
         heredocs: node.heredocs.clone(),
-        network: flags.one("network"),
-        extra: extra(&flags, &["mount", "security", "device"]),
+        network,
+        security,
+        mounts: flags.all("mount").iter().map(|text| MountFlag::parse(text)).collect::<Result<_, _>>()?,
+        devices: flags.all("device"),
     })
-}
-
-fn extra(flags: &Flags, names: &[&str]) -> Vec<Extra> {
-    flags.rest(names).into_iter().map(|(name, value)| Extra { name, value }).collect()
 }
 
 fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
@@ -121,12 +139,11 @@ fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
             node.name
         ));
     };
-    let flags = Flags::check(&node.flags, allowed)?;
+    let flags = Flags::check(&node.flags, allowed, node.dialect)?;
     let is_heredoc = |word: &String| !node.heredocs.is_empty() && heredoc::parse_word(word, node.escape).is_some();
     if is_heredoc(destination) {
         return Err(format!("{} cannot accept a heredoc as a destination", node.name));
     }
-    let off = |extra: &Extra| extra.value != "false";
     Ok(Copy {
         sources: sources.iter().filter(|word| !is_heredoc(word)).cloned().collect(),
         heredocs: node.heredocs.clone(),
@@ -134,10 +151,12 @@ fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
         from: flags.one("from"),
         chown: flags.one("chown"),
         chmod: flags.one("chmod"),
-        extra: extra(&flags, &["link", "parents", "exclude", "checksum", "keep-git-dir", "unpack"])
-            .into_iter()
-            .filter(off)
-            .collect(),
+        link: flags.bare("link").unwrap_or_default(),
+        parents: flags.bare("parents").unwrap_or_default(),
+        excludes: flags.all("exclude"),
+        checksum: flags.one("checksum"),
+        keep_git_dir: flags.bare("keep-git-dir").unwrap_or_default(),
+        unpack: flags.bare("unpack"),
     })
 }
 
@@ -157,7 +176,7 @@ fn arg(node: &Node) -> Result<Vec<ArgDeclaration>, String> {
         }
         declarations.push(ArgDeclaration { name: name.to_owned(), default });
     }
-    Flags::check(&node.flags, NO_FLAGS)?;
+    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
     Ok(declarations)
 }
 
@@ -170,7 +189,7 @@ fn volume(node: &Node) -> Result<Vec<String>, String> {
 }
 
 fn onbuild(node: &Node) -> Result<String, String> {
-    Flags::check(&node.flags, NO_FLAGS)?;
+    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
     let text = match &node.arguments {
         Arguments::Text(text) if !text.trim().is_empty() => text.trim(),
         _ => return Err("ONBUILD requires at least one argument".to_owned()),
@@ -198,7 +217,7 @@ fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
     };
     let (kind, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
-    let flags = Flags::check(&node.flags, HEALTHCHECK_FLAGS)?;
+    let flags = Flags::check(&node.flags, HEALTHCHECK_FLAGS, node.dialect)?;
     let test = match kind.to_uppercase().as_str() {
         "NONE" if rest.is_empty() => Test::None,
         "NONE" => return Err("HEALTHCHECK NONE takes no arguments".to_owned()),
@@ -241,7 +260,7 @@ fn retries(text: Option<String>) -> Result<i64, String> {
 }
 
 fn shell(node: &Node) -> Result<Vec<String>, String> {
-    Flags::check(&node.flags, NO_FLAGS)?;
+    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
     match &node.arguments {
         Arguments::Json(words) if !words.is_empty() => Ok(words.clone()),
         Arguments::Text(text) if !text.is_empty() => Err("SHELL requires the arguments to be in JSON form".to_owned()),

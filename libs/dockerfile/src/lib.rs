@@ -4,14 +4,17 @@
 //! shell lexer does, and decides which files of a context a `.dockerignore` leaves out. It is pure:
 //! it must not read files, know images or run anything.
 //!
-//! Entry points: [`Dockerfile::parse`], [`parse_instruction`] (one ONBUILD trigger),
+//! Entry points: [`Dockerfile::parse_as`], [`parse_instruction_as`] (one ONBUILD trigger),
 //! [`parse_changes`] (`commit -c`, `import -c`), [`Lexer`] and [`Ignore`].
 //!
 //! Invariants: no input makes it panic; every error is the author's mistake (an invalid argument)
-//! and its text is what Docker's classic builder prints. Where the classic builder knows less than
-//! today's Dockerfiles (heredocs, `${x#p}`), the Dockerfile reference rules.
+//! and its text is what Docker's classic builder or BuildKit prints, as the [`Dialect`] says. Where
+//! the classic builder knows less than today's Dockerfiles (heredocs, `${x#p}`), the Dockerfile
+//! reference rules.
 
 mod changes;
+pub mod csv;
+mod dialect;
 mod directive;
 mod duration;
 mod error;
@@ -23,19 +26,23 @@ mod ignore;
 mod instruction;
 mod interpret;
 mod lines;
+mod mount;
 mod parse;
 mod pattern;
+mod suggest;
 mod words;
 
 pub use changes::parse_changes;
+pub use dialect::Dialect;
 pub use directive::Directives;
 pub use error::Error;
 pub use expand::{Lexer, Lookup};
 pub use glob::Glob;
 pub use heredoc::Heredoc;
 pub use ignore::Ignore;
-pub use instruction::{ArgDeclaration, Command, Copy, Extra, Healthcheck, Instruction, Kind, Run, Stage, Test};
-pub use parse::{Dockerfile, parse_instruction};
+pub use instruction::{ArgDeclaration, Command, Copy, Healthcheck, Instruction, Kind, Run, Stage, Test};
+pub use mount::{Mount, MountFlag, MountType, Sharing};
+pub use parse::{Dockerfile, parse_instruction, parse_instruction_as};
 
 /// Build arguments that need no ARG instruction and never reach the image or its history.
 pub const PREDEFINED_ARGS: [&str; 10] = [

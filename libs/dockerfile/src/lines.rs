@@ -6,6 +6,12 @@ use crate::heredoc::{self, Heredoc};
 pub(crate) struct Line {
     /// Counted from 1.
     pub start: usize,
+    /// The last one, with heredoc bodies.
+    pub end: usize,
+    /// The last one before any heredoc body.
+    pub head_end: usize,
+    /// The comments right above, without their `#`.
+    pub comments: Vec<String>,
     pub text: String,
     pub heredocs: Vec<Heredoc>,
     /// A blank line stood inside the instruction; Docker warns of it.
@@ -13,11 +19,11 @@ pub(crate) struct Line {
 }
 
 /// Joins physical lines into logical ones.
-pub(crate) fn join(source: &str) -> Result<(Directives, Vec<Line>), String> {
+pub(crate) fn join(source: &str) -> Result<(Directives, Vec<Line>), Misread> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let physical: Vec<&str> = source.lines().collect();
     let directives = Directives::read(&physical)?;
-    let mut reader = Reader { physical: &physical, next: 0, escape: directives.escape };
+    let mut reader = Reader { physical: &physical, next: 0, escape: directives.escape, directives: directives.lines };
     let mut lines = Vec::new();
     while let Some(line) = reader.line()? {
         lines.push(line);
@@ -25,10 +31,19 @@ pub(crate) fn join(source: &str) -> Result<(Directives, Vec<Line>), String> {
     Ok((directives, lines))
 }
 
+/// What could not be split, and the line (counted from 1) where.
+#[derive(Debug)]
+pub(crate) struct Misread {
+    pub line: usize,
+    pub message: String,
+}
+
 struct Reader<'a> {
     physical: &'a [&'a str],
     next: usize,
     escape: char,
+    /// How many lines at the top are directives, and so no comments.
+    directives: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -38,17 +53,29 @@ impl<'a> Reader<'a> {
         Some(line)
     }
 
-    fn line(&mut self) -> Result<Option<Line>, String> {
+    fn line(&mut self) -> Result<Option<Line>, Misread> {
+        let mut comments = Vec::new();
         let first = loop {
             let Some(line) = self.take() else {
                 return Ok(None);
             };
             let line = line.trim_start();
-            if !line.is_empty() && !line.starts_with('#') {
-                break line;
+            match line.strip_prefix('#') {
+                Some(comment) if self.next > self.directives => comments.push(comment.trim().to_owned()),
+                Some(_) => {}
+                None if line.is_empty() => comments.clear(),
+                None => break line,
             }
         };
-        let mut line = Line { start: self.next, text: String::new(), heredocs: Vec::new(), blank_inside: false };
+        let mut line = Line {
+            start: self.next,
+            end: 0,
+            head_end: 0,
+            comments,
+            text: String::new(),
+            heredocs: Vec::new(),
+            blank_inside: false,
+        };
         let mut open = append(&mut line.text, first, self.escape);
         while open {
             let Some(more) = self.take() else { break };
@@ -62,10 +89,12 @@ impl<'a> Reader<'a> {
             }
             open = append(&mut line.text, more, self.escape);
         }
+        line.head_end = self.next;
         for mut heredoc in heredoc::announced(&line.text, self.escape) {
-            self.body(&mut heredoc)?;
+            self.body(&mut heredoc).map_err(|message| Misread { line: line.start, message })?;
             line.heredocs.push(heredoc);
         }
+        line.end = self.next;
         Ok(Some(line))
     }
 

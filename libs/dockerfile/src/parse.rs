@@ -1,10 +1,11 @@
+use crate::dialect::Dialect;
 use crate::directive::Directives;
 use crate::error::Error;
 use crate::flags::{self, Allowed, Flags};
 use crate::heredoc::Heredoc;
 use crate::instruction::{Instruction, Kind, Stage};
 use crate::interpret;
-use crate::lines::{self, Line};
+use crate::lines::{self, Line, Misread};
 use crate::words;
 
 /// A whole Dockerfile.
@@ -17,19 +18,29 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// What Docker warns of before the first step, each without a newline at its end.
     pub warnings: Vec<String>,
+    /// Lines where instructions end that have a blank line inside.
+    pub blank_lines: Vec<usize>,
 }
 
 impl Dockerfile {
-    /// Parses the text of a Dockerfile. Docker splits all of it before it looks at any instruction,
-    /// so a syntax error late in the file comes before a wrong instruction early in it.
+    /// Parses the text of a Dockerfile; errors are in the classic builder's words. Docker splits all of it before it
+    /// looks at any instruction, so a syntax error late in the file comes before a wrong instruction early in it.
     pub fn parse(source: &str) -> Result<Self, Error> {
-        let (directives, nodes, warnings) = nodes(source)?;
-        let mut dockerfile = Self { directives, meta_args: Vec::new(), stages: Vec::new(), warnings };
+        Self::parse_as(source, Dialect::Classic)
+    }
+
+    /// As [`Dockerfile::parse`], with errors in a dialect's words.
+    pub fn parse_as(source: &str, dialect: Dialect) -> Result<Self, Error> {
+        if dialect == Dialect::BuildKit && source.is_empty() {
+            return Err(Error::meaning("the Dockerfile cannot be empty"));
+        }
+        let Nodes { directives, nodes, warnings, blank_lines } = nodes(source, dialect)?;
+        let mut dockerfile = Self { directives, meta_args: Vec::new(), stages: Vec::new(), warnings, blank_lines };
         for node in nodes {
             dockerfile.add(&node)?;
         }
         if dockerfile.stages.is_empty() {
-            return Err(Error::NoStage);
+            return Err(Error::NoStage { dialect });
         }
         Ok(dockerfile)
     }
@@ -43,7 +54,7 @@ impl Dockerfile {
         match self.stages.last_mut() {
             Some(stage) => stage.instructions.push(instruction),
             None if matches!(instruction.kind, Kind::Arg(_)) => self.meta_args.push(instruction),
-            None => return Err(Error::NoStage),
+            None => return Err(Error::BeforeFrom { line: node.line }),
         }
         Ok(())
     }
@@ -57,10 +68,17 @@ impl Dockerfile {
 
 /// Parses one instruction other than FROM, such as an ONBUILD trigger of a parent image.
 pub fn parse_instruction(source: &str) -> Result<Instruction, Error> {
-    let (_, nodes, _) = nodes(source)?;
-    match nodes.as_slice() {
+    parse_instruction_as(source, Dialect::Classic)
+}
+
+/// As [`parse_instruction`], with errors in a dialect's words.
+pub fn parse_instruction_as(source: &str, dialect: Dialect) -> Result<Instruction, Error> {
+    match nodes(source, dialect)?.nodes.as_slice() {
         [node] => interpret::instruction(node),
-        _ => Err(Error::Syntax("onbuild trigger should be a single expression".to_owned())),
+        _ => {
+            let message = "onbuild trigger should be a single expression".to_owned();
+            Err(Error::Syntax { dialect, line: 0, message })
+        }
     }
 }
 
@@ -68,6 +86,9 @@ pub fn parse_instruction(source: &str) -> Result<Instruction, Error> {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub line: usize,
+    pub end_line: usize,
+    pub comments: Vec<String>,
+    pub dialect: Dialect,
     pub original: String,
     /// Upper case.
     pub name: String,
@@ -75,6 +96,12 @@ pub(crate) struct Node {
     pub arguments: Arguments,
     pub heredocs: Vec<Heredoc>,
     pub escape: char,
+}
+
+impl Node {
+    pub fn error(&self, message: String) -> Error {
+        Error::Instruction { dialect: self.dialect, line: self.line, message }
+    }
 }
 
 #[derive(Debug)]
@@ -85,15 +112,28 @@ pub(crate) enum Arguments {
     Pairs(Vec<(String, String)>),
 }
 
-pub(crate) fn nodes(source: &str) -> Result<(Directives, Vec<Node>, Vec<String>), Error> {
-    let (directives, lines) = lines::join(source).map_err(Error::Syntax)?;
+/// A file split into its instructions.
+pub(crate) struct Nodes {
+    pub directives: Directives,
+    pub nodes: Vec<Node>,
+    pub warnings: Vec<String>,
+    pub blank_lines: Vec<usize>,
+}
+
+pub(crate) fn nodes(source: &str, dialect: Dialect) -> Result<Nodes, Error> {
+    let misread = |Misread { line, message }| Error::Syntax { dialect, line, message };
+    let (directives, lines) = lines::join(source).map_err(misread)?;
     if lines.is_empty() {
-        return Err(Error::Syntax("file with no instructions".to_owned()));
+        return Err(misread(Misread { line: 0, message: "file with no instructions".to_owned() }));
     }
     let warnings = warnings(&lines);
-    let nodes =
-        lines.into_iter().map(|line| node(line, directives.escape)).collect::<Result<_, _>>().map_err(Error::Syntax)?;
-    Ok((directives, nodes, warnings))
+    let blank_lines = lines.iter().filter(|line| line.blank_inside).map(|line| line.head_end).collect();
+    let split = |line: Line| {
+        let start = line.start;
+        node(line, directives.escape, dialect).map_err(|message| misread(Misread { line: start, message }))
+    };
+    let nodes = lines.into_iter().map(split).collect::<Result<_, _>>()?;
+    Ok(Nodes { directives, nodes, warnings, blank_lines })
 }
 
 fn warnings(lines: &[Line]) -> Vec<String> {
@@ -108,7 +148,7 @@ fn warnings(lines: &[Line]) -> Vec<String> {
     warnings
 }
 
-fn node(line: Line, escape: char) -> Result<Node, String> {
+fn node(line: Line, escape: char, dialect: Dialect) -> Result<Node, String> {
     let original = line.text.trim().to_owned();
     let (name, rest) = match original.split_once(char::is_whitespace) {
         Some((name, rest)) => (name.to_uppercase(), rest),
@@ -119,7 +159,18 @@ fn node(line: Line, escape: char) -> Result<Node, String> {
     if name == "ONBUILD" {
         check_trigger(rest, escape)?;
     }
-    Ok(Node { line: line.start, name, flags, arguments, heredocs: line.heredocs, escape, original })
+    Ok(Node {
+        line: line.start,
+        end_line: line.end,
+        comments: line.comments,
+        dialect,
+        original,
+        name,
+        flags,
+        arguments,
+        heredocs: line.heredocs,
+        escape,
+    })
 }
 
 fn arguments(name: &str, rest: &str, escape: char) -> Result<Arguments, String> {
@@ -147,7 +198,7 @@ fn check_trigger(rest: &str, escape: char) -> Result<(), String> {
 }
 
 fn stage(node: &Node) -> Result<Stage, Error> {
-    let fail = |message: String| Error::at(node.line, message);
+    let fail = |message: String| node.error(message);
     let Arguments::Words(words) = &node.arguments else {
         return Err(fail("FROM requires either one or three arguments".into()));
     };
@@ -164,9 +215,11 @@ fn stage(node: &Node) -> Result<Stage, Error> {
         )));
     }
     let allowed = Allowed { once: &["platform"], ..Allowed::default() };
-    let flags = Flags::check(&node.flags, allowed).map_err(fail)?;
+    let flags = Flags::check(&node.flags, allowed, node.dialect).map_err(fail)?;
     Ok(Stage {
         line: node.line,
+        end_line: node.end_line,
+        comments: node.comments.clone(),
         original: node.original.clone(),
         name: name.map(|name| name.to_lowercase()),
         base: base.clone(),

@@ -30,7 +30,14 @@ fn the_tutorial() {
     assert_eq!(stage.instructions[0].kind, Kind::Maintainer("shilps".into()));
     assert_eq!(
         stage.instructions[1].kind,
-        Kind::Run(Run { command: shell("apt-get update"), heredocs: vec![], network: None, extra: vec![] })
+        Kind::Run(Run {
+            command: shell("apt-get update"),
+            heredocs: vec![],
+            network: None,
+            security: None,
+            mounts: vec![],
+            devices: vec![]
+        })
     );
     assert_eq!(stage.instructions[2].kind, Kind::Cmd(exec(&["echo", "Hello World"])));
     assert_eq!(file.step_count(), 4);
@@ -154,7 +161,12 @@ fn heredocs() {
             from: None,
             chown: Some("1".into()),
             chmod: None,
-            extra: vec![],
+            link: false,
+            parents: false,
+            excludes: vec![],
+            checksum: None,
+            keep_git_dir: false,
+            unpack: None,
         })
     );
     // None of these announces a heredoc.

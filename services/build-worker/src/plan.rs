@@ -15,7 +15,7 @@ pub struct Plan {
 impl Plan {
     /// Reads a Dockerfile; `--target` cuts it, `--label` adds to its last stage.
     pub fn new(source: &str, options: &proto::BuildOptions) -> Result<Self, Failure> {
-        let Dockerfile { directives, meta_args, mut stages, warnings } = Dockerfile::parse(source)?;
+        let Dockerfile { directives, meta_args, mut stages, warnings, blank_lines: _ } = Dockerfile::parse(source)?;
         if !options.target.is_empty() {
             let target = options.target.to_lowercase();
             let at = stages.iter().position(|stage| stage.name.as_deref() == Some(&target)).ok_or_else(|| {

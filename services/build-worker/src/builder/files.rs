@@ -65,8 +65,8 @@ impl Builder {
         name: &'static str,
         copy: Copy,
     ) -> Result<(), Failure> {
-        if let Some(extra) = copy.extra.first() {
-            return Err(needs_buildkit(&extra.name));
+        if let Some(flag) = copy.buildkit_flag() {
+            return Err(needs_buildkit(flag));
         }
         let failed = |message: String| Failure::user(format!("{name} failed: {message}"));
         let mode = copy.chmod.as_deref().map(parse_mode).transpose().map_err(Failure::User)?;

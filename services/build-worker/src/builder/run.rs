@@ -71,8 +71,8 @@ impl Script {
 
 impl Builder {
     pub(super) async fn run_step(&self, progress: &Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
-        if let Some(extra) = run.extra.first() {
-            return Err(needs_buildkit(&extra.name));
+        if let Some(flag) = run.buildkit_flag() {
+            return Err(needs_buildkit(flag));
         }
         let arguments = &progress.arguments;
         let script = script(&run.command, &run.heredocs);
