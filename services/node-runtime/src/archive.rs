@@ -83,15 +83,15 @@ impl Node {
     pub async fn archive_stat(&self, request: ArchiveStat) -> Result<PathStat, Error> {
         let container = self.container(&request.id)?;
         let tree = self.tree(&container, true).await?;
-        blocking(move || stat(&tree.path, &request.path, &request.id)).await
+        blocking(move || stat(&tree.path, &request.path, &request.name)).await
     }
 
     /// Answers with the stat; the tar follows.
     pub async fn archive_get(&self, request: ArchiveGet) -> Result<PathStat, Error> {
         let container = self.container(&request.id)?;
         let tree = self.tree(&container, true).await?;
-        let (root, path, id) = (tree.path.clone(), request.path.clone(), request.id.clone());
-        let stat = blocking(move || stat(&root, &path, &id)).await?;
+        let (root, path, name) = (tree.path.clone(), request.path.clone(), request.name);
+        let stat = blocking(move || stat(&root, &path, &name)).await?;
         let writer = crate::attach::dial(request.ticket).await?.writer;
         let name = PathBuf::from(if stat.name == "/" { "." } else { &stat.name });
         tokio::spawn(send(writer, move |out| {
@@ -103,9 +103,9 @@ impl Node {
     pub async fn archive_put(&self, request: ArchivePut) -> Result<Empty, Error> {
         let container = self.container(&request.id)?;
         let tree = self.tree(&container, true).await?;
-        let (root, path, id) = (tree.path.clone(), request.path.clone(), request.id.clone());
+        let (root, path, name) = (tree.path.clone(), request.path.clone(), request.name);
         blocking(move || {
-            let at = open(&root, &path, OFlag::O_PATH).map_err(|errno| missing(errno, &path, &id))?;
+            let at = open(&root, &path, OFlag::O_PATH).map_err(|errno| missing(errno, &path, &name))?;
             match is_folder(&fstat(at.as_fd()).map_err(|e| Error::internal(e.to_string()))?) {
                 true => Ok(()),
                 false => Err(Error::invalid("extraction point is not a directory")),
@@ -177,8 +177,9 @@ fn open(root: &Path, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn stat(root: &Path, path: &str, id: &str) -> Result<PathStat, Error> {
-    let file = open(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(|errno| missing(errno, path, id))?;
+/// `name` is the container's, for errors.
+fn stat(root: &Path, path: &str, name: &str) -> Result<PathStat, Error> {
+    let file = open(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(|errno| missing(errno, path, name))?;
     let stat = fstat(file.as_fd()).map_err(|e| Error::internal(e.to_string()))?;
     let link_target = match stat.st_mode & nix::libc::S_IFMT {
         nix::libc::S_IFLNK => {
@@ -237,9 +238,9 @@ fn go_mode(mode: u32) -> u32 {
     kind | mode & 0o777 | bit(0o4000, 1 << 23) | bit(0o2000, 1 << 22) | bit(0o1000, 1 << 20)
 }
 
-fn missing(errno: Errno, path: &str, id: &str) -> Error {
+fn missing(errno: Errno, path: &str, name: &str) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => Error::not_found(format!("Could not find the file {path} in container {id}")),
+        Errno::ENOENT | Errno::ENOTDIR => Error::not_found(format!("Could not find the file {path} in container {name}")),
         errno => Error::internal(format!("opening {path}: {errno}")),
     }
 }

@@ -218,7 +218,7 @@ fn archive_path(query: &Query) -> Outcome<String> {
 pub async fn archive_stat(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
     let path = archive_path(&query)?;
     let container = app.find_container(&id).await?;
-    let request = proto::ArchiveStat { id: container.id, path };
+    let request = proto::ArchiveStat { id: container.id, path, name: id };
     let stat = app.node_call::<calls::ArchiveStat>(&container.node_id, &request).await?;
     let mut response = StatusCode::OK.into_response();
     response.headers_mut().insert("X-Docker-Container-Path-Stat", stat_header(&stat));
@@ -229,7 +229,7 @@ pub async fn archive_get(State(app): State<Arc<App>>, Path(id): Path<String>, qu
     let path = archive_path(&query)?;
     let container = app.find_container(&id).await?;
     let (ticket, pending) = hijack::ticket(&app);
-    let request = proto::ArchiveGet { id: container.id.clone(), path, ticket: Some(ticket) };
+    let request = proto::ArchiveGet { id: container.id.clone(), path, ticket: Some(ticket), name: id };
     app.tell_container(&container, "archive-path", &[]);
     let call = app.node_call::<calls::ArchiveGet>(&container.node_id, &request);
     let accept = async { pending.accept().await.map_err(Failure::from) };
@@ -258,6 +258,7 @@ pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, qu
         ticket: Some(ticket),
         no_overwrite_dir_non_dir: query.flag("noOverwriteDirNonDir"),
         copy_uid_gid: query.flag("copyUIDGID"),
+        name: id,
     };
     let sending = tokio::spawn(hijack::send_body(pending, body.into_data_stream()));
     let done = app.node_call::<calls::ArchivePut>(&container.node_id, &request).await;
