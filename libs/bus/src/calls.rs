@@ -114,6 +114,8 @@ calls! {
         StepResult(StepResult) -> Empty;
         BuildFinish(BuildFinish) -> BuildFinishReply;
         StepContainer(StepContainer) -> Empty;
+        ResultLookup(ResultLookup) -> ResultLookupReply;
+        ResultPut(ResultPut) -> Empty;
         LayersLookup(LayersLookup) -> LayersLookupReply;
         BuildCredentials(BuildCredentials) -> BuildCredentialsReply;
     }
@@ -171,5 +173,6 @@ calls! {
     Worker {
         BuildCancel(BuildCancel) -> Empty;
         StepFollow(StepFollow) -> StepFollowReply;
+        StepRun(StepRun) -> StepRunReply;
     }
 }

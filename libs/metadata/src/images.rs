@@ -197,7 +197,7 @@ fn from_row(
     Ok(Image { id, config, layers, parent_id, recorded_ms, tags, digests })
 }
 
-fn parse_layers(id: &str, json: &str) -> Result<Vec<Layer>, Error> {
+pub(crate) fn parse_layers(id: &str, json: &str) -> Result<Vec<Layer>, Error> {
     serde_json::from_str(json).map_err(|e| Error::Row(format!("layers of {id}: {e}")))
 }
 

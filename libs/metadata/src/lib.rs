@@ -16,6 +16,7 @@ mod inventory;
 mod open;
 mod packed;
 mod query;
+mod step_results;
 mod steps;
 #[cfg(test)]
 mod testing;
@@ -31,6 +32,7 @@ pub use holds::Containers;
 pub use images::{Image, Layer};
 pub use inventory::{Healed, Inventory};
 pub use packed::Packed;
+pub use step_results::StepResult;
 
 use open::Pools;
 

@@ -22,19 +22,26 @@ pub struct Artefacts {
 }
 
 impl Artefacts {
-    /// Looks for the mount points that are missing in a mounted root; `files` are further ones, bind mounts on files.
-    pub fn prepare(root: &Path, files: &[String]) -> io::Result<Self> {
+    /// Looks for the mount points that are missing in a mounted root; `targets` are further ones.
+    pub fn prepare(root: &Path, targets: &[String]) -> io::Result<Self> {
         let root = Root::open(root)?;
         let mut artefacts = Self::default();
-        for target in FOLDERS.into_iter().chain([DOCKER_MARK]).chain(files.iter().map(String::as_str)) {
+        for target in FOLDERS.into_iter().chain(targets.iter().map(String::as_str)) {
             artefacts.note(&root, &clean(Path::new(target)))?;
         }
+        Ok(artefacts)
+    }
+
+    /// Makes Docker's mark of a container, which goes again like a mount point.
+    pub fn mark(&mut self, root: &Path) -> io::Result<()> {
+        let root = Root::open(root)?;
+        self.note(&root, Path::new(DOCKER_MARK))?;
         let mark = root.place(Path::new(DOCKER_MARK))?;
         if mark.stat()?.is_none() {
             mark.create()?;
             mark.set_mode(0o755)?;
         }
-        Ok(artefacts)
+        Ok(())
     }
 
     fn note(&mut self, root: &Root, target: &Path) -> io::Result<()> {
@@ -119,7 +126,8 @@ mod tests {
 
     fn run(root: &Path, upper: &Path, wrote: &[(&str, &str)]) {
         let files = ["/etc/hosts".to_owned(), "/etc/resolv.conf".to_owned()];
-        let artefacts = Artefacts::prepare(root, &files).expect("prepared");
+        let mut artefacts = Artefacts::prepare(root, &files).expect("prepared");
+        artefacts.mark(root).expect("marked");
         for (path, content) in [("sys/", ""), ("dev/", ""), ("etc/hosts", ""), (DOCKER_MARK, "")].iter().chain(wrote) {
             let path_in = upper.join(path);
             if path.ends_with('/') {

@@ -35,7 +35,7 @@ pub struct Flight {
 
 #[derive(Default)]
 struct Told {
-    lines: Vec<String>,
+    lines: Vec<proto::Progress>,
     bytes: usize,
     ended: Option<Ended>,
 }
@@ -52,14 +52,22 @@ impl Flight {
         }
     }
 
+    /// Text of the classic builder's log.
     pub fn say(&self, text: &str) {
+        self.keep(text.len(), |clipped| {
+            let text = if clipped { CLIPPED } else { text };
+            parts(text).map(|part| proto::Progress { stream: part.to_owned(), ..Default::default() }).collect()
+        });
+    }
+
+    fn keep(&self, bytes: usize, lines: impl FnOnce(bool) -> Vec<proto::Progress>) {
         let mut told = self.told.lock().expect("no holder panics");
         if told.bytes > KEPT_BYTES {
             return;
         }
-        told.bytes += text.len();
-        let text = if told.bytes > KEPT_BYTES { CLIPPED } else { text };
-        told.lines.extend(parts(text).map(str::to_owned));
+        told.bytes += bytes;
+        let clipped = told.bytes > KEPT_BYTES;
+        told.lines.extend(lines(clipped));
         drop(told);
         self.newest.send_replace(());
     }
@@ -103,7 +111,7 @@ pub struct Follower {
 
 impl Follower {
     /// What was printed since, waited for where there is nothing; with the end, nothing more follows.
-    pub async fn next(&mut self) -> (Vec<String>, Option<Ended>) {
+    pub async fn next(&mut self) -> (Vec<proto::Progress>, Option<Ended>) {
         loop {
             self.newest.borrow_and_update();
             let (lines, ended) = {
@@ -134,7 +142,7 @@ mod tests {
         let (mut text, mut follower) = (String::new(), flight.follow());
         loop {
             let (lines, ended) = follower.next().await;
-            text.extend(lines);
+            text.extend(lines.into_iter().map(|line| line.stream));
             if let Some(ended) = ended {
                 return (text, ended);
             }

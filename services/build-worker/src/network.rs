@@ -8,7 +8,7 @@ use network::{Endpoint, Network};
 use runtime::bundle::{Mount, Namespace};
 use tokio::sync::OnceCell;
 
-use crate::builder::bind;
+use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
 
 /// Names of the containers that a build has in the bridge network, for a sweep after a kill.

@@ -173,13 +173,13 @@ async fn follow(flight: Arc<Flight>, progress: bus::ProgressSender) -> proto::St
     let mut follower = flight.follow();
     loop {
         let (lines, ended) = follower.next().await;
-        for stream in lines {
-            progress.send(&proto::Progress { stream, ..Default::default() }).await;
+        for line in lines {
+            progress.send(&line).await;
         }
         return match ended {
             None => continue,
             Some(Ended::Made(image)) => proto::StepFollowReply { made: Some(*image), ..Default::default() },
-            Some(Ended::Command { command, code }) => proto::StepFollowReply { made: None, command, code },
+            Some(Ended::Command { command, code }) => proto::StepFollowReply { command, code, ..Default::default() },
             Some(Ended::Dropped) => proto::StepFollowReply::default(),
         };
     }

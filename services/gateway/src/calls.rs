@@ -53,6 +53,8 @@ pub fn router(app: Arc<App>) -> Router {
         StepResult => step_result,
         BuildFinish => finish_build,
         StepContainer => step_container,
+        ResultLookup => look_up_results,
+        ResultPut => put_result,
         LayersLookup => lookup_layers,
     )
     .on_while_wanted::<calls::ImageResolve, _, _>(move |request, progress| {

@@ -8,7 +8,6 @@ use dockerfile::Copy;
 use super::share::Begun;
 use super::stage::Stage;
 use super::steps::Outcome;
-use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::archive;
 use crate::context::{Context, remote};
@@ -21,6 +20,7 @@ use crate::image;
 use crate::layers::blocking;
 use crate::rooted::{Owner, Root, clean, is_dir};
 use crate::space::Watched;
+use crate::tree::Tree;
 
 /// One thing to bring in, found and hashed.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Builder {
         let hash = hash::together(&hashes);
         command.push(format!("#(nop) {name} {chown}{chmod}{hash} in {} ", copy.destination));
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
-        let tree = Tree::mount(self, stage).await?;
+        let tree = self.mount(stage).await?;
         let work = Work {
             to: tree.root(),
             destination: destination(&stage.config.working_dir, &copy.destination),
@@ -100,7 +100,7 @@ impl Builder {
             unpack: name == "ADD",
         };
         blocking(move || work.run(&from.root(), &items).map(|()| drop(from))).await?;
-        let made = tree.into_layer(self, stage).await?;
+        let made = tree.into_layer(&self.layers).await?;
         self.record(stage, &command, Outcome { made, claim }).await
     }
 
@@ -122,7 +122,7 @@ impl Builder {
                 self.base_image(from, &self.options.platform).await.map_err(|error| invalid(error.to_string()))?
             }
         };
-        Ok(From::Image(Tree::mount(self, &stage).await?))
+        Ok(From::Image(self.mount(&stage).await?))
     }
 
     async fn downloads(&self, name: &str, copy: &Copy) -> Result<Vec<(String, remote::Download)>, String> {

@@ -8,7 +8,6 @@ use super::share::Begun;
 use super::stage::Stage;
 use super::stays::Ended;
 use super::steps::{Outcome, container_id};
-use super::tree::Tree;
 use super::{Builder, Progress};
 use crate::failure::Failure;
 use crate::image;
@@ -43,7 +42,7 @@ impl Builder {
         let mut command = image::shell(&stage.config);
         command.push(format!("#(nop) WORKDIR {}", stage.config.working_dir));
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
-        let tree = Tree::mount(self, stage).await?;
+        let tree = self.mount(stage).await?;
         let root = tree.root();
         blocking(move || {
             Root::open(&root).and_then(|root| root.make_dirs(&clean(&folder))).map_err(|error| {
@@ -58,7 +57,7 @@ impl Builder {
         .await?;
         let container = container_id();
         self.print_running(&container).await?;
-        let made = tree.into_layer(self, stage).await?;
+        let made = tree.into_layer(&self.layers).await?;
         let container = Ended::never_ran(&container, &command);
         self.record_container(stage, &command, container, Outcome { made, claim }).await
     }

@@ -13,16 +13,13 @@
 mod files;
 mod from;
 mod metadata;
-mod output;
 mod run;
-pub(crate) use run::bind;
 mod share;
 mod sources;
 mod stage;
 mod stages;
 mod stays;
 mod steps;
-mod tree;
 
 use std::sync::Arc;
 

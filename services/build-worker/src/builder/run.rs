@@ -1,11 +1,9 @@
 //! RUN: a container on the stage's layers.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use dockerfile::{Command, Heredoc, Run};
-use runtime::bundle::{self, BundleSpec, Mount, ProcessSpec, Resources, Rlimit, Seccomp};
-use runtime::shim::{ExitStatus, ShimConfig, Spawn, Streams};
+use runtime::bundle::{Mount, Seccomp};
 
 use super::files::needs_buildkit;
 use super::metadata::resolve;
@@ -13,40 +11,21 @@ use super::share::Begun;
 use super::stage::Stage;
 use super::stays::Ended;
 use super::steps::{Outcome, container_id};
-use super::tree::Tree;
-use super::{Builder, Progress, output};
-use crate::artefacts::Artefacts;
+use super::{Builder, Progress};
 use crate::claims::Claim;
+use crate::container::{Container, Ran, Task, bind};
 use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure};
 use crate::flight;
 use crate::handover::Changes;
 use crate::image;
 use crate::layers::blocking;
-use crate::network::StepNetwork;
+use crate::output::Coloured;
 use crate::rooted::{Root, clean, is_dir};
-use crate::space;
+use crate::tree::Tree;
 
-/// How long a cancelled step's processes may take to die.
-const KILL_TIME: Duration = Duration::from_secs(2);
 /// Docker's exit code of a container whose command could not be started.
 const NOT_STARTED: i32 = 127;
-
-/// A command to run in a container of a stage.
-struct Task<'a> {
-    id: &'a str,
-    args: Vec<String>,
-    env: Vec<String>,
-    network: StepNetwork,
-    script: Option<Script>,
-}
-
-/// A command that ran to its end.
-struct Ran {
-    artefacts: Artefacts,
-    started_at_ns: i64,
-    exit: ExitStatus,
-}
 
 /// A heredoc that names its own interpreter (`#!`): a file in the container, run as it is.
 struct Script {
@@ -96,14 +75,32 @@ impl Builder {
         let given: Vec<String> = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect();
         let env = stage.config.env.iter().chain(&given).cloned().collect();
         let build = self.machine.build_folder(&self.build_id);
-        let (tree, network) = tokio::join!(Tree::mount(self, stage), self.machine.networks.join(&mode, &id, &build));
+        let (tree, network) = tokio::join!(self.mount(stage), self.machine.networks.join(&mode, &id, &build));
         let (tree, network) = (tree?, network?);
         let args = match &script {
             Some(script) => vec![script.target()],
             None => shown,
         };
-        let task = Task { id: &id, args, env, network, script };
-        let ran = self.run_task(stage, &tree, &task, claim.as_ref()).await;
+        let mut mounts = self.volumes(stage, &tree).await?;
+        if let Some(script) = &script {
+            mounts.push(script.mount(tree.folder()).doing(|| "writing a step's script".to_owned())?);
+        }
+        let task = Task {
+            id: id.clone(),
+            args,
+            env,
+            cwd: stage.config.working_dir.clone(),
+            user: stage.config.user.clone(),
+            mounts,
+            resources: self.options.resources.clone().unwrap_or_default(),
+            extra_hosts: self.options.extra_hosts.clone(),
+            shm_bytes: self.options.shm_bytes,
+            seccomp: seccomp(&self.options.security_opt)?,
+            mark: true,
+            ..Task::default()
+        };
+        let container = Container { machine: &self.machine, tree: &tree, network: &network };
+        let ran = container.run(&task, &mut Coloured::new(&self.log), self.unwanted(claim.as_ref())).await;
         let mut ended = Ended { env: given, ..Ended::never_ran(&id, &task.args) };
         let failure = match ran {
             Ok(Ran { artefacts, started_at_ns, exit }) => {
@@ -113,7 +110,7 @@ impl Builder {
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
                 if exit.code == 0 {
-                    let made = tree.into_layer(self, stage).await?;
+                    let made = tree.into_layer(&self.layers).await?;
                     return self.record_container(stage, &command, ended, Outcome { made, claim }).await;
                 }
                 let (command, code) = (task.args.join(" "), exit.code);
@@ -138,76 +135,6 @@ impl Builder {
         Err(failure)
     }
 
-    async fn run_task(
-        &self,
-        stage: &Stage,
-        tree: &Tree,
-        task: &Task<'_>,
-        claim: Option<&Claim>,
-    ) -> Result<Ran, Failure> {
-        let bundle = tree.folder().join("b");
-        let cgroup_path = format!("/boxyard-{}/{}", self.machine.instance, task.id);
-        let (root, files) = (tree.root(), task.network.files(tree.folder(), &self.options.extra_hosts)?);
-        let targets: Vec<String> = files.iter().map(|mount| mount.target.clone()).collect();
-        let artefacts =
-            blocking(move || Artefacts::prepare(&root, &targets).doing(|| "preparing a step's root".to_owned()))
-                .await?;
-        let mut mounts = files;
-        mounts.extend(self.volumes(stage, tree).await?);
-        if let Some(script) = &task.script {
-            mounts.push(script.mount(tree.folder()).doing(|| "writing a step's script".to_owned())?);
-        }
-        let spec = self.bundle(stage, tree, task, mounts, &cgroup_path)?;
-        let at = bundle.clone();
-        blocking(move || bundle::write(&at, &spec).map_err(start_error)).await?;
-        let spawn = Spawn {
-            shim_binary: self.machine.shim_binary.clone(),
-            dir: tree.folder().join("shim"),
-            config: ShimConfig {
-                runtime_binary: self.machine.runtime_binary.clone(),
-                runtime_root: self.machine.runtime_root.clone(),
-                id: task.id.to_owned(),
-                bundle,
-                tty: false,
-                open_stdin: false,
-                stdin_once: false,
-                log: None,
-                watch: true,
-                exec: None,
-                cgroup_path,
-                tty_size: (0, 0),
-            },
-        };
-        let handle = spawn.spawn().await.map_err(start_error)?;
-        let streams = Streams { stdin: false, stdout: true, stderr: true };
-        let stream = handle.attach(streams).await.map_err(start_error)?;
-        let started_at_ns = match handle.start().await {
-            Ok(started) => started.started_at_ns,
-            Err(error) => {
-                handle.wait_gone().await;
-                return Err(start_error(error));
-            }
-        };
-        let work = async {
-            output::pump(stream, &self.log).await?;
-            handle.wait_exit().await.map_err(start_error)
-        };
-        let ended = tokio::select! {
-            ended = work => ended,
-            () = self.unwanted(claim) => Err(Failure::Cancelled),
-            () = space::exhausted(tree.folder()) => Err(nix::errno::Errno::ENOSPC.into()).doing(|| "running a step".to_owned()),
-        };
-        if ended.is_err() {
-            let _ = handle.signal(nix::sys::signal::Signal::SIGKILL as i32).await;
-            if tokio::time::timeout(KILL_TIME, handle.wait_gone()).await.is_err() {
-                tracing::warn!(container_id = task.id, "a step's container does not end");
-            }
-        } else {
-            handle.wait_gone().await;
-        }
-        ended.map(|exit| Ran { artefacts, started_at_ns, exit })
-    }
-
     /// Returns when the step is to end before its time: its build is, and nobody follows it whom that concerns not.
     async fn unwanted(&self, claim: Option<&Claim>) {
         self.cancel.cancelled().await;
@@ -217,40 +144,6 @@ impl Builder {
                 () = self.stop.cancelled() => {}
             }
         }
-    }
-
-    fn bundle(
-        &self,
-        stage: &Stage,
-        tree: &Tree,
-        task: &Task<'_>,
-        mounts: Vec<Mount>,
-        cgroup_path: &str,
-    ) -> Result<BundleSpec, Failure> {
-        let resources = self.options.resources.clone().unwrap_or_default();
-        Ok(BundleSpec {
-            rootfs: tree.root(),
-            hostname: task.network.hostname(),
-            process: ProcessSpec {
-                args: task.args.clone(),
-                env: task.env.clone(),
-                cwd: stage.config.working_dir.clone(),
-                user: stage.config.user.clone(),
-                rlimits: resources
-                    .ulimits
-                    .iter()
-                    .map(|limit| Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
-                    .collect(),
-                ..ProcessSpec::default()
-            },
-            mounts,
-            resources: limits(&resources),
-            network: task.network.namespace(),
-            shm_bytes: self.options.shm_bytes,
-            seccomp: seccomp(&self.options.security_opt)?,
-            cgroup_path: cgroup_path.to_owned(),
-            ..BundleSpec::default()
-        })
     }
 
     /// A new volume for each one of the image, with what the image has there. It is gone after the step.
@@ -287,11 +180,6 @@ fn fill_volume(from: &Root, target: &str, source: &Path) -> std::io::Result<()> 
     std::fs::set_permissions(source, std::fs::Permissions::from_mode(stat.st_mode & 0o7777))
 }
 
-pub(crate) fn bind(source: PathBuf, target: String) -> Mount {
-    let (propagation, options) = (String::new(), Vec::new());
-    Mount { kind: "bind".to_owned(), source, target, read_only: false, propagation, options }
-}
-
 /// Whether a RUN is nothing but one heredoc.
 fn only_heredoc<'a>(command: &Command, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
     match (command, heredocs) {
@@ -325,10 +213,6 @@ fn with_heredocs(command: Command, heredocs: &[Heredoc]) -> Command {
     }
 }
 
-fn start_error(error: runtime::Error) -> Failure {
-    Failure::user(error.to_string())
-}
-
 fn seccomp(options: &[String]) -> Result<Seccomp, Failure> {
     let mut seccomp = Seccomp::Docker;
     for option in options {
@@ -340,25 +224,6 @@ fn seccomp(options: &[String]) -> Result<Seccomp, Failure> {
         }
     }
     Ok(seccomp)
-}
-
-fn limits(resources: &proto::Resources) -> Resources {
-    Resources {
-        memory_bytes: resources.memory_bytes,
-        memory_reservation_bytes: resources.memory_reservation_bytes,
-        memory_swap_bytes: resources.memory_swap_bytes,
-        memory_swappiness: resources.memory_swappiness,
-        oom_kill_disable: resources.oom_kill_disable,
-        nano_cpus: resources.nano_cpus,
-        cpu_shares: resources.cpu_shares,
-        cpu_period_us: resources.cpu_period_us,
-        cpu_quota_us: resources.cpu_quota_us,
-        cpuset_cpus: resources.cpuset_cpus.clone(),
-        cpuset_mems: resources.cpuset_mems.clone(),
-        pids_limit: resources.pids_limit,
-        blkio_weight: u16::try_from(resources.blkio_weight).unwrap_or(0),
-        ..Resources::default()
-    }
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Builder {
                 next = follower.next() => next,
             };
             for line in lines.iter().filter(|_| earlier) {
-                self.log.stream(line).await?;
+                self.log.stream(&line.stream).await?;
             }
             if let Some(ended) = ended {
                 break ended;
@@ -141,7 +141,7 @@ impl Builder {
             followed = async { tokio::join!(call, forward) } => followed,
         };
         forwarded?;
-        let proto::StepFollowReply { made, command, code } = reply?;
+        let proto::StepFollowReply { made, command, code, record: _ } = reply?;
         Ok(match made {
             Some(image) => Ended::Made(Box::new(image)),
             None if code != 0 => Ended::Command { command, code },

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::handover::Changes;
 use crate::image;
 use crate::layers::Made;
+use crate::tree::Tree;
 
 pub const USING_CACHE: &str = " ---> Using cache\n";
 /// How a container's id is made up.
@@ -40,6 +41,11 @@ impl Builder {
         }
         stage.cache_missed = true;
         Ok(false)
+    }
+
+    /// A stage's root with a new writable folder on top.
+    pub(super) async fn mount(&self, stage: &Stage) -> Result<Tree, Failure> {
+        Tree::mount(&self.layers, &stage.layers, self.machine.step_folder(&self.build_id)).await
     }
 
     pub(super) async fn find(&self, stage: &mut Stage, command: &[String]) -> Result<bool, Failure> {

@@ -58,8 +58,17 @@ fn is_new_enough(version: &str) -> bool {
 /// Calls to the gateway that a node makes.
 const NODE_CALLS: &[&str] = &["NodeHello"];
 /// Calls to the gateway, and to the layer store, that a worker makes.
-const WORKER_CALLS: &[&str] =
-    &["BuildNext", "BuildRenew", "ImageResolve", "StepLookup", "StepResult", "BuildFinish", "StepContainer"];
+const WORKER_CALLS: &[&str] = &[
+    "BuildNext",
+    "BuildRenew",
+    "ImageResolve",
+    "StepLookup",
+    "StepResult",
+    "BuildFinish",
+    "StepContainer",
+    "ResultLookup",
+    "ResultPut",
+];
 const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd"];
 
 /// What one process may say and hear. The last word of a call's subject is its caller, so nobody speaks for another.
@@ -102,8 +111,9 @@ fn users(plan: &Plan) -> Vec<User> {
                 publishes.extend([
                     format!("buildlog.*.{name}"),
                     "gone.gateway".to_owned(),
-                    // A step that another worker runs is followed there.
+                    // A step that another worker runs is followed there, and a step may be handed to another worker.
                     format!("rpc.worker.*.StepFollow.{name}"),
+                    format!("rpc.worker.*.StepRun.{name}"),
                     "gone.worker.*".to_owned(),
                     "$KV.claims.>".to_owned(),
                     "$JS.API.DIRECT.GET.KV_claims.$KV.claims.>".to_owned(),

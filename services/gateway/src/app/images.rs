@@ -253,7 +253,7 @@ pub fn repository_of(name: &str) -> &str {
     }
 }
 
-fn layer_row(layer: proto::Layer) -> metadata::Layer {
+pub fn layer_row(layer: proto::Layer) -> metadata::Layer {
     let blob = layer.blob.unwrap_or_default();
     metadata::Layer {
         diff_id: layer.diff_id,

@@ -34,6 +34,7 @@ pub mod signals;
 pub mod spec;
 pub mod stats;
 pub mod step_container;
+pub mod step_results;
 pub mod system;
 pub mod transfers;
 pub mod update;

@@ -200,7 +200,7 @@ impl App {
         }
     }
 
-    /// Digests of blobs that images and containers name, and of packed layers that belong to their layers.
+    /// Digests of blobs that images, steps' results and containers name, and of packed layers that belong to their layers.
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
         let mut used = HashSet::new();
         let mut diff_ids = HashSet::new();
@@ -210,6 +210,10 @@ impl App {
                 diff_ids.insert(layer.diff_id);
             }
             used.insert(id);
+        }
+        for layer in self.db.step_result_layers().await? {
+            used.insert(layer.digest);
+            diff_ids.insert(layer.diff_id);
         }
         for container in self.db.containers().await? {
             use prost::Message as _;

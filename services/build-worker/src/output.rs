@@ -1,18 +1,26 @@
-//! What a step's command prints: frames from the shim to lines of the build's log.
+//! What a step's command prints: frames from the shim, to wherever it is told.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::failure::{Doing as _, Failure};
 use crate::log::Log;
 
-const STDERR: u8 = 2;
+pub const STDERR: u8 = 2;
 const HEADER_BYTES: usize = 8;
 /// A frame longer than this is not the shim's.
 const FRAME_BYTES: usize = 1 << 20;
 
-/// Passes everything on until the command's output ends. Standard error is red, as Docker prints it.
-pub async fn pump(mut from: impl AsyncRead + Unpin, log: &Log) -> Result<(), Failure> {
-    let (mut out, mut err) = (Text::default(), Text::default());
+/// Where a step's output goes.
+pub trait Output: Send {
+    /// A piece of what it wrote to standard output (1) or standard error (2).
+    fn write(&mut self, stream: u8, bytes: &[u8]) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Nothing more comes.
+    fn end(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// Passes everything on until the command's output ends.
+pub async fn pump(mut from: impl AsyncRead + Unpin, to: &mut impl Output) -> Result<(), Failure> {
     let mut frame = Vec::new();
     loop {
         let mut header = [0; HEADER_BYTES];
@@ -27,11 +35,34 @@ pub async fn pump(mut from: impl AsyncRead + Unpin, log: &Log) -> Result<(), Fai
         }
         frame.resize(length, 0);
         from.read_exact(&mut frame).await.doing(|| "reading a step's output".to_owned())?;
-        let text = if header[0] == STDERR { red(&err.next(&frame)) } else { out.next(&frame) };
-        log.stream(&text).await?;
+        to.write(header[0], &frame).await?;
     }
-    log.stream(&out.rest()).await?;
-    Ok(log.stream(&red(&err.rest())).await?)
+    to.end().await
+}
+
+/// The classic builder's log. Standard error is red, as Docker prints it.
+pub struct Coloured<'a> {
+    log: &'a Log,
+    out: Text,
+    err: Text,
+}
+
+impl<'a> Coloured<'a> {
+    pub fn new(log: &'a Log) -> Self {
+        Self { log, out: Text::default(), err: Text::default() }
+    }
+}
+
+impl Output for Coloured<'_> {
+    async fn write(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Failure> {
+        let text = if stream == STDERR { red(&self.err.next(bytes)) } else { self.out.next(bytes) };
+        Ok(self.log.stream(&text).await?)
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        self.log.stream(&self.out.rest()).await?;
+        Ok(self.log.stream(&red(&self.err.rest())).await?)
+    }
 }
 
 fn red(text: &str) -> String {

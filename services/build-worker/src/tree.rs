@@ -3,26 +3,27 @@ use std::path::{Path, PathBuf};
 use model::DiffId;
 use snapshots::MountSpec;
 
-use super::Builder;
-use super::stage::Stage;
 use crate::failure::{Doing as _, Failure};
-use crate::layers::{Made, blocking};
+use crate::layers::{Layers, Made, blocking, diff_ids};
 use crate::space;
 
-/// A stage's root, mounted with a new writable folder on top. Unmounted and removed when dropped.
+/// Layers, mounted with a new writable folder on top. Unmounted and removed when dropped.
 #[derive(Debug)]
 pub struct Tree {
     /// Holds the writable folder, overlayfs' own and the mount point.
     folder: PathBuf,
+    /// Base layer first.
+    below: Vec<DiffId>,
 }
 
 impl Tree {
-    pub async fn mount(builder: &Builder, stage: &Stage) -> Result<Self, Failure> {
-        builder.layers.fetch(&stage.layers).await?;
-        let layers = stage.diff_ids()?;
-        let tree = Self { folder: builder.machine.step_folder(&builder.build_id) };
-        let (snapshots, folder) = (builder.layers.snapshots.clone(), tree.folder.clone());
-        blocking(move || mount(&snapshots, &folder, &layers)).await?;
+    /// `below` are fetched where they are missing, base layer first; `folder` is made.
+    pub async fn mount(layers: &Layers, below: &[proto::Layer], folder: PathBuf) -> Result<Self, Failure> {
+        layers.fetch(below).await?;
+        let below = diff_ids(below)?;
+        let tree = Self { folder, below };
+        let (snapshots, folder, below) = (layers.snapshots.clone(), tree.folder.clone(), tree.below.clone());
+        blocking(move || mount(&snapshots, &folder, &below)).await?;
         Ok(tree)
     }
 
@@ -39,9 +40,9 @@ impl Tree {
     }
 
     /// Unmounts, and makes what was changed a layer.
-    pub async fn into_layer(self, builder: &Builder, stage: &Stage) -> Result<Option<Made>, Failure> {
+    pub async fn into_layer(self, layers: &Layers) -> Result<Option<Made>, Failure> {
         self.unmount()?;
-        let layer = builder.layers.adopt(self.upper(), stage.diff_ids()?).await;
+        let layer = layers.adopt(self.upper(), self.below.clone()).await;
         blocking(move || {
             drop(self);
             Ok(())
