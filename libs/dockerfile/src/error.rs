@@ -22,7 +22,7 @@ pub enum Error {
     NoStage { dialect: Dialect },
     /// A variable could not be expanded.
     #[error("failed to process {word:?}: {message}")]
-    Expansion { word: String, message: String },
+    Expansion { line: usize, word: String, message: String },
     /// What an instruction asks for makes no sense once its variables are known, or together with others.
     #[error("{message}")]
     Meaning { line: usize, message: String },
@@ -36,14 +36,26 @@ impl Error {
         Self::Meaning { line: 0, message: message.into() }
     }
 
+    /// The same error of the instruction at a line, unless it knows its line already.
+    #[must_use]
+    pub fn on(mut self, at: usize) -> Self {
+        if let Self::Expansion { line, .. } | Self::Meaning { line, .. } = &mut self
+            && *line == 0
+        {
+            *line = at;
+        }
+        self
+    }
+
     /// The line that the error is about, counted from 1; 0 where it is about none.
     pub fn line(&self) -> usize {
         match self {
             Self::Syntax { line, .. }
             | Self::Instruction { line, .. }
             | Self::BeforeFrom { line }
+            | Self::Expansion { line, .. }
             | Self::Meaning { line, .. } => *line,
-            Self::NoStage { .. } | Self::Expansion { .. } | Self::Change(_) => 0,
+            Self::NoStage { .. } | Self::Change(_) => 0,
         }
     }
 

@@ -3,6 +3,9 @@
 //! Reference: Dockerfile reference, "Environment replacement". The lexer is recursive, because a
 //! word may hold another substitution; `MAX_DEPTH` bounds that for hostile input.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::error::Error;
 use crate::pattern::Pattern;
 
@@ -24,7 +27,21 @@ struct Mode {
     keep_quotes: bool,
     /// Escape tokens stay, for a pattern that reads them itself.
     raw_escapes: bool,
+    /// Quotes work, and stay.
+    raw_quotes: bool,
+    /// A variable without a value stays as it is written.
+    keep_unset: bool,
     depth: usize,
+}
+
+/// What a word became, and which variables it named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expanded {
+    pub text: String,
+    /// Those that have a value.
+    pub matched: BTreeSet<String>,
+    /// Those that have none.
+    pub unmatched: BTreeSet<String>,
 }
 
 impl Lexer {
@@ -35,6 +52,27 @@ impl Lexer {
     /// Replaces variables and takes off quotes; the result is one word, blanks and all.
     pub fn expand(&self, word: &str, lookup: &Lookup) -> Result<String, Error> {
         self.run(word, lookup, Mode::default()).map(|(text, _)| text)
+    }
+
+    /// As [`Lexer::expand`], and tells which variables were asked for.
+    pub fn expand_traced(&self, word: &str, lookup: &Lookup) -> Result<Expanded, Error> {
+        let seen = RefCell::new((BTreeSet::new(), BTreeSet::new()));
+        let text = self.expand(word, &|name| {
+            let value = lookup(name);
+            let (matched, unmatched) = &mut *seen.borrow_mut();
+            let set = if value.is_some() { matched } else { unmatched };
+            set.insert(name.to_owned());
+            value
+        })?;
+        let (matched, unmatched) = seen.into_inner();
+        Ok(Expanded { text, matched, unmatched })
+    }
+
+    /// An instruction as BuildKit's progress shows it: known variables replaced, quotes and unknown variables left as
+    /// they are. Text that cannot be expanded is shown as it is.
+    pub fn describe(&self, text: &str, lookup: &Lookup) -> String {
+        let mode = Mode { raw_quotes: true, keep_unset: true, ..Mode::default() };
+        self.run(text, lookup, mode).map_or_else(|_| text.to_owned(), |(text, _)| text)
     }
 
     /// As [`Lexer::expand`], split at unquoted blanks.
@@ -61,9 +99,11 @@ impl Lexer {
     fn run(&self, word: &str, lookup: &Lookup, mode: Mode) -> Result<(String, Vec<String>), Error> {
         let mut scan = Scan { chars: word.chars().collect(), at: 0, escape: self.escape, lookup };
         let mut words = Words::default();
-        scan.until(None, mode, &mut words)
-            .map(|text| (text, words.done()))
-            .map_err(|message| Error::Expansion { word: word.to_owned(), message })
+        scan.until(None, mode, &mut words).map(|text| (text, words.done())).map_err(|message| Error::Expansion {
+            line: 0,
+            word: word.to_owned(),
+            message,
+        })
     }
 }
 
@@ -118,7 +158,10 @@ impl Scan<'_> {
             }
             match c {
                 '\'' | '"' if !mode.keep_quotes => {
-                    let quoted = if c == '"' { self.double_quoted(mode)? } else { self.single_quoted()? };
+                    let mut quoted = if c == '"' { self.double_quoted(mode)? } else { self.single_quoted()? };
+                    if mode.raw_quotes {
+                        quoted = format!("{c}{quoted}{c}");
+                    }
                     words.word.push_str(&quoted);
                     out.push_str(&quoted);
                 }
@@ -197,14 +240,26 @@ impl Scan<'_> {
     }
 
     fn dollar(&mut self, mode: Mode) -> Result<String, String> {
+        let start = self.at;
         self.at += 1;
-        if self.peek() != Some('{') {
-            let name = self.name();
-            if name.is_empty() {
-                return Ok("$".to_owned());
-            }
-            return Ok((self.lookup)(&name).unwrap_or_default());
+        if self.peek() == Some('{') {
+            return self.braced(start, mode);
         }
+        let name = self.name();
+        if name.is_empty() {
+            return Ok("$".to_owned());
+        }
+        match (self.lookup)(&name) {
+            None if mode.keep_unset => Ok(self.written(start)),
+            value => Ok(value.unwrap_or_default()),
+        }
+    }
+
+    fn written(&self, start: usize) -> String {
+        self.chars[start..self.at].iter().collect()
+    }
+
+    fn braced(&mut self, start: usize, mode: Mode) -> Result<String, String> {
         self.at += 1;
         match self.peek() {
             None => return Err("syntax error: missing '}'".to_owned()),
@@ -216,17 +271,24 @@ impl Scan<'_> {
         }
         let name = self.name();
         let value = (self.lookup)(&name);
-        let mode = Mode { depth: mode.depth + 1, keep_quotes: mode.keep_quotes, raw_escapes: false };
+        let stays = mode.keep_unset && value.is_none();
+        let mode = Mode { depth: mode.depth + 1, raw_escapes: false, ..mode };
+        let result = self.modified(&name, value, mode);
+        if stays && result.is_ok() { Ok(self.written(start)) } else { result }
+    }
+
+    /// What follows the name in `${name…}`.
+    fn modified(&mut self, name: &str, value: Option<String>, mode: Mode) -> Result<String, String> {
         match self.next() {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {
                 let modifier = self.next();
                 let word = self.operand(mode)?;
-                substitute(&name, value, modifier, &word, true)
+                substitute(name, value, modifier, &word, true)
             }
             Some(modifier @ ('+' | '-' | '?')) => {
                 let word = self.operand(mode)?;
-                substitute(&name, value, Some(modifier), &word, false)
+                substitute(name, value, Some(modifier), &word, false)
             }
             Some(modifier @ ('#' | '%')) => {
                 let longest = self.peek() == Some(modifier);

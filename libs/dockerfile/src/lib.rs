@@ -21,14 +21,17 @@ mod error;
 mod expand;
 mod flags;
 mod glob;
+mod graph;
 mod heredoc;
 mod ignore;
 mod instruction;
 mod interpret;
 mod lines;
 mod mount;
+mod needs;
 mod parse;
 mod pattern;
+mod scope;
 mod suggest;
 mod words;
 
@@ -36,13 +39,16 @@ pub use changes::parse_changes;
 pub use dialect::Dialect;
 pub use directive::Directives;
 pub use error::Error;
-pub use expand::{Lexer, Lookup};
+pub use expand::{Expanded, Lexer, Lookup};
 pub use glob::Glob;
+pub use graph::{GraphInput, Origin, StageGraph, StageNode, is_step, triggers};
 pub use heredoc::Heredoc;
 pub use ignore::Ignore;
 pub use instruction::{ArgDeclaration, Command, Copy, Healthcheck, Instruction, Kind, Run, Stage, Test};
 pub use mount::{Mount, MountFlag, MountType, Sharing};
+pub use needs::{follow_paths, ignore_files};
 pub use parse::{Dockerfile, parse_instruction, parse_instruction_as};
+pub use scope::{GlobalArg, Globals, Scope, automatic_args, is_on};
 
 /// Build arguments that need no ARG instruction and never reach the image or its history.
 pub const PREDEFINED_ARGS: [&str; 10] = [
