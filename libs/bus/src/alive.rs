@@ -3,6 +3,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use futures::StreamExt as _;
 use prost::Message as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::jetstream::{ALIVE, unavailable};
@@ -53,13 +54,25 @@ pub fn process() -> proto::ProcessFigures {
 
 impl Bus {
     /// Says every five seconds, until `cancel`, that this process is alive, and what it counts.
+    pub async fn keep_alive(&self, alive: proto::Alive, cancel: CancellationToken) {
+        let (_unchanged, info) = watch::channel(alive.info.clone());
+        self.keep_alive_with(alive, info, cancel).await;
+    }
+
+    /// The same of a process whose `info` changes: each change is said at once.
     ///
     /// The key is published directly with `Nats-TTL`, since a KV update through the client drops the time to live.
-    pub async fn keep_alive(&self, mut alive: proto::Alive, cancel: CancellationToken) {
+    pub async fn keep_alive_with(
+        &self,
+        mut alive: proto::Alive,
+        mut info: watch::Receiver<Vec<u8>>,
+        cancel: CancellationToken,
+    ) {
         let subject = format!("$KV.{ALIVE}.{}.{}", alive.kind, alive.id);
         let mut pause = FIRST_PERIOD;
         while !cancel.is_cancelled() {
             (alive.process, alive.metrics) = (Some(process()), figures());
+            alive.info.clone_from(&info.borrow_and_update());
             let payload: bytes::Bytes = alive.encode_to_vec().into();
             let mut headers = HeaderMap::new();
             headers.insert("Nats-TTL", TTL_SECONDS);
@@ -69,6 +82,7 @@ impl Bus {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
+                Ok(()) = info.changed() => continue,
             }
             pause = PERIOD;
         }

@@ -124,13 +124,14 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Demand;
     use crate::testing::on_both;
 
     on_both! {
         async fn builds_of_a_session_that_ended_are_orphans(db: Database) {
             let orphans = async || db.cancel_orphans().await.expect("asked").into_iter().map(|b| b.id).collect::<Vec<_>>();
             db.begin_session("g", "first", 60_000).await.expect("begun");
-            db.queue_build("a", b"").await.expect("queued");
+            db.queue_build("a", b"", &Demand::default()).await.expect("queued");
             assert_eq!(db.session_of_build("a").await.expect("read").as_deref(), Some("first"));
             assert_eq!(db.session_of_build("b").await.expect("read"), None);
             assert_eq!(orphans().await, [] as [&str; 0], "its gateway lives");
@@ -143,7 +144,7 @@ mod tests {
             assert_eq!(db.renew_session("g", 60_000).await.expect("renewed"), Session::Revived);
             db.write("UPDATE gateways SET session = 'second'").run().await.expect("another process starts");
             assert_eq!(db.renew_session("g", 60_000).await.expect("asked"), Session::Taken);
-            db.queue_build("b", b"").await.expect("queued");
+            db.queue_build("b", b"", &Demand::default()).await.expect("queued");
             assert_eq!(orphans().await, ["b"]);
         }
     }

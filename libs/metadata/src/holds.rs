@@ -102,8 +102,8 @@ pub(crate) async fn lock_image(tx: &mut Tx, id: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Image;
     use crate::testing::{container, image, on_both};
+    use crate::{Demand, Image};
 
     on_both! {
         async fn an_image_goes_when_nothing_keeps_it(db: Database) {
@@ -114,7 +114,7 @@ mod tests {
             assert!(!db.untag("a:1", "other").await.expect("asked"), "the name is not the other's");
             assert!(db.untag("a:1", "i").await.expect("untagged"));
 
-            db.queue_build("b", b"").await.expect("queued");
+            db.queue_build("b", b"", &Demand::default()).await.expect("queued");
             assert!(db.hold_image("b", "i").await.expect("held"));
             assert!(db.hold_image("b", "i").await.expect("held"), "again is fine");
             assert!(db.is_in_build("i").await.expect("read"));
@@ -132,7 +132,7 @@ mod tests {
             assert!(!forget(Containers::Ignore).await, "it is gone already");
 
             assert!(!db.hold_image("b2", "i").await.expect("asked") || db.build("b2").await.expect("read").is_none());
-            db.queue_build("b3", b"").await.expect("queued");
+            db.queue_build("b3", b"", &Demand::default()).await.expect("queued");
             assert!(!db.hold_image("b3", "i").await.expect("asked"), "it is gone");
             let late = db.insert_container(&container("late", "y")).await;
             assert!(matches!(late, Err(Error::NoImage(id)) if id == "i"));
@@ -143,7 +143,7 @@ mod tests {
 
         async fn an_image_that_a_build_makes_is_held_from_its_first_moment(db: Database) {
             db.begin_session("g", "s", 60_000).await.expect("begun");
-            db.queue_build("b", b"").await.expect("queued");
+            db.queue_build("b", b"", &Demand::default()).await.expect("queued");
             db.record_image_for("b", &image("i")).await.expect("recorded");
             assert!(!db.forget_image("i", Containers::Keep).await.expect("asked"));
             db.release_images("b").await.expect("released");
@@ -162,7 +162,7 @@ mod tests {
         for round in 0..60 {
             let (id, build) = (format!("i{round}"), format!("b{round}"));
             one.record_image(&image(&id)).await.expect("recorded");
-            one.queue_build(&build, b"").await.expect("queued");
+            one.queue_build(&build, b"", &Demand::default()).await.expect("queued");
             let name = format!("c{round}");
             let row = crate::Container { image_id: id.clone(), ..container(&name, &name) };
             let (forgotten, held, tagged, inserted) = tokio::join!(

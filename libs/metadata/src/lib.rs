@@ -16,14 +16,16 @@ mod inventory;
 mod open;
 mod packed;
 mod query;
+mod queue;
 mod step_results;
 mod steps;
 #[cfg(test)]
 mod testing;
+mod workers;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use builds::{Build, BuildsPage, Leased, MAX_ATTEMPTS};
+pub use builds::{Build, BuildsPage};
 pub use containers::{Change, Container};
 pub use error::Error;
 pub use execs::Exec;
@@ -32,7 +34,9 @@ pub use holds::Containers;
 pub use images::{Image, Layer};
 pub use inventory::{Healed, Inventory};
 pub use packed::Packed;
+pub use queue::{Attempt, Demand, Leased, MAX_ATTEMPTS, Waiting};
 pub use step_results::StepResult;
+pub use workers::WorkerOrders;
 
 use open::Pools;
 
@@ -92,21 +96,9 @@ mod tests {
             assert!(matches!(db.insert_container(&container("b", "x")).await, Err(Error::Taken(name)) if name == "x"));
         }
 
-        async fn a_build_whose_worker_fell_silent_is_given_to_another(db: Database) {
-            db.queue_build("b", b"").await.expect("queued");
-            let first = db.lease_build("w1", -1).await.expect("leased").expect("a build");
-            let second = db.lease_build("w2", 60_000).await.expect("leased").expect("the same build");
-            assert_eq!((first.attempt, second.attempt, second.id.as_str()), (1, 2, "b"));
-            assert!(db.lease_build("w3", 60_000).await.expect("asked").is_none());
-            assert!(!db.finish_build("b", 1, "i", "", 0).await.expect("asked"), "the first attempt has lost it");
-            assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
-            let build = db.build("b").await.expect("read").expect("it is there");
-            assert!(0 < build.created_ms && build.created_ms <= build.started_ms && build.started_ms <= build.ended_ms);
-        }
-
         async fn builds_are_listed_page_by_page(db: Database) {
             for id in ["a", "b", "c", "d", "e"] {
-                db.queue_build(id, b"").await.expect("queued");
+                db.queue_build(id, b"", &Demand::default()).await.expect("queued");
             }
             db.cancel_build("c").await.expect("cancelled");
             let mut seen = Vec::new();

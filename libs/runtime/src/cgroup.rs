@@ -30,6 +30,35 @@ pub fn remove_parents(instance: &str) {
     }
 }
 
+/// Removes a group that holds other groups, with those of them that no process is in any more.
+pub fn remove(cgroup_path: &str) {
+    let path = cgroup_path.trim_matches('/');
+    let root = Path::new(ROOT);
+    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten().map(|controller| controller.path());
+    for group in std::iter::once(root.to_owned()).chain(controllers).map(|tree| tree.join(path)) {
+        for inner in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+            // Files cannot be removed, and what is still used stays.
+            let _ = std::fs::remove_dir(inner.path());
+        }
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
+/// Paths of the groups of an instance whose names begin so.
+pub fn groups_of(instance: &str, prefix: &str) -> Vec<String> {
+    let parent = format!("boxyard-{instance}");
+    let root = Path::new(ROOT);
+    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten().map(|controller| controller.path());
+    let folders = std::iter::once(root.to_owned()).chain(controllers).map(|tree| tree.join(&parent));
+    let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<String> =
+        names.filter(|name| name.starts_with(prefix)).map(|name| format!("/{parent}/{name}")).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 impl Cgroup {
     pub fn new(cgroup_path: &str) -> Self {
         Self::below(Path::new(ROOT), cgroup_path)
@@ -100,6 +129,27 @@ impl Cgroup {
         }
     }
 
+    /// Makes a group that is to hold others, with limits for all of them together. May be repeated.
+    pub fn create(&self, limits: &Resources) -> Result<(), Error> {
+        let doing = |folder: &Path| format!("cannot make the control group {}", folder.display());
+        if self.v2 {
+            let mut folder = self.root.clone();
+            for part in Path::new(&self.path) {
+                pass_on_controllers(&folder);
+                folder.push(part);
+                std::fs::create_dir_all(&folder).map_err(Error::io(doing(&folder)))?;
+            }
+        } else {
+            for controller in ["memory", "cpu"] {
+                let folder = self.folder(controller);
+                std::fs::create_dir_all(&folder).map_err(Error::io(doing(&folder)))?;
+            }
+            // Kernels from 5.11 on know no other way, and some have no such file.
+            let _ = self.write("memory", "memory.use_hierarchy", "1");
+        }
+        self.update(limits)
+    }
+
     /// Sets the limits that `new` names and leaves the others.
     pub fn update(&self, new: &Resources) -> Result<(), Error> {
         let limits = if self.v2 { limits_v2(new) } else { limits_v1(new) };
@@ -117,6 +167,13 @@ impl Cgroup {
     fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
         let path = self.folder(controller).join(file);
         std::fs::write(&path, value).map_err(Error::io(format!("cannot write {value:?} to {}", path.display())))
+    }
+}
+
+/// Lets the groups in a v2 group have limits. Where the machine has none of a controller, setting a limit says so.
+fn pass_on_controllers(folder: &Path) {
+    for controller in ["+memory", "+cpu"] {
+        let _ = std::fs::write(folder.join("cgroup.subtree_control"), controller);
     }
 }
 

@@ -55,8 +55,8 @@ impl Spawn {
             command.env("PATH", path);
         }
         let watch = if self.config.watch {
-            let (read, write) =
-                nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::io("cannot make a pipe")(e.into()))?;
+            let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+                .map_err(|e| Error::io("cannot make a pipe")(e.into()))?;
             command.stdin(Stdio::from(read));
             Some(write)
         } else {
@@ -83,8 +83,7 @@ impl Spawn {
 #[derive(Debug)]
 pub struct Handle {
     dir: PathBuf,
-    /// Held open only; the shim sees its end.
-    #[expect(dead_code)]
+    /// The shim sees its end, and each word.
     watch: Option<OwnedFd>,
 }
 
@@ -116,6 +115,14 @@ impl Handle {
     /// What [`Handle::start`] answered, if it has; from the shim's folder, so also after a restart.
     pub fn started(&self) -> Option<Started> {
         read(&self.dir.join(STARTED_FILE))
+    }
+
+    /// Says that the process is to go on: its deadline begins anew.
+    pub fn go_on(&self) {
+        if let Some(watch) = &self.watch {
+            // A shim that is gone hears nothing, and a full pipe says enough.
+            let _ = nix::unistd::write(watch, b"+");
+        }
     }
 
     /// Joins output and, if wanted, stdin. Comes back registered: all that the process writes from now on is sent.

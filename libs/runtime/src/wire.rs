@@ -35,6 +35,10 @@ pub struct ShimConfig {
     pub log: Option<LogConfig>,
     /// Kill the process when the spawning one has died.
     pub watch: bool,
+    /// With `watch`: kill the process also when the spawning one has not said for so long that it is to go on, be it
+    /// stopped or cut off; 0: never. Time that the machine sleeps counts (CLOCK_BOOTTIME).
+    #[serde(default)]
+    pub deadline_ms: u64,
     /// An exec in a running container: its OCI `process` object.
     pub exec: Option<serde_json::Value>,
     /// The container's cgroup, where OOM kills are counted.
@@ -74,6 +78,9 @@ pub struct ExitStatus {
     /// 128 + signal for a killed process.
     pub code: i32,
     pub oom: bool,
+    /// It was killed since its deadline had passed.
+    #[serde(default)]
+    pub expired: bool,
     /// Unix time.
     pub finished_at_ns: i64,
     /// Why the start failed; empty when it did not.

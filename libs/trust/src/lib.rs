@@ -14,6 +14,7 @@
 mod config;
 mod listener;
 mod renewal;
+mod subject;
 mod verifier;
 mod words;
 
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub use config::{Client, Secured, client, connect, install, server};
 pub use listener::{Connection, Listener};
 pub use rustls::ServerConfig;
+pub use subject::common_name;
 pub use verifier::{anybody, known};
 pub use words::{causes, tls_words};
 

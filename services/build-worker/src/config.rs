@@ -28,7 +28,17 @@ pub struct Config {
     /// Folder of builds in progress; what a killed worker left in it is removed at the next start.
     #[arg(long, env = "BOXYARD_WORKER_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// Builds at once.
+    /// Builds at once, and steps of builds that other workers have.
     #[arg(long, env = "BOXYARD_WORKER_SLOTS", default_value_t = 2)]
     pub slots: u32,
+    /// What builds may ask for, NAME=VALUE (may be repeated).
+    #[arg(long = "label", env = "BOXYARD_WORKER_LABELS", value_delimiter = ',', value_parser = label)]
+    pub labels: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
 }

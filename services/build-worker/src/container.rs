@@ -126,6 +126,7 @@ impl Container<'_> {
             stdin_once: false,
             log: None,
             watch: true,
+            deadline_ms: 0,
             exec: None,
             cgroup_path,
             tty_size: (0, 0),

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::{Bus, Router, Target, calls};
 use distribution::Store;
+use prost::Message as _;
 use snapshots::Snapshots;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +18,9 @@ use crate::flight::{Ended, Flight};
 use crate::handover::{self, Handover};
 use crate::machine::{self, Machine};
 use crate::network::Networks;
+use crate::platforms;
 use crate::session::Session;
+use crate::slots::Slots;
 
 /// How long the gateway may hold a question for a build. Shorter than a lease: the question of a worker that was killed
 /// must have ended before the build that it had is given out again, or it would be given to nobody.
@@ -35,25 +38,26 @@ pub struct Worker {
     pub contexts: Arc<Kept>,
     pub claims: Arc<Claims>,
     pub id: String,
+    pub slots: Slots,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
 /// Takes builds until `stop`; builds in progress then end without a result, and another worker gets them.
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let worker = Worker::start(&config).await?;
-    let slots = usize::try_from(config.slots.max(1))?;
+    let platforms = platforms::supported();
     let info = proto::WorkerInfo {
         id: config.id.clone(),
         name: config.id.clone(),
         version: service::VERSION.to_owned(),
         node_id: config.machine.instance.clone(),
-        slots: config.slots,
-        platform: model::Platform::host().to_string(),
-        labels: HashMap::new(),
+        slots: worker.slots.total(),
+        platform: platforms[0].to_string(),
+        labels: config.labels.iter().cloned().collect(),
+        platforms: platforms.iter().map(ToString::to_string).collect(),
+        busy: 0,
     };
-    let alive = bus::sign_of_life("build-worker", &config.id, prost::Message::encode_to_vec(&info));
-    let (bus, ending) = (worker.bus.clone(), stop.clone());
-    tokio::spawn(async move { bus.keep_alive(alive, ending).await });
+    tokio::spawn(worker.clone().keep_alive(info.clone(), stop.clone()));
     let (bus, router, ending) = (worker.bus.clone(), worker.router(), stop.clone());
     let target = Target::Worker(config.id.clone());
     tokio::spawn(async move {
@@ -62,7 +66,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         }
     });
     service::announce_ready();
-    worker.take_builds(info, slots, &stop).await;
+    worker.take_builds(info, &stop).await;
     // A machine's node does this where there is one.
     let has_node = config.machine.machine_dir.join(handover::NODE_ID_FILE).exists();
     if config.machine.stops_for_good() && !has_node {
@@ -101,8 +105,8 @@ impl Worker {
         let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
         let store = Store::new(config.store.store_url.clone(), token);
         let claims = Claims::new(bus.clone(), &config.id);
-        let (id, running) = (config.id.clone(), Arc::default());
-        Ok(Self { bus, store, snapshots, machine, contexts, claims, id, running })
+        let (id, slots, running) = (config.id.clone(), Slots::new(config.slots), Arc::default());
+        Ok(Self { bus, store, snapshots, machine, contexts, claims, id, slots, running })
     }
 
     fn router(&self) -> Router {
@@ -123,15 +127,33 @@ impl Worker {
         })
     }
 
-    async fn take_builds(&self, mut info: proto::WorkerInfo, slots: usize, stop: &CancellationToken) {
-        let free = Arc::new(Semaphore::new(slots));
+    /// Gives a sign of life until `stop`, at once when there is more or less to do.
+    async fn keep_alive(self, mut info: proto::WorkerInfo, stop: CancellationToken) {
+        let (sender, news) = watch::channel(info.encode_to_vec());
+        let alive = bus::sign_of_life("build-worker", &self.id, info.encode_to_vec());
+        let telling = self.bus.keep_alive_with(alive, news, stop);
+        let mut busy = self.slots.watch();
+        let watching = async {
+            while busy.changed().await.is_ok() {
+                busy.borrow_and_update();
+                info.busy = self.slots.busy();
+                sender.send_replace(info.encode_to_vec());
+            }
+        };
+        tokio::select! {
+            () = telling => {}
+            () = watching => {}
+        }
+    }
+
+    async fn take_builds(&self, mut info: proto::WorkerInfo, stop: &CancellationToken) {
         let builds = TaskTracker::new();
         loop {
-            let slot = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => break,
-                slot = free.clone().acquire_owned() => slot.expect("never closed"),
-            };
-            info.slots = u32::try_from(free.available_permits() + 1).unwrap_or(1);
+                () = self.slots.free() => {}
+            }
+            info.busy = self.slots.busy();
             let ask = proto::BuildNext { worker: Some(info.clone()), wait_seconds: WAIT_SECONDS };
             let lease = tokio::select! {
                 () = stop.cancelled() => break,
@@ -140,6 +162,8 @@ impl Worker {
             match lease {
                 Ok(lease) if lease.build_id.is_empty() => {}
                 Ok(lease) => {
+                    // Also where a step of another's build has taken the last one meanwhile.
+                    let slot = self.slots.take();
                     let (worker, stop) = (self.clone(), stop.clone());
                     builds.spawn(async move {
                         worker.build(lease, stop).await;

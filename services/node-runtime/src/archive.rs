@@ -240,7 +240,9 @@ fn go_mode(mode: u32) -> u32 {
 
 fn missing(errno: Errno, path: &str, name: &str) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => Error::not_found(format!("Could not find the file {path} in container {name}")),
+        Errno::ENOENT | Errno::ENOTDIR => {
+            Error::not_found(format!("Could not find the file {path} in container {name}"))
+        }
         errno => Error::internal(format!("opening {path}: {errno}")),
     }
 }

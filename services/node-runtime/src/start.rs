@@ -48,6 +48,7 @@ impl Node {
                 max_files: if log.max_files == 0 { 3 } else { log.max_files },
             }),
             watch: false,
+            deadline_ms: 0,
             exec: None,
             cgroup_path: self.cgroup(&spec.id),
             tty_size: (0, 0),
@@ -241,7 +242,13 @@ impl Node {
         }
         tracing::warn!(container_id = %container.status().id, "a container's shim has died");
         let finished_at_ns = runtime::wire::now_ns();
-        recorded.unwrap_or_else(|| ExitStatus { code, oom: false, finished_at_ns, error: String::new() })
+        recorded.unwrap_or_else(|| ExitStatus {
+            code,
+            oom: false,
+            expired: false,
+            finished_at_ns,
+            error: String::new(),
+        })
     }
 
     /// The end is told first; what the container used goes afterwards.

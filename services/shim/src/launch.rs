@@ -89,7 +89,7 @@ pub fn clean_up(config: &ShimConfig) -> anyhow::Result<()> {
         return Ok(());
     }
     let error = "the container's shim died".to_owned();
-    let status = ExitStatus { code: 137, oom: false, finished_at_ns: now_ns(), error };
+    let status = ExitStatus { code: 137, oom: false, expired: false, finished_at_ns: now_ns(), error };
     record::write(EXIT_FILE, &status, Durable::Yes)
 }
 

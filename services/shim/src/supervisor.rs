@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::cgroup::Cgroup;
@@ -47,6 +49,7 @@ enum Source {
     Signals,
     Listener,
     Watch,
+    Deadline,
     Console,
     Output(u8),
     Input,
@@ -59,6 +62,9 @@ pub struct Supervisor {
     signals: SignalFd,
     /// stdin of the shim, whose end is the spawner's.
     watching: bool,
+    /// When the process is killed unless the spawner says before that it is to go on.
+    deadline: Option<TimerFd>,
+    expired: bool,
     clients: Vec<Client>,
     phase: Phase,
     stdio: Stdio3,
@@ -92,6 +98,8 @@ impl Supervisor {
         };
         Ok(Self {
             watching: config.watch,
+            deadline: deadline(&config).context("cannot set the deadline")?,
+            expired: false,
             config,
             listener,
             signals,
@@ -143,6 +151,10 @@ impl Supervisor {
         if self.watching {
             sources.push(Source::Watch);
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(deadline) = &self.deadline {
+            sources.push(Source::Deadline);
+            fds.push(PollFd::new(deadline.as_fd(), PollFlags::POLLIN));
         }
         if let Some(console) = &self.console {
             sources.push(Source::Console);
@@ -209,11 +221,24 @@ impl Supervisor {
                 }
             }
             Source::Watch => {
-                let mut byte = [0];
-                if !matches!(nix::unistd::read(std::io::stdin(), &mut byte), Ok(n) if n > 0) {
-                    self.watching = false;
-                    self.kill_wanted = true;
+                let mut words = [0; 64];
+                match nix::unistd::read(std::io::stdin(), &mut words) {
+                    Ok(1..) => {
+                        if let Some(deadline) = &self.deadline {
+                            arm(deadline, self.config.deadline_ms).context("cannot set the deadline")?;
+                        }
+                    }
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Ok(0) | Err(_) => {
+                        self.watching = false;
+                        self.kill_wanted = true;
+                    }
                 }
+            }
+            Source::Deadline => {
+                self.deadline = None;
+                self.expired = true;
+                self.kill_wanted = true;
             }
             Source::Console => self.take_terminal(),
             Source::Output(stream) => self.read_output(stream),
@@ -473,6 +498,7 @@ impl Supervisor {
         let of_container = self.config.exec.is_none();
         let status = ExitStatus {
             code,
+            expired: self.expired && code == 128 + libc::SIGKILL,
             oom: of_container && Cgroup::new(&self.config.cgroup_path).oom_happened(),
             finished_at_ns: now_ns(),
             error,
@@ -496,6 +522,21 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Counts from the shim's own start, which is part of what the spawner has claimed.
+fn deadline(config: &ShimConfig) -> nix::Result<Option<TimerFd>> {
+    if !config.watch || config.deadline_ms == 0 {
+        return Ok(None);
+    }
+    let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    arm(&timer, config.deadline_ms)?;
+    Ok(Some(timer))
+}
+
+fn arm(timer: &TimerFd, after_ms: u64) -> nix::Result<()> {
+    let after = TimeSpec::milliseconds(i64::try_from(after_ms).unwrap_or(i64::MAX));
+    timer.set(Expiration::OneShot(after), TimerSetTimeFlags::empty())
 }
 
 /// The process is our child and not waited for, so its pid is still its own.

@@ -335,3 +335,29 @@ async fn a_dead_shims_container_is_cleaned_up() {
     handle.signal(9).await.expect("it runs");
     handle.wait_gone().await;
 }
+
+#[tokio::test]
+async fn killed_when_its_spawner_is_silent_for_too_long() {
+    let room = Room::new();
+    let mut spawn = room.spawn(&room.spec(&["sleep", "100"]));
+    (spawn.config.watch, spawn.config.deadline_ms) = (true, 1500);
+    let handle = spawn.spawn().await.expect("a shim");
+    handle.start().await.expect("it starts");
+    for _ in 0..6 {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        handle.go_on();
+    }
+    assert!(shim::exit_status(handle.dir()).is_none(), "it was told to go on");
+    let silent = std::time::Instant::now();
+    let status = handle.wait_exit().await.expect("it ends");
+    assert!(status.expired && status.code == 137, "{status:?}");
+    assert!(silent.elapsed() > std::time::Duration::from_millis(1200), "{:?}", silent.elapsed());
+    handle.wait_gone().await;
+
+    let mut spawn = room.spawn(&sh(&room, "exit 137"));
+    (spawn.config.watch, spawn.config.deadline_ms) = (true, 60_000);
+    let handle = spawn.spawn().await.expect("a shim");
+    handle.start().await.expect("it starts");
+    assert!(!handle.wait_exit().await.expect("it ends").expired);
+    handle.wait_gone().await;
+}

@@ -118,7 +118,7 @@ pub enum Seccomp {
 }
 
 /// 0 or empty: not limited.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     pub memory_bytes: i64,
     pub memory_reservation_bytes: i64,
@@ -143,7 +143,7 @@ pub struct Resources {
     pub device_cgroup_rules: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThrottleDevice {
     pub path: PathBuf,
     pub rate: u64,

@@ -30,7 +30,7 @@ impl App {
     /// The credentials stay here, for the images that the build pulls.
     pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions, credentials: Credentials) -> Outcome<()> {
         super::lock(&self.build_credentials).insert(id.to_owned(), Arc::new(credentials));
-        self.db.queue_build(id, &options.encode_to_vec()).await?;
+        self.db.queue_build(id, &options.encode_to_vec(), &super::workers::demand_of(options)).await?;
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
         Ok(())
@@ -54,7 +54,7 @@ impl App {
         self.tell("build", action, id, attributes);
     }
 
-    /// Held open until there is a build or the worker's patience is over.
+    /// Held open until there is a build for this worker or its patience is over.
     pub async fn next_build(&self, request: proto::BuildNext) -> Outcome<proto::BuildLease> {
         let worker = request.worker.unwrap_or_default();
         let patience = Duration::from_secs(u64::from(request.wait_seconds)).min(MAX_WAIT);
@@ -63,7 +63,7 @@ impl App {
             let queued = self.queued.notified();
             tokio::pin!(queued);
             queued.as_mut().enable();
-            if let Some(leased) = self.db.lease_build(&worker.id, LEASE_MS).await? {
+            if let Some(leased) = self.lease_for(&worker).await? {
                 let options = proto::BuildOptions::decode(leased.options.as_slice())
                     .map_err(|e| Failure::invalid(format!("options of build {}: {e}", leased.id)))?;
                 self.tell_build(&leased.id, "started", &[("worker", &worker.id)]);
@@ -84,6 +84,23 @@ impl App {
                 }
             }
         }
+    }
+
+    /// The first build in the queue that this worker may take.
+    async fn lease_for(&self, worker: &proto::WorkerInfo) -> Outcome<Option<metadata::Leased>> {
+        let waiting = self.db.waiting_builds().await?;
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        let able = self.able(worker).await?;
+        for build in waiting {
+            if self.may_take(&able, &build.demand).await?
+                && let Some(leased) = self.db.lease_build(&build.id, &worker.id, LEASE_MS).await?
+            {
+                return Ok(Some(leased));
+            }
+        }
+        Ok(None)
     }
 
     pub async fn renew_build(&self, request: proto::BuildRenew) -> Outcome<proto::BuildRenewReply> {
@@ -253,20 +270,18 @@ impl App {
             }
             _ => {}
         }
-        let given_up = build.state == "running"
-            && build.attempt >= metadata::MAX_ATTEMPTS
-            && build.lease_until_ms < self.db.now_ms() - LEASE_MS;
-        if given_up {
-            let _ = self.db.cancel_build(id).await;
-            self.tell_if_cancelled(id).await;
+        if build.state != "running" || build.attempt < metadata::MAX_ATTEMPTS {
+            return None;
         }
-        given_up.then(|| Ended::Failed {
-            why: format!(
-                "the build was given up: {} workers in a row were lost with it, the last was {}",
-                build.attempt, build.worker_id
-            ),
-            code: None,
-        })
+        let had = self.db.build_workers(id).await.ok()?;
+        let names: Vec<String> = had.into_iter().map(|attempt| attempt.worker_id).collect();
+        let why =
+            format!("the build was given up: {} workers in a row were lost with it: {}", names.len(), names.join(", "));
+        if !self.db.give_up_build(id, LEASE_MS, &why).await.ok()? {
+            return None;
+        }
+        self.tell_build(id, "failed", &[]);
+        Some(Ended::Failed { why, code: None })
     }
 
     /// Which of these blobs are still named?

@@ -16,7 +16,7 @@ const SHOWN: usize = 256;
 /// How many are kept; those of Boxyard's own kinds are not shown to the Engine API.
 const KEPT: usize = 1024;
 /// Kinds that Docker does not have.
-const OWN_KINDS: &[&str] = &["build", "transfer"];
+const OWN_KINDS: &[&str] = &["build", "transfer", "worker"];
 /// Numbers of events that were seen already: a reply and the stream bring the same ones.
 const SEEN: usize = 4096;
 

@@ -69,7 +69,8 @@ impl App {
         let attributes: Map<String, Value> = serde_json::from_str(&event.attributes_json).unwrap_or_default();
         let attribute = |name: &str| attributes.get(name).and_then(Value::as_str).unwrap_or_default();
         match (event.kind.as_str(), event.action.as_str()) {
-            ("build", "queued") => self.queued.notify_waiters(),
+            // A worker that was drained or labelled may take another build now.
+            ("build", "queued") | ("worker", _) => self.queued.notify_waiters(),
             ("container", action) => {
                 if let Some(told) = event.container.filter(|_| action == "create") {
                     self.containers.remember(Known(told));

@@ -41,6 +41,7 @@ pub mod update;
 pub mod view;
 pub mod volumes;
 pub mod wait;
+pub mod workers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::answer::{Answer, ok};
 use super::credentials;
 use super::images::error_line;
+use super::peer::UserName;
 use super::query::Query;
 use crate::app::builds::Ended;
 use crate::app::{App, Failure, Outcome, random_id};
@@ -19,13 +20,19 @@ use crate::app::{App, Failure, Outcome, random_id};
 /// A silent build is looked at so often: its workers may have died with it.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
-pub async fn build(State(app): State<Arc<App>>, query: Query, headers: HeaderMap, body: Body) -> Answer {
+pub async fn build(
+    State(app): State<Arc<App>>,
+    UserName(user): UserName,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     match query.maybe("version").unwrap_or("") {
         "" | "1" => {}
         "2" => return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into()),
         other => return Err(Failure::invalid(format!("invalid version {other:?}")).into()),
     }
-    let mut options = options(&query)?;
+    let mut options = proto::BuildOptions { user, ..options(&query)? };
     let lease = app.lease("build").await?;
     if options.remote.is_empty() {
         let (digest, size) = upload(&app, body, &lease.id).await?;
@@ -71,7 +78,7 @@ async fn follow(
     lines: tokio::sync::mpsc::Sender<Line>,
 ) {
     let (mut attempt, mut holder) = (0, String::new());
-    let mut over = false;
+    let (mut over, mut told) = (false, None);
     loop {
         let chunk = tokio::select! {
             chunk = log.next() => chunk,
@@ -83,7 +90,15 @@ async fn follow(
                     let _ = lines.send(Ok(last_line(ended))).await;
                     return;
                 }
-                None => continue,
+                None => {
+                    // Told once, until it changes.
+                    let why = app.why_waits(id).await;
+                    if let Some(why) = why.clone().filter(|_| why != told) {
+                        let _ = lines.send(Ok(json!({"stream": format!("{why}\n")}))).await;
+                    }
+                    told = why;
+                    continue;
+                }
             },
         };
         let (user, chunk) = match chunk {

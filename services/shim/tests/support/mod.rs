@@ -65,6 +65,7 @@ impl Room {
                 stdin_once: false,
                 log: Some(LogConfig { path: self.path("log"), max_bytes: 0, max_files: 1 }),
                 watch: false,
+                deadline_ms: 0,
                 exec: None,
                 cgroup_path: spec.cgroup_path.clone(),
                 tty_size: (0, 0),

@@ -31,12 +31,13 @@ fn every_path_answers_as_the_document_says() {
     let document = Client::tcp(port).get_json("/boxyard/v1/openapi.json");
     assert_eq!(document["openapi"], "3.1.0");
     let build = names(&Client::tcp(port).get_json("/boxyard/v1/builds"), "id").remove(0);
+    let worker = names(&Client::tcp(port).get_json("/boxyard/v1/workers"), "id").remove(0);
     let paths = document["paths"].as_object().expect("paths");
     for wanted in ["services", "nodes", "workers", "builds", "transfers", "images", "containers", "events", "metrics"] {
         assert!(paths.contains_key(&format!("/boxyard/v1/{wanted}")), "{wanted} is described");
     }
     for (path, operations) in paths {
-        let operation = &operations["get"];
+        let Some(operation) = operations.get("get") else { continue };
         for refusal in operation["responses"].as_object().expect("responses").values() {
             if let Some(reference) = refusal.get("$ref") {
                 schema::resolve(&document, reference);
@@ -51,7 +52,7 @@ fn every_path_answers_as_the_document_says() {
             schema::check(&document, &content["schema"], &sent.data, path);
             continue;
         }
-        let asked = path.replace("{id}", &build);
+        let asked = path.replace("{id}", &build).replace("{worker}", &worker);
         let answer = Client::tcp(port).send("GET", &asked, "", "").expect("an answer");
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert!(answer.header("content-type").is_some_and(|given| given.starts_with(kind.as_str())), "{path}");

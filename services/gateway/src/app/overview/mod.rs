@@ -12,3 +12,4 @@ pub mod services;
 pub mod shape;
 pub mod summary;
 pub mod transfers;
+pub mod workers;

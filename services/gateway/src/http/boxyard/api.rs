@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -54,18 +54,36 @@ impl Api {
         handler: H,
     ) -> Self {
         let answer = A::schema(&mut self.components);
-        let mut responses = Map::new();
         let content = json!({about.content_type: {"schema": answer}});
-        responses.insert("200".to_owned(), json!({"description": about.summary, "content": content}));
+        let done = ("200", json!({"description": about.summary, "content": content}));
+        self.add(("get", path), about, done, get(handler))
+    }
+
+    /// A route by POST that changes something, and answers with 204 and nothing.
+    pub fn post<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, about: &About, handler: H) -> Self {
+        let done = ("204", json!({"description": "It is done."}));
+        self.add(("post", path), about, done, post(handler))
+    }
+
+    fn add(
+        mut self,
+        (method, path): (&'static str, &'static str),
+        about: &About,
+        (status, done): (&str, Value),
+        route: MethodRouter<Arc<App>>,
+    ) -> Self {
+        let mut responses = Map::new();
+        responses.insert(status.to_owned(), done);
         for status in [&[403], about.refusals].concat() {
             responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
         }
-        let operation = json!({"get": {
+        let operation = json!({
             "summary": about.summary, "operationId": operation_id(path),
             "parameters": about.parameters.iter().map(parameter).collect::<Vec<_>>(), "responses": responses
-        }});
-        self.paths.insert(path.to_owned(), operation);
-        self.router = self.router.route(path, get(handler));
+        });
+        let methods = self.paths.entry(path).or_insert_with(|| json!({}));
+        methods[method] = operation;
+        self.router = self.router.route(path, route);
         self
     }
 
@@ -128,7 +146,7 @@ fn document(paths: Map<String, Value>, mut schemas: Components) -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "Boxyard", "version": service::VERSION,
-            "summary": "The state of a Boxyard for dashboards: only reads, next to the Docker Engine API.",
+            "summary": "The state of a Boxyard for dashboards, and what Docker has no words for, next to the Docker Engine API.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}
         },
         "servers": [{"url": "/"}],

@@ -1,8 +1,9 @@
-//! `/boxyard/v1`, Boxyard's own HTTP API for dashboards, and the page at `/boxyard/`. Only reads.
+//! `/boxyard/v1`, Boxyard's own HTTP API for dashboards, and the page at `/boxyard/`.
 
 mod api;
 mod events;
 mod page;
+mod workers;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::app::App;
 use crate::app::overview::builds::Build;
 use crate::app::overview::containers::Container;
 use crate::app::overview::images::Image;
-use crate::app::overview::nodes::{Node, Worker};
+use crate::app::overview::nodes::Node;
 use crate::app::overview::page::{List, Page};
 use crate::app::overview::services::Service;
 use crate::app::overview::summary::Summary;
@@ -69,7 +70,6 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<List<Service>, _, _>("/boxyard/v1/services", &short("The processes of this Boxyard."), services)
         .get::<List<Node>, _, _>("/boxyard/v1/nodes", &short("The machines that run containers."), nodes)
-        .get::<List<Worker>, _, _>("/boxyard/v1/workers", &short("The build workers."), workers)
         .get::<List<Build>, _, _>("/boxyard/v1/builds", &paged("Builds of the last day, newest first."), builds)
         .get::<Build, _, _>("/boxyard/v1/builds/{id}", &build, one_build)
         .get::<List<Image>, _, _>("/boxyard/v1/images", &images, image_list)
@@ -81,7 +81,10 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
-    api.finish("/boxyard/v1/openapi.json").merge(page::routes()).method_not_allowed_fallback(wrong_method)
+    workers::add_to(api)
+        .finish("/boxyard/v1/openapi.json")
+        .merge(page::routes())
+        .method_not_allowed_fallback(wrong_method)
 }
 
 /// Every answer here is of this moment.
@@ -108,10 +111,6 @@ async fn services(State(app): State<Arc<App>>) -> Answer {
 
 async fn nodes(State(app): State<Arc<App>>) -> Answer {
     sent(&app.node_list().await?)
-}
-
-async fn workers(State(app): State<Arc<App>>) -> Answer {
-    sent(&app.workers().await?)
 }
 
 async fn builds(State(app): State<Arc<App>>, query: Query) -> Answer {
@@ -141,8 +140,6 @@ async fn metrics_page(State(app): State<Arc<App>>) -> Answer {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{method} {}: only GET is understood here", uri.path());
-    let mut response = json_with(StatusCode::METHOD_NOT_ALLOWED, &json!({"message": message}));
-    response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
-    response
+    let message = format!("{method} {}: this method is not understood here", uri.path());
+    json_with(StatusCode::METHOD_NOT_ALLOWED, &json!({"message": message}))
 }
