@@ -1,8 +1,9 @@
 //! Compiles the .proto files with protox, so that no protoc is needed.
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "boxyard/v1/types.proto",
     "boxyard/v1/node.proto",
+    "boxyard/v1/context.proto",
     "boxyard/v1/store.proto",
     "boxyard/v1/sync.proto",
     "boxyard/v1/build.proto",

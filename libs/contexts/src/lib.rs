@@ -1,0 +1,25 @@
+//! A client's files, as the layer store holds them and as a client sends them.
+//!
+//! - A [`Tree`] is one blob: every file with its metadata and the digest of its content, and in which [`Pack`] that lies.
+//!   Packs are blobs that hold the contents of many files one after the other; a big file is a pack of its own. The key
+//!   of a step that reads files needs the tree alone, and a tree of which one file changed shares all packs but one.
+//! - A [`Receiver`] makes a tree of what a client sends by fsutil's protocol (BuildKit's `FileSync/DiffCopy`), and asks
+//!   only for content that no [`Known`] tree has.
+//!
+//! Nothing here does input or output. Everything that is read here was written by others: each path is checked to be
+//! clean and to lie in a folder of the same tree, so that who unpacks a tree never leaves its root.
+
+mod error;
+mod known;
+mod order;
+mod path;
+mod receive;
+mod stat;
+mod tree;
+
+pub use error::Error;
+pub use known::Known;
+pub use order::by_components;
+pub use receive::{Limits, Output, Receiver};
+pub use stat::{SHA256_XATTR, stat_of};
+pub use tree::{Content, Entry, Kind, Pack, Sha256Digest, Tree};
