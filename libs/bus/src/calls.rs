@@ -118,6 +118,10 @@ calls! {
         ResultPut(ResultPut) -> Empty;
         LayersLookup(LayersLookup) -> LayersLookupReply;
         BuildCredentials(BuildCredentials) -> BuildCredentialsReply;
+        ContextSync(ContextSync) -> ContextTree;
+        SecretGet(SecretGet) -> SecretGetReply;
+        SshForward(SshForward) -> SshForwardReply;
+        OutputSend(OutputSend) -> Empty;
     }
     Store {
         LeaseCreate(LeaseCreate) -> Lease;

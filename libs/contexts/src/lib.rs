@@ -6,11 +6,14 @@
 //! - A [`Receiver`] makes a tree of what a client sends by fsutil's protocol (BuildKit's `FileSync/DiffCopy`), and asks
 //!   only for content that no [`Known`] tree has.
 //!
-//! Nothing here does input or output. Everything that is read here was written by others: each path is checked to be
+//! - [`of_tar`] makes a tree of a tar, whose contents stay where they are.
+//!
+//! Nothing here writes files. Everything that is read here was written by others: each path is checked to be
 //! clean and to lie in a folder of the same tree, so that who unpacks a tree never leaves its root.
 
 mod error;
 mod known;
+mod of_tar;
 mod order;
 mod path;
 mod receive;
@@ -19,6 +22,7 @@ mod tree;
 
 pub use error::Error;
 pub use known::Known;
+pub use of_tar::of_tar;
 pub use order::by_components;
 pub use receive::{Limits, Output, Receiver};
 pub use stat::{SHA256_XATTR, stat_of};

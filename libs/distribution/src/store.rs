@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use model::Digest;
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
@@ -85,6 +85,22 @@ impl Store {
     pub async fn get_to_reader(&self, digest: &Digest) -> Result<impl io::Read + Send + 'static + use<>, Error> {
         let stream = self.get(digest).await?.map_err(io::Error::other);
         Ok(SyncIoBridge::new(StreamReader::new(stream)))
+    }
+
+    /// `size` bytes of the blob from `offset` on. A part cannot be checked against the digest: who needs that has one of
+    /// its own.
+    pub async fn get_range(&self, digest: &Digest, offset: u64, size: u64) -> Result<BlobStream, Error> {
+        if size == 0 {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let last = offset.saturating_add(size - 1);
+        let request =
+            self.request(Method::GET, &blob_path(digest), None).header(RANGE, format!("bytes={offset}-{last}"));
+        let response = accepted(send(request).await?).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT || response.content_length() != Some(size) {
+            return Err(Error::BadAnswer(format!("a range of blob {digest} that was not asked for")));
+        }
+        Ok(response.bytes_stream().map_err(Error::Unreachable).boxed())
     }
 
     /// Stores `size` bytes under `digest`; may be repeated. `InvalidArgument` when they have another digest.

@@ -7,6 +7,7 @@
 
 mod builds;
 mod containers;
+mod contexts;
 mod error;
 mod execs;
 mod gateways;
@@ -27,6 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use builds::{Build, BuildsPage};
 pub use containers::{Change, Container};
+pub use contexts::ContextTree;
 pub use error::Error;
 pub use execs::Exec;
 pub use gateways::Session;

@@ -6,11 +6,33 @@ use bus::{Router, calls};
 
 use crate::app::App;
 
-/// What one gateway answers the others.
-pub fn among_gateways(app: Arc<App>) -> Router {
-    Router::new().on::<calls::BuildCredentials, _, _>(move |request| {
+/// What this one gateway has and no other: it is asked by its session.
+pub fn of_this_gateway(app: Arc<App>) -> Router {
+    macro_rules! of_a_builds_client {
+        ($router:expr, $($call:ident => $method:ident),* $(,)?) => {{
+            let router = $router;
+            $(let router = {
+                let app = app.clone();
+                router.on_from::<calls::$call, _, _>(move |caller, request| {
+                    let app = app.clone();
+                    async move { app.$method(caller.user(), request).await.map_err(bus::Error::from) }
+                })
+            };)*
+            router
+        }};
+    }
+    let router = of_a_builds_client!(Router::new(),
+        ContextSync => sync_context,
+        SecretGet => get_secret,
+        SshForward => forward_ssh,
+        OutputSend => send_output,
+    );
+    router.on_from::<calls::BuildCredentials, _, _>(move |caller, request| {
         let app = app.clone();
-        async move { app.build_credentials(request).await.map_err(bus::Error::from) }
+        async move {
+            caller.must_be("gateway", "BuildCredentials")?;
+            app.build_credentials(request).await.map_err(bus::Error::from)
+        }
     })
 }
 

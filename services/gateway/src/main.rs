@@ -113,11 +113,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::router(app.clone()));
         async move { bus.serve(bus::Target::Gateway, router, cancel).await }
     });
-    if app.db.is_shared() {
-        let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::among_gateways(app.clone()));
+    tokio::spawn({
+        let (bus, cancel, router) = (bus.clone(), cancel.clone(), calls::of_this_gateway(app.clone()));
         let me = bus::Target::GatewayAt(app.db.session().to_owned());
-        tokio::spawn(async move { bus.serve(me, router, cancel).await });
-    }
+        async move { bus.serve(me, router, cancel).await }
+    });
     let sharing = tokio::spawn(app::share_events(app.clone(), cancel.clone()));
     tokio::spawn(app::follow_events(app.clone(), cancel.clone()));
     tokio::spawn({

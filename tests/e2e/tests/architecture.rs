@@ -90,7 +90,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // The two that also fetch a plain URL for a user: ADD and build contexts, and import.
     ("reqwest", &["distribution", "build-worker", "registry-sync"]),
     ("http-auth", &["distribution"]),
-    ("tar", &["snapshots", "registry-sync", "build-worker", "node-runtime", "cli"]),
+    ("tar", &["contexts", "snapshots", "registry-sync", "build-worker", "node-runtime", "cli"]),
     ("clap", &["cli", "gateway", "registry-sync", "layer-store", "build-worker", "node-runtime", "service"]),
 ];
 

@@ -69,6 +69,8 @@ const WORKER_CALLS: &[&str] = &[
     "ResultLookup",
     "ResultPut",
 ];
+/// Calls to the one gateway that a build's client is connected to.
+const WORKER_SESSION_CALLS: &[&str] = &["ContextSync", "SecretGet", "SshForward", "OutputSend"];
 const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd"];
 
 /// What one process may say and hear. The last word of a call's subject is its caller, so nobody speaks for another.
@@ -107,6 +109,7 @@ fn users(plan: &Plan) -> Vec<User> {
             }
             Kind::Worker => {
                 let mut publishes = calls("gateway", WORKER_CALLS, &name);
+                publishes.extend(calls("gateway-at.*", WORKER_SESSION_CALLS, &name));
                 publishes.extend(calls("store", WORKER_STORE_CALLS, &name));
                 publishes.extend([
                     format!("buildlog.*.{name}"),

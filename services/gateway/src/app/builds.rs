@@ -28,7 +28,13 @@ pub enum Ended {
 
 impl App {
     /// The credentials stay here, for the images that the build pulls.
-    pub async fn queue_build(&self, id: &str, options: &proto::BuildOptions, credentials: Credentials) -> Outcome<()> {
+    pub async fn queue_build(
+        &self,
+        id: &str,
+        options: &proto::BuildOptions,
+        mut credentials: Credentials,
+    ) -> Outcome<()> {
+        credentials.session = Some(options.session_id.clone()).filter(|session| !session.is_empty());
         super::lock(&self.build_credentials).insert(id.to_owned(), Arc::new(credentials));
         self.db.queue_build(id, &options.encode_to_vec(), &super::workers::demand_of(options)).await?;
         self.queued.notify_waiters();
@@ -127,7 +133,7 @@ impl App {
             }
         }
         let reference = request.reference.parse::<ImageRef>()?.or_latest();
-        let auth = self.credentials_of(&request.build_id).await?.of(reference.domain());
+        let auth = self.credentials_of(&request.build_id, reference.domain()).await?;
         let mut pulling = self.pull(Wanted { reference, platform, auth })?;
         while let Some(line) = pulling.next().await {
             progress.send(&proto::Progress { json: line?.to_string(), ..Default::default() }).await;

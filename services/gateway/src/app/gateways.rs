@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Event;
 use super::known::Known;
-use super::registry::Credentials;
 use super::{App, Outcome, lock, view, wait::Changed};
 
 /// The bus does not answer: so long until it is tried again.
@@ -95,26 +94,28 @@ impl App {
         Ok(())
     }
 
-    /// What the client of a build may show registries, out of the memory of the gateway that queued it.
-    pub async fn credentials_of(&self, build_id: &str) -> Outcome<Arc<Credentials>> {
-        if let Some(found) = lock(&self.build_credentials).get(build_id) {
-            return Ok(found.clone());
-        }
+    /// What the client of a build shows the registry of `domain`, by the gateway that queued the build: that one has it in
+    /// its memory, or the client's session.
+    pub async fn credentials_of(&self, build_id: &str, domain: &str) -> Outcome<Option<proto::RegistryAuth>> {
         let session = self.db.session_of_build(build_id).await?.unwrap_or_default();
-        if session.is_empty() || session == self.db.session() {
-            // The build has ended, and with it what its client gave.
-            return Ok(Arc::default());
-        }
-        let request = proto::BuildCredentials { build_id: build_id.to_owned() };
-        let reply = self.bus.call::<calls::BuildCredentials>(&Target::GatewayAt(session), &request).await?;
-        Ok(Arc::new(Credentials(reply.by_address)))
+        let request = proto::BuildCredentials { build_id: build_id.to_owned(), domain: domain.to_owned() };
+        let reply = match session.is_empty() || session == self.db.session() {
+            true => self.build_credentials(request).await?,
+            false => self.bus.call::<calls::BuildCredentials>(&Target::GatewayAt(session), &request).await?,
+        };
+        Ok(reply.auth)
     }
 
-    /// The same for another gateway that asks.
+    /// The same for another gateway that asks. A build that has ended has nothing to show.
     pub async fn build_credentials(&self, request: proto::BuildCredentials) -> Outcome<proto::BuildCredentialsReply> {
-        let found = lock(&self.build_credentials).get(&request.build_id).cloned();
-        let by_address = found.map(|credentials| credentials.0.clone()).unwrap_or_default();
-        Ok(proto::BuildCredentialsReply { by_address })
+        let Some(found) = lock(&self.build_credentials).get(&request.build_id).cloned() else {
+            return Ok(proto::BuildCredentialsReply::default());
+        };
+        let auth = match (found.of(&request.domain), &found.session) {
+            (None, Some(session)) => self.session_credentials(session, &request.domain).await?,
+            (auth, _) => auth,
+        };
+        Ok(proto::BuildCredentialsReply { auth })
     }
 }
 

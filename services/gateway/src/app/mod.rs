@@ -30,6 +30,7 @@ pub mod push;
 pub mod registries;
 pub mod registry;
 pub mod remove_image;
+pub mod sessions;
 pub mod signals;
 pub mod spec;
 pub mod stats;
@@ -80,6 +81,8 @@ pub struct App {
     build_credentials: Mutex<HashMap<String, Arc<registry::Credentials>>>,
     /// Pulls that go on.
     flights: pull::Flights,
+    /// Connections of clients that builds ask for files, secrets and agents.
+    sessions: sessions::Sessions,
 }
 
 impl App {
@@ -108,6 +111,7 @@ impl App {
             steps: Mutex::default(),
             build_credentials: Mutex::default(),
             flights: Mutex::default(),
+            sessions: Default::default(),
         })
     }
 }

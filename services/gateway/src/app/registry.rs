@@ -15,17 +15,26 @@ const MAX_RESULTS: i64 = 100;
 /// So many registry-syncs may be lost with one call.
 const ATTEMPTS: u32 = 5;
 
-/// A user's credentials by the address that each registry was logged in to under.
+/// A user's credentials.
 #[derive(Default)]
-pub struct Credentials(pub HashMap<String, proto::RegistryAuth>);
+pub struct Credentials {
+    /// By the address that each registry was logged in to under.
+    pub by_address: HashMap<String, proto::RegistryAuth>,
+    /// The session whose client is asked for those that are not here.
+    pub session: Option<String>,
+}
 
 impl Credentials {
     /// Those for a registry: under its own name first, then under an address of it.
     pub fn of(&self, domain: &str) -> Option<proto::RegistryAuth> {
         let key = if domain == HUB { INDEX_SERVER } else { domain };
-        let by_host =
-            || self.0.iter().find(|(address, _)| registry_host(address) == registry_host(key)).map(|(_, auth)| auth);
-        self.0.get(key).or_else(by_host).cloned()
+        let by_host = || {
+            self.by_address
+                .iter()
+                .find(|(address, _)| registry_host(address) == registry_host(key))
+                .map(|(_, auth)| auth)
+        };
+        self.by_address.get(key).or_else(by_host).cloned()
     }
 }
 
@@ -145,11 +154,12 @@ mod tests {
     #[test]
     fn credentials_go_to_their_own_registry() {
         let login = |user: &str| proto::RegistryAuth { username: user.to_owned(), ..Default::default() };
-        let credentials = Credentials(HashMap::from([
+        let by_address = HashMap::from([
             (INDEX_SERVER.to_owned(), login("hub")),
             ("https://box.example:5000/v2/".to_owned(), login("box")),
             ("127.0.0.1:5000".to_owned(), login("own")),
-        ]));
+        ]);
+        let credentials = Credentials { by_address, session: None };
         for (domain, user) in [
             ("docker.io", Some("hub")),
             ("box.example:5000", Some("box")),

@@ -225,6 +225,7 @@ impl App {
         }
         let packed = self.db.packed_in_store().await?.into_iter();
         used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
+        used.extend(self.context_blobs().await?);
         Ok(used)
     }
 }

@@ -34,7 +34,8 @@ pub fn of_push(headers: &HeaderMap, body: &[u8]) -> Outcome<Option<proto::Regist
 /// X-Registry-Config of a build: credentials by the name of their registry.
 pub fn of_build(headers: &HeaderMap) -> Credentials {
     let Some(Value::Object(config)) = decode(headers, "X-Registry-Config") else { return Credentials::default() };
-    Credentials(config.into_iter().filter_map(|(registry, config)| Some((registry, auth(&config)?))).collect())
+    let by_address = config.into_iter().filter_map(|(registry, config)| Some((registry, auth(&config)?))).collect();
+    Credentials { by_address, session: None }
 }
 
 /// The fields that speak for a user; nobody where all are empty.

@@ -15,6 +15,7 @@ mod networks;
 mod peer;
 mod query;
 mod registry;
+mod session;
 mod system;
 mod tls;
 mod version;
@@ -138,6 +139,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/images/{*rest}", any(images::named))
         .route("/build", post(builds::build))
         .route("/build/prune", post(builds::prune))
+        .route("/session", post(session::session))
         .route("/commit", post(containers::commit))
         .route("/containers/json", get(containers::list))
         .route("/containers/create", post(containers::create))

@@ -1,0 +1,162 @@
+//! Files of a client brought into the layer store, and what is remembered of them for the next time.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use model::Digest;
+
+use super::Session;
+use super::files::{self, Wanted};
+use crate::app::{App, Failure, Outcome};
+
+/// A client that serves this says the digests of its files in their Stats ([`contexts::SHA256_XATTR`]): a name of
+/// Boxyard's own, which no BuildKit asks for.
+const SAYS_DIGESTS: &str = "/boxyard.v1.files/digests";
+/// So many trees of the same folder are looked at for content that need not be sent, and of other folders where the
+/// client says digests.
+const TREES_OF_SOURCE: u32 = 3;
+const OTHER_TREES: usize = 3;
+/// What is remembered of all clients' folders.
+const MAX_TREES: usize = 256;
+const MAX_BYTES: u64 = 4 << 30;
+/// Blobs that are asked for at once.
+const LOOKUPS: usize = 8;
+
+impl App {
+    /// Brings the files that a worker wants of its build's client into the layer store.
+    pub async fn sync_context(&self, user: &str, request: proto::ContextSync) -> Outcome<proto::ContextTree> {
+        let (session, _) = self.session_of(user, &request.build_id, request.attempt).await?;
+        let source = source(&session, &request.name);
+        let known = self.known_contexts(&session, &source, &request.lease).await?;
+        let wanted = Wanted {
+            name: &request.name,
+            include_patterns: &request.include_patterns,
+            exclude_patterns: &request.exclude_patterns,
+            follow_paths: &request.follow_paths,
+        };
+        let (tree, transferred_bytes) = files::receive(&session, &self.store, &request.lease, &wanted, known).await?;
+        let bytes = tree.encode();
+        let digest = self.store.put_bytes(&bytes, Some(&request.lease)).await?;
+        if !session.told.shared_key.is_empty() {
+            let record = metadata::ContextTree {
+                id: id(&source, &wanted),
+                source,
+                tree: digest.to_string(),
+                tree_bytes: bytes.len() as u64,
+                packs: tree.packs.iter().map(|pack| (pack.digest.to_string(), pack.size)).collect(),
+            };
+            self.remember_context(record).await?;
+        }
+        let descriptor = proto::Descriptor {
+            media_type: contexts::Tree::MEDIA_TYPE.to_owned(),
+            digest: digest.to_string(),
+            size: bytes.len() as u64,
+        };
+        Ok(proto::ContextTree { tree: Some(descriptor), files: tree.files(), bytes: tree.bytes(), transferred_bytes })
+    }
+
+    /// Content that need not be sent again. What is known lies under the lease then.
+    async fn known_contexts(&self, session: &Session, source: &str, lease: &str) -> Outcome<contexts::Known> {
+        let mut rows = match session.told.shared_key.is_empty() {
+            true => Vec::new(),
+            false => self.db.contexts_of(source, TREES_OF_SOURCE).await?,
+        };
+        if session.told.methods.contains(SAYS_DIGESTS) {
+            let others = self.db.contexts().await?.into_iter().filter(|row| row.source != source);
+            rows.extend(others.take(OTHER_TREES));
+        }
+        let packs = rows.iter().flat_map(|row| row.packs.iter().map(|(digest, _)| digest.clone()));
+        let packs: HashSet<String> = packs.collect();
+        let looked_up = futures::stream::iter(packs).map(|digest| async move {
+            let digest: Digest = digest.parse().map_err(|_| Failure::invalid("a pack without a digest"))?;
+            Ok::<_, Failure>(self.store.has(&digest, Some(lease)).await?.map(|_| digest))
+        });
+        let stored: HashSet<Option<Digest>> = looked_up.buffer_unordered(LOOKUPS).try_collect().await?;
+        let mut trees = Vec::new();
+        for row in rows {
+            match self.read_tree(&row).await {
+                Ok(tree) => trees.push(tree),
+                // It is as if it had never been sent.
+                Err(failure) => tracing::info!(%failure, tree = row.tree, "a client's earlier files are not read"),
+            }
+        }
+        Ok(contexts::Known::new(trees, |pack| stored.contains(&Some(pack.clone()))))
+    }
+
+    async fn read_tree(&self, row: &metadata::ContextTree) -> Outcome<contexts::Tree> {
+        let digest = row.tree.parse().map_err(|_| Failure::invalid("a tree without a digest"))?;
+        let bytes = self.store.get_bytes(&digest, contexts::Tree::MAX_BYTES).await?;
+        contexts::Tree::decode(&bytes).map_err(|error| Failure::new(error.kind(), error.to_string()))
+    }
+
+    /// Remembers a tree, and forgets those that were used longest ago past what may be kept.
+    async fn remember_context(&self, record: metadata::ContextTree) -> Outcome<()> {
+        self.db.record_context(&record).await?;
+        for old in past_budget(self.db.contexts().await?) {
+            if self.db.forget_context(&old.id, &old.tree).await? {
+                let blobs = old.packs.into_iter().map(|(digest, _)| digest).chain([old.tree]);
+                self.release_blobs(blobs.collect()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Digests of the blobs that hold remembered contexts.
+    pub async fn context_blobs(&self) -> Outcome<impl Iterator<Item = String> + use<>> {
+        let rows = self.db.contexts().await?.into_iter();
+        Ok(rows.flat_map(|row| row.packs.into_iter().map(|(digest, _)| digest).chain([row.tree])))
+    }
+}
+
+/// Those after the first ones that fit; the newest is kept whatever its size. Packs that several name count once.
+fn past_budget(rows: Vec<metadata::ContextTree>) -> Vec<metadata::ContextTree> {
+    let (mut kept, mut bytes, mut packs) = (0, 0, HashSet::new());
+    for row in &rows {
+        bytes += row.tree_bytes;
+        let new = row.packs.iter().filter(|(digest, _)| packs.insert(digest.clone()));
+        bytes += new.map(|(_, size)| size).sum::<u64>();
+        if kept > 0 && (bytes > MAX_BYTES || kept >= MAX_TREES) {
+            break;
+        }
+        kept += 1;
+    }
+    rows.into_iter().skip(kept).collect()
+}
+
+/// Names a client's folder.
+fn source(session: &Session, name: &str) -> String {
+    hash(&[&session.told.shared_key, name])
+}
+
+/// Names what was asked of a folder.
+fn id(source: &str, wanted: &Wanted) -> String {
+    let lists = [wanted.include_patterns, wanted.exclude_patterns, wanted.follow_paths];
+    let lists: Vec<String> = lists.iter().map(|list| serde_json::json!(list).to_string()).collect();
+    hash(&[&[source], lists.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat())
+}
+
+fn hash(parts: &[&str]) -> String {
+    Digest::of(serde_json::json!(parts).to_string().as_bytes()).hex().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_within_the_budget() {
+        let row = |id: &str, pack: &str, size: u64| metadata::ContextTree {
+            id: id.to_owned(),
+            source: String::new(),
+            tree: String::new(),
+            tree_bytes: 1,
+            packs: vec![(pack.to_owned(), size)],
+        };
+        let ids = |rows| past_budget(rows).into_iter().map(|row| row.id).collect::<Vec<_>>();
+        assert_eq!(ids(vec![row("a", "p", MAX_BYTES + 1), row("b", "p", 5)]), ["b"], "the newest stays");
+        let shared = vec![row("a", "p", MAX_BYTES - 9), row("b", "p", MAX_BYTES - 9), row("c", "q", 9)];
+        assert_eq!(ids(shared), ["c"], "a shared pack counts once");
+        let many = (0..MAX_TREES + 2).map(|n| row(&n.to_string(), "p", 1)).collect();
+        assert_eq!(ids(many), [MAX_TREES.to_string(), (MAX_TREES + 1).to_string()]);
+    }
+}
