@@ -38,10 +38,9 @@ impl Dialect {
     }
 
     pub(crate) fn unknown_instruction(self, name: &str) -> String {
-        let message = format!("unknown instruction: {name}");
         match self {
-            Self::Classic => message,
-            Self::BuildKit => crate::suggest::ignoring_case(message, name, INSTRUCTIONS),
+            Self::Classic => format!("unknown instruction: {}", name.to_uppercase()),
+            Self::BuildKit => crate::suggest::ignoring_case(format!("unknown instruction: {name}"), name, INSTRUCTIONS),
         }
     }
 

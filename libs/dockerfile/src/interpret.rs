@@ -54,7 +54,7 @@ fn kind(node: &Node) -> Result<Kind, String> {
         "HEALTHCHECK" => Kind::Healthcheck(healthcheck(node)?),
         "SHELL" => Kind::Shell(shell(node)?),
         "FROM" => return Err("FROM isn't allowed here".to_owned()),
-        unknown => return Err(node.dialect.unknown_instruction(unknown)),
+        _ => return Err(node.dialect.unknown_instruction(node.original.split_whitespace().next().unwrap_or_default())),
     })
 }
 

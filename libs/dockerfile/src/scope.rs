@@ -53,6 +53,7 @@ pub struct GlobalArg {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globals {
     given: BTreeMap<String, String>,
+    automatic: Vec<(String, String)>,
     values: Vec<(String, String)>,
     /// In the order of the file.
     pub declared: Vec<GlobalArg>,
@@ -67,8 +68,8 @@ impl Globals {
         given: &BTreeMap<String, String>,
     ) -> Result<Self, Error> {
         let value = |(name, value): (String, String)| (name.clone(), given.get(&name).cloned().unwrap_or(value));
-        let values = automatic.into_iter().map(value).collect();
-        let mut globals = Self { given: given.clone(), values, declared: Vec::new() };
+        let values = automatic.iter().cloned().map(value).collect();
+        let mut globals = Self { given: given.clone(), automatic, values, declared: Vec::new() };
         for instruction in meta_args {
             let Kind::Arg(declarations) = &instruction.kind else { continue };
             for declaration in declarations {
@@ -111,6 +112,10 @@ impl Globals {
     /// Names that have a value, in the order in which they got it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.values.iter().map(|(name, _)| name.as_str())
+    }
+
+    pub(crate) fn automatic(&self) -> &[(String, String)] {
+        &self.automatic
     }
 
     /// A build argument by its name.
