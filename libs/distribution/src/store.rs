@@ -103,6 +103,17 @@ impl Store {
         Ok(response.bytes_stream().map_err(Error::Unreachable).boxed())
     }
 
+    /// The same as a blocking reader; to be read inside `spawn_blocking`.
+    pub async fn range_to_reader(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        size: u64,
+    ) -> Result<impl io::Read + Send + 'static + use<>, Error> {
+        let stream = self.get_range(digest, offset, size).await?.map_err(io::Error::other);
+        Ok(SyncIoBridge::new(StreamReader::new(stream)))
+    }
+
     /// Stores `size` bytes under `digest`; may be repeated. `InvalidArgument` when they have another digest.
     pub async fn put(&self, digest: &Digest, size: u64, body: Body, lease: Option<&str>) -> Result<(), Error> {
         let path = format!("/v2/{INTERNAL}/blobs/uploads/?digest={digest}");

@@ -192,6 +192,14 @@ impl Place {
         Ok(mknodat(&self.dir, self.name.as_os_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(0o600), 0)?)
     }
 
+    /// Makes a device node, of a block device or a character device, by its two numbers.
+    pub fn device(&self, block: bool, (major, minor): (u32, u32)) -> io::Result<()> {
+        self.remove()?;
+        let kind = if block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+        let device = nix::sys::stat::makedev(major.into(), minor.into());
+        Ok(mknodat(&self.dir, self.name.as_os_str(), kind, Mode::from_bits_truncate(0o600), device)?)
+    }
+
     /// Removes whatever bears the name, a folder with all it holds; nothing there is fine.
     pub fn remove(&self) -> io::Result<()> {
         match unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {

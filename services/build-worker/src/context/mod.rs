@@ -3,6 +3,8 @@
 pub mod git;
 pub mod kept;
 pub mod remote;
+#[allow(dead_code)] // The graph builder lays out what sessions sent.
+pub mod trees;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,173 @@
+//! Files of clients: trees of the layer store, laid out in folders of this machine.
+//!
+//! A key of a step needs a tree alone ([`Trees::tree`]). Where its files are read, [`Trees::lay_out`] makes a folder of
+//! it: the one that holds it already, else one that holds most of it and is in nobody's use, of which what differs is
+//! changed, else a new one. What is kept is bounded by number, by bytes and by the room that the disk has; nothing of
+//! it is needed, since all lies in the layer store.
+
+mod change;
+mod contents;
+mod difference;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use contexts::Tree;
+use distribution::Store;
+use model::Digest;
+
+use crate::failure::{Doing as _, Failure};
+use crate::layers::blocking;
+use crate::space;
+
+const MAX_FOLDERS: usize = 8;
+const MAX_BYTES: u64 = 2 << 30;
+/// At most this part of the free space.
+const FREE_SPACE_PART: u64 = 10;
+const MAX_TREES: usize = 8;
+
+pub struct Trees {
+    folder: PathBuf,
+    store: Store,
+    next: AtomicU64,
+    /// Read trees by digest, the one used last at the end.
+    trees: Mutex<Vec<(Digest, Arc<Tree>)>>,
+    /// The one used last at the end.
+    kept: Mutex<Vec<Arc<LaidOut>>>,
+    /// Those that are being laid out.
+    making: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// A folder that holds the files of a tree. They must not be changed.
+#[derive(Debug)]
+pub struct LaidOut {
+    pub folder: PathBuf,
+    pub tree: Arc<Tree>,
+    digest: Digest,
+}
+
+impl Trees {
+    /// Starts empty: what an earlier process kept is removed.
+    pub fn open(folder: PathBuf, store: Store) -> Result<Self, Failure> {
+        let opening = || format!("opening {}", folder.display());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(opening),
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder).doing(opening)?;
+        let (trees, kept, making) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { folder, store, next: AtomicU64::new(0), trees, kept, making })
+    }
+
+    /// The tree that `ContextSync` has answered.
+    pub async fn tree(&self, descriptor: &proto::Descriptor) -> Result<Arc<Tree>, Failure> {
+        let digest: Digest = descriptor.digest.parse().map_err(Failure::caused)?;
+        if let Some(tree) = self.known(&digest) {
+            return Ok(tree);
+        }
+        let bytes = self.store.get_bytes(&digest, Tree::MAX_BYTES).await.map_err(Failure::caused)?;
+        let tree = Arc::new(Tree::decode(&bytes).map_err(Failure::caused)?);
+        let mut trees = lock(&self.trees);
+        trees.push((digest, tree.clone()));
+        if trees.len() > MAX_TREES {
+            trees.remove(0);
+        }
+        Ok(tree)
+    }
+
+    fn known(&self, digest: &Digest) -> Option<Arc<Tree>> {
+        let mut trees = lock(&self.trees);
+        let at = trees.iter().position(|(known, _)| known == digest)?;
+        let found = trees.remove(at);
+        let tree = found.1.clone();
+        trees.push(found);
+        Some(tree)
+    }
+
+    /// A folder with the tree's files, to be read for as long as the result is held.
+    pub async fn lay_out(&self, descriptor: &proto::Descriptor) -> Result<Arc<LaidOut>, Failure> {
+        let digest: Digest = descriptor.digest.parse().map_err(Failure::caused)?;
+        let tree = self.tree(descriptor).await?;
+        let turn = self.turn(&digest);
+        let _turn = turn.lock().await;
+        if let Some(kept) = self.find(&digest) {
+            return Ok(kept);
+        }
+        space::ensure(&self.folder, tree.bytes()).doing(|| "unpacking the context".to_owned())?;
+        let (folder, old) = match self.take_similar(&tree) {
+            Some(kept) => (kept.folder, kept.tree),
+            None => {
+                let folder = self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+                std::fs::create_dir(&folder).doing(|| format!("making {}", folder.display()))?;
+                (folder, Arc::default())
+            }
+        };
+        if let Err(failure) = change::change(&self.store, &folder, old, tree.clone()).await {
+            remove(vec![folder]).await;
+            return Err(failure);
+        }
+        let laid_out = Arc::new(LaidOut { folder, tree, digest });
+        remove(self.keep(laid_out.clone())).await;
+        Ok(laid_out)
+    }
+
+    fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut making = lock(&self.making);
+        making.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = making.get(digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        making.insert(digest.clone(), Arc::downgrade(&turn));
+        turn
+    }
+
+    fn find(&self, digest: &Digest) -> Option<Arc<LaidOut>> {
+        let mut kept = lock(&self.kept);
+        let at = kept.iter().position(|kept| kept.digest == *digest)?;
+        let found = kept.remove(at);
+        kept.push(found.clone());
+        Some(found)
+    }
+
+    /// Takes out a folder in nobody's use that holds at least half of the tree.
+    fn take_similar(&self, tree: &Tree) -> Option<LaidOut> {
+        let mut kept = lock(&self.kept);
+        let unused = (0..kept.len()).filter(|at| Arc::strong_count(&kept[*at]) == 1);
+        let shared = unused.map(|at| (difference::shared(&kept[at].tree, tree), at)).max()?;
+        let at = (shared.0 * 2 >= tree.entries.len()).then_some(shared.1)?;
+        Arc::into_inner(kept.remove(at))
+    }
+
+    /// Keeps a folder; gives those that go for it.
+    fn keep(&self, laid_out: Arc<LaidOut>) -> Vec<PathBuf> {
+        let limit = (space::free_bytes(&self.folder) / FREE_SPACE_PART).min(MAX_BYTES);
+        let mut kept = lock(&self.kept);
+        kept.push(laid_out);
+        let mut folders = Vec::new();
+        while kept.len() > MAX_FOLDERS || kept.iter().map(|kept| kept.tree.bytes()).sum::<u64>() > limit {
+            let Some(at) = kept.iter().position(|kept| Arc::strong_count(kept) == 1) else { break };
+            folders.push(kept.remove(at).folder.clone());
+        }
+        folders
+    }
+}
+
+async fn remove(folders: Vec<PathBuf>) {
+    let removed = blocking(move || {
+        for folder in folders {
+            if let Err(error) = std::fs::remove_dir_all(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "a context's folder stays");
+            }
+        }
+        Ok(())
+    });
+    let _ = removed.await;
+}
+
+/// The lists are whole after every statement, so a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
