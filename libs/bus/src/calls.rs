@@ -113,6 +113,7 @@ calls! {
         StepLookup(StepLookup) -> Image;
         StepResult(StepResult) -> Empty;
         BuildFinish(BuildFinish) -> BuildFinishReply;
+        BuildExport(BuildExport) -> BuildExportReply;
         StepContainer(StepContainer) -> Empty;
         ResultLookup(ResultLookup) -> ResultLookupReply;
         ResultPut(ResultPut) -> Empty;
@@ -136,6 +137,7 @@ calls! {
         SyncImport(Import) -> ImportReply;
         SyncPull(Pull) -> PullReply;
         SyncPush(Push) -> PushReply;
+        SyncArchive(Archive) -> ArchiveReply;
         RegistryTags(RegistryTags) -> RegistryTagsReply;
         RegistryLogin(RegistryLogin) -> RegistryLoginReply;
         RegistryInspect(RegistryInspect) -> RegistryInspectReply;

@@ -21,6 +21,8 @@ pub struct Image {
     pub tags: Vec<String>,
     /// Familiar names by digest, `busybox@sha256:...`.
     pub digests: Vec<String>,
+    /// Tags that mean it for its platform only; ignored where an image is recorded.
+    pub platform_of: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -67,11 +69,14 @@ impl Database {
         let tags: Vec<(String, String)> = self.read("SELECT image_id, name FROM tags ORDER BY name").all().await?;
         let digests: Vec<(String, String)> =
             self.read("SELECT image_id, name FROM digests ORDER BY name").all().await?;
-        let (mut tags, mut digests) = (by_image(tags), by_image(digests));
+        let platforms: Vec<(String, String)> =
+            self.read("SELECT image_id, name FROM tag_platforms ORDER BY name").all().await?;
+        let (mut tags, mut digests, mut platforms) = (by_image(tags), by_image(digests), by_image(platforms));
         rows.into_iter()
             .map(|row| {
-                let (tags, digests) = (tags.remove(&row.0), digests.remove(&row.0));
-                from_row(row, tags.unwrap_or_default(), digests.unwrap_or_default())
+                let names = |of: &mut HashMap<String, Vec<String>>| of.remove(&row.0).unwrap_or_default();
+                let names = (names(&mut tags), names(&mut digests), names(&mut platforms));
+                from_row(row, names)
             })
             .collect()
     }
@@ -87,8 +92,10 @@ impl Database {
             self.read("SELECT name FROM tags WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
         let digests: Vec<(String,)> =
             self.read("SELECT name FROM digests WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
+        let platforms: Vec<(String,)> =
+            self.read("SELECT name FROM tag_platforms WHERE image_id = $1 ORDER BY name").bind(id).all().await?;
         let names = |rows: Vec<(String,)>| rows.into_iter().map(|row| row.0).collect();
-        from_row(row, names(tags), names(digests)).map(Some)
+        from_row(row, (names(tags), names(digests), names(platforms))).map(Some)
     }
 
     /// Id and layers of every image, newest record first.
@@ -118,7 +125,14 @@ impl Database {
 
     /// Points a tag to an image; false when the image is gone.
     pub async fn tag_image(&self, id: &str, name: &str) -> Result<bool, Error> {
-        unless_gone(self.write(POINT_TAG).bind(name).bind(id).bind(now_ms()).run().await)
+        unless_gone(self.try_tag_image(id, name).await)
+    }
+
+    async fn try_tag_image(&self, id: &str, name: &str) -> Result<u64, Error> {
+        let mut tx = self.begin().await?;
+        let done = point(&mut tx, id, name).await?;
+        tx.commit().await?;
+        Ok(done)
     }
 
     /// False when the name was another image's meanwhile, or nobody's.
@@ -172,12 +186,25 @@ async fn record(tx: &mut Tx, image: &Image) -> Result<(), Error> {
     .await?;
     // In one order: another gateway may point the same names elsewhere.
     for tag in image.tags.iter().collect::<std::collections::BTreeSet<_>>() {
-        tx.query(POINT_TAG).bind(tag).bind(&image.id).bind(now_ms()).run().await?;
+        point(tx, &image.id, tag).await?;
     }
     for name in image.digests.iter().collect::<std::collections::BTreeSet<_>>() {
         tx.query(POINT_DIGEST).bind(name).bind(&image.id).run().await?;
     }
     Ok(())
+}
+
+/// Points a tag to an image. What it meant for each platform is over where it is another one.
+pub(crate) async fn point(tx: &mut Tx, id: &str, name: &str) -> Result<u64, Error> {
+    tx.query(
+        "DELETE FROM tag_platforms
+         WHERE name = $1 AND NOT EXISTS (SELECT 1 FROM tags WHERE tags.name = $1 AND tags.image_id = $2)",
+    )
+    .bind(name)
+    .bind(id)
+    .run()
+    .await?;
+    tx.query(POINT_TAG).bind(name).bind(id).bind(now_ms()).run().await
 }
 
 fn by_image(rows: Vec<(String, String)>) -> HashMap<String, Vec<String>> {
@@ -188,13 +215,15 @@ fn by_image(rows: Vec<(String, String)>) -> HashMap<String, Vec<String>> {
     by_image
 }
 
+/// Tags, digests, and tags that mean it for its platform.
+type Names = (Vec<String>, Vec<String>, Vec<String>);
+
 fn from_row(
     (id, config, layers, parent_id, recorded_ms): Row,
-    tags: Vec<String>,
-    digests: Vec<String>,
+    (tags, digests, platform_of): Names,
 ) -> Result<Image, Error> {
     let layers = parse_layers(&id, &layers)?;
-    Ok(Image { id, config, layers, parent_id, recorded_ms, tags, digests })
+    Ok(Image { id, config, layers, parent_id, recorded_ms, tags, digests, platform_of })
 }
 
 pub(crate) fn parse_layers(id: &str, json: &str) -> Result<Vec<Layer>, Error> {

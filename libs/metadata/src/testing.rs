@@ -66,6 +66,7 @@ pub fn image(id: &str) -> Image {
         recorded_ms: 0,
         tags: Vec::new(),
         digests: Vec::new(),
+        platform_of: Vec::new(),
     }
 }
 

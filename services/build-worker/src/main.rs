@@ -28,6 +28,7 @@ mod plan;
 mod platforms;
 mod ports;
 mod recorder;
+mod remote;
 mod rooted;
 mod session;
 mod slots;

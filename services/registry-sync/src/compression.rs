@@ -1,6 +1,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 const BUFFER_BYTES: usize = 128 << 10;
+/// The most that tells how bytes are packed.
+pub const MAGIC_BYTES: u64 = 6;
 /// What unpacking xz may take; its highest level needs half of it.
 const XZ_MEMORY_BYTES: u64 = 128 << 20;
 
@@ -15,7 +17,8 @@ pub enum Compression {
 }
 
 impl Compression {
-    fn of(start: &[u8]) -> Self {
+    /// By the first [`MAGIC_BYTES`].
+    pub fn of(start: &[u8]) -> Self {
         let magic: [(&[u8], Self); 4] = [
             (&[0x1f, 0x8b, 0x08], Self::Gzip),
             (b"BZh", Self::Bzip2),
@@ -57,7 +60,7 @@ impl<R: Read> Read for Start<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.read {
             self.read = true;
-            (&mut self.inner).take(6).read_to_end(&mut self.start)?;
+            (&mut self.inner).take(MAGIC_BYTES).read_to_end(&mut self.start)?;
             let count = self.start.len().min(buffer.len());
             buffer[..count].copy_from_slice(&self.start[..count]);
             return Ok(count);

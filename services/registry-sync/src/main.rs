@@ -2,7 +2,7 @@
 //! onto disks or keep state.
 //!
 //! - [`handlers`] answers the bus;
-//! - [`load`] reads an archive, [`save`] writes one, [`import`] takes a root file system;
+//! - [`load`] reads an archive, [`save`] writes one ([`layout`]), [`import`] takes a root file system;
 //! - [`registry`] pulls and pushes images, and asks registries what else there is to ask;
 //! - [`progress`] tells how far a load is;
 //! - [`spool`] holds an archive's entries until it is known what they are.
@@ -12,6 +12,7 @@ mod error;
 mod handlers;
 mod import;
 mod layer;
+mod layout;
 mod lines;
 mod load;
 mod progress;

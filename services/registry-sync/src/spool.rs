@@ -4,6 +4,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 
 use model::Digest;
 
+use crate::compression::{Compression, MAGIC_BYTES};
 use crate::error::Error;
 use crate::layer::{Stored, Uploader};
 use crate::progress::{Counted, Teller};
@@ -121,10 +122,15 @@ impl Spool {
     }
 
     /// Stores one layer; tells how far it is unless the layer store holds it already, as Docker does.
-    fn upload(&self, name: &str, from: impl Read, total: u64) -> Result<Stored, Error> {
+    fn upload(&self, name: &str, mut from: impl Read, total: u64) -> Result<Stored, Error> {
         let digest = name.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse().ok());
+        let mut start = Vec::new();
+        (&mut from).take(MAGIC_BYTES).read_to_end(&mut start).map_err(Error::Read)?;
+        // The layer store may hold the packed copy of a push, while the layer is what it unpacks to.
+        let is_plain = Compression::of(&start) == Compression::None;
+        let from = start.as_slice().chain(from);
         match digest {
-            Some(digest) if self.uploader.holds(&digest)? => self.uploader.look_through(from, &digest),
+            Some(digest) if is_plain && self.uploader.holds(&digest)? => self.uploader.look_through(from, &digest),
             _ => self.uploader.upload(Counted::new(from, &self.teller, name, total)),
         }
     }

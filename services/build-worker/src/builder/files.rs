@@ -10,7 +10,7 @@ use super::stage::Stage;
 use super::steps::Outcome;
 use super::{Builder, Progress};
 use crate::archive;
-use crate::context::{Context, remote};
+use crate::context::Context;
 use crate::copy::hash::{self, Rules};
 use crate::copy::owner;
 use crate::copy::sources::Tree as Sources;
@@ -18,6 +18,7 @@ use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure, chain};
 use crate::image;
 use crate::layers::blocking;
+use crate::remote::http;
 use crate::rooted::{Owner, Root, clean, is_dir};
 use crate::space::Watched;
 use crate::tree::Tree;
@@ -37,7 +38,7 @@ enum Origin {
     /// In the build context or in another image.
     Tree,
     /// Fetched from a URL into a folder of its own.
-    Fetched(remote::Download),
+    Fetched(http::Download),
     /// In the Dockerfile itself.
     Text(String),
 }
@@ -125,7 +126,7 @@ impl Builder {
         Ok(From::Image(self.mount(&stage).await?))
     }
 
-    async fn downloads(&self, name: &str, copy: &Copy) -> Result<Vec<(String, remote::Download)>, String> {
+    async fn downloads(&self, name: &str, copy: &Copy) -> Result<Vec<(String, http::Download)>, String> {
         let mut downloads = Vec::new();
         for source in copy.sources.iter().filter(|source| is_url(source)) {
             if name != "ADD" {
@@ -134,7 +135,7 @@ impl Builder {
             let folder = self.machine.step_folder(&self.build_id);
             let fetched = tokio::select! {
                 () = self.cancel.cancelled() => return Err(Failure::Cancelled.to_string()),
-                fetched = remote::download(source, folder) => fetched?,
+                fetched = http::download(source, folder) => fetched?,
             };
             downloads.push((source.clone(), fetched));
         }
@@ -148,7 +149,7 @@ type Found = (Copy, From, Vec<Item>, Vec<String>);
 async fn find(
     copy: Copy,
     from: From,
-    mut downloads: Vec<(String, remote::Download)>,
+    mut downloads: Vec<(String, http::Download)>,
 ) -> Result<Result<Found, String>, Failure> {
     blocking(move || {
         let root = Root::open(&from.root()).map_err(Failure::caused)?;

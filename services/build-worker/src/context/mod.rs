@@ -1,8 +1,6 @@
 //! The build context: fetched, unpacked into a folder of its own, and its Dockerfile read.
 
-pub mod git;
 pub mod kept;
-pub mod remote;
 #[allow(dead_code)] // The graph builder lays out what sessions sent.
 pub mod trees;
 
@@ -18,6 +16,7 @@ use crate::archive::decompress;
 use crate::copy::hash;
 use crate::failure::{Doing as _, Failure, chain};
 use crate::layers::blocking;
+use crate::remote::{git, http};
 use crate::rooted::{self, Place, Root, clean, is_dir};
 use crate::space::{self, Watched};
 
@@ -112,7 +111,7 @@ fn unpack(tar: impl std::io::Read, folder: &Path) -> Result<u64, Failure> {
 async fn unpack_remote(url: &str, folder: &Path) -> Result<(), Failure> {
     let failed = |why: String| Failure::user(format!("error downloading remote context {url}: {why}"));
     let download = folder.with_extension("download");
-    let fetched = remote::download_as(url, download.clone(), "content").await.map_err(failed)?;
+    let fetched = http::download_as(url, download.clone(), "content").await.map_err(failed)?;
     let (folder, file) = (folder.to_owned(), fetched.folder.join(fetched.name));
     blocking(move || {
         let opening = || format!("opening {}", file.display());

@@ -65,6 +65,7 @@ const WORKER_CALLS: &[&str] = &[
     "StepLookup",
     "StepResult",
     "BuildFinish",
+    "BuildExport",
     "StepContainer",
     "ResultLookup",
     "ResultPut",

@@ -144,7 +144,8 @@ impl App {
     /// Finds an image for a build, which holds it from then on.
     async fn hold_found(&self, request: &proto::ImageResolve) -> Outcome<proto::Image> {
         loop {
-            let image = self.find_image(&request.reference).await?;
+            let platform = request.platform.parse::<Platform>().ok();
+            let image = self.find_image_for(&request.reference, platform.as_ref()).await?;
             // Else it went in between: its name may mean another one now, or nothing.
             if self.db.hold_image(&request.build_id, &image.id).await? {
                 return Ok(message_of(image));

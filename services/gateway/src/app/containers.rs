@@ -47,7 +47,7 @@ impl App {
         if wanted.is_empty() {
             return Err(Failure::invalid("no command specified"));
         }
-        let image = self.find_image(&wanted).await?;
+        let image = self.find_image_for(&wanted, platform.as_ref()).await?;
         let warning = check_platform(platform, &wanted, &image)?;
         if let Some(name) = name.as_deref().filter(|name| !names::is_name(name)) {
             return Err(Failure::invalid(format!(

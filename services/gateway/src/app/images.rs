@@ -1,5 +1,5 @@
 use bus::{Target, calls};
-use model::{Digest, ImageRef, is_hex_id};
+use model::{Digest, ImageRef, Platform, is_hex_id};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
@@ -16,6 +16,19 @@ impl App {
             Some(id) => self.db.image(&id).await?.ok_or_else(|| no_such_image(wanted)),
             None => Err(no_such_image(wanted)),
         }
+    }
+
+    /// Like [`Self::find_image`]; where the name means an image for each of several platforms, the one for this.
+    pub async fn find_image_for(&self, wanted: &str, platform: Option<&Platform>) -> Outcome<Image> {
+        let image = self.find_image(wanted).await?;
+        let Some(platform) = platform else { return Ok(image) };
+        let Ok(name) = wanted.parse::<ImageRef>() else { return Ok(image) };
+        for row in self.db.platforms_of_tag(&name.or_latest().familiar()).await? {
+            if row.platform.parse::<Platform>().is_ok_and(|its| platform.takes(&its)) {
+                return self.db.image(&row.image_id).await?.ok_or_else(|| no_such_image(wanted));
+            }
+        }
+        Ok(image)
     }
 
     async fn image_id(&self, wanted: &str) -> Outcome<Option<String>> {
@@ -84,15 +97,7 @@ impl App {
     /// Like [`Self::record`]; a build that made the image holds it.
     pub async fn record_for(&self, build_id: Option<&str>, image: proto::Image) -> Outcome<()> {
         let layers = image.layers.clone();
-        let row = Image {
-            id: image.id,
-            config: image.config,
-            layers: image.layers.into_iter().map(layer_row).collect(),
-            parent_id: image.parent_id,
-            recorded_ms: 0,
-            tags: image.tags,
-            digests: image.digests,
-        };
+        let row = row_of(image);
         match build_id {
             Some(build_id) => self.db.record_image_for(build_id, &row).await?,
             None => self.db.record_image(&row).await?,
@@ -102,7 +107,7 @@ impl App {
     }
 
     pub async fn tag_image(&self, image: &str, repo: &str, tag: &str) -> Outcome<()> {
-        let image = self.find_image(image).await?;
+        let (source, image) = (image, self.find_image(image).await?);
         let mut name: ImageRef = repo.parse()?;
         if name.digest().is_some() {
             return Err(Failure::invalid("refusing to create a tag with a digest reference"));
@@ -111,7 +116,26 @@ impl App {
             name = name.with_tag(tag).map_err(|_| Failure::invalid("invalid tag format"))?;
         }
         let name = name.or_latest().familiar();
-        self.point_tag(&image, &name).await
+        let platforms = match source.parse::<ImageRef>() {
+            Ok(source) => self.db.platforms_of_tag(&source.or_latest().familiar()).await?,
+            Err(_) => Vec::new(),
+        };
+        match platforms.as_slice() {
+            [] => self.point_tag(&image, &name).await,
+            platforms => self.point_platforms(&image, &name, platforms).await,
+        }
+    }
+
+    /// Points a tag to an image for each of several platforms, of which `own` is the one that the tag itself means.
+    ///
+    /// # Errors
+    /// `NotFound` when one of them has just gone.
+    pub async fn point_platforms(&self, own: &Image, name: &str, platforms: &[metadata::TagPlatform]) -> Outcome<()> {
+        if !self.db.tag_platforms(name, &own.id, platforms).await? {
+            return Err(no_such_image(&own.id));
+        }
+        self.tell_image(own, "tag", name);
+        Ok(())
     }
 
     /// # Errors
@@ -168,16 +192,7 @@ impl App {
             for (image, tags) in chosen {
                 match saved.iter_mut().find(|other| other.id == image.id) {
                     Some(other) => other.tags.extend(tags),
-                    None => saved.push(proto::SavedImage {
-                        config: Some(proto::Descriptor {
-                            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
-                            digest: image.id.clone(),
-                            size: image.config.len() as u64,
-                        }),
-                        id: image.id,
-                        layers: image.layers.into_iter().map(layer_message).collect(),
-                        tags,
-                    }),
+                    None => saved.push(proto::SavedImage { tags, ..super::push::saved(&image) }),
                 }
             }
         }
@@ -251,6 +266,13 @@ pub fn repository_of(name: &str) -> &str {
         Some((repository, rest)) if !rest.contains('/') => repository,
         _ => name,
     }
+}
+
+/// As it is recorded.
+pub fn row_of(image: proto::Image) -> Image {
+    let proto::Image { id, config, layers, parent_id, tags, digests } = image;
+    let layers = layers.into_iter().map(layer_row).collect();
+    Image { id, config, layers, parent_id, recorded_ms: 0, tags, digests, platform_of: Vec::new() }
 }
 
 pub fn layer_row(layer: proto::Layer) -> metadata::Layer {

@@ -9,7 +9,7 @@ use super::builds::label_of;
 use super::containers::{Container, is_up};
 use super::filters::Filters;
 use super::images::{Image, config_of};
-use super::remove_image::has_name;
+use super::remove_image::{has_name, is_of_other_platform};
 use super::{App, Failure, Outcome, nodes, now_ns, view};
 
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
@@ -78,11 +78,15 @@ impl App {
         }
         let mut rows = Vec::new();
         for mut image in images {
+            // Its name is listed once, for the platform that it runs on here.
+            if is_of_other_platform(&image) && !all {
+                continue;
+            }
             let nameless = !has_name(&image);
             let is_parent = parents.contains(&image.id);
             let fits = match dangling {
                 None => true,
-                Some(true) => image.tags.is_empty() && !is_parent,
+                Some(true) => image.tags.is_empty() && image.platform_of.is_empty() && !is_parent,
                 Some(false) => !nameless,
             };
             if filters.has("reference") {

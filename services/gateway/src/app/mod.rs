@@ -7,6 +7,7 @@ pub mod commit;
 pub mod containers;
 pub mod events;
 pub mod exec;
+mod exports;
 pub mod failure;
 pub mod filters;
 pub mod gateways;

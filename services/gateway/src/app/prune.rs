@@ -42,7 +42,7 @@ impl App {
         let mut bytes = 0;
         for image in self.db.images().await? {
             let config = super::images::config_of(&image);
-            let wanted = (image.tags.is_empty() || all)
+            let wanted = ((image.tags.is_empty() && image.platform_of.is_empty()) || all)
                 && until.is_none_or(|until| view::created_s(&config) * 1000 <= until)
                 && filters.labels(|name, value| has(label_of(&config, name), value));
             // An earlier one may have taken it along.

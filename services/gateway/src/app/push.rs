@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::images::{Image, layer_message, repository_of};
+use super::images::{Image, layer_message, no_such_image, repository_of};
 use super::lines::{Held, Lines};
 use super::{App, Failure, Outcome};
 
@@ -86,44 +86,109 @@ impl App {
         lines: &Lines,
     ) -> Outcome<()> {
         let lease = self.lease("push").await?;
-        let diff_ids: Vec<String> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let saved = proto::SavedImage {
-            config: Some(proto::Descriptor {
-                media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
-                digest: image.id.clone(),
-                size: image.config.len() as u64,
-            }),
-            id: image.id.clone(),
-            layers: image.layers.into_iter().map(layer_message).collect(),
-            tags: Vec::new(),
-        };
-        self.store_configs(std::slice::from_ref(&saved), &lease.id).await?;
         let tag = name.tag().unwrap_or_default().to_owned();
-        let request = proto::Push {
-            name: name.full_name(),
-            tag: tag.clone(),
-            image: Some(saved),
-            auth,
-            lease: lease.id.clone(),
-            packed: self.packed_of(&diff_ids).await?,
-        };
-        let shown = self.begin_transfer("push", &request.name, &request.tag);
+        let mut parcel = Parcel { form: None, platforms: Vec::new() };
+        for row in self.db.platforms_of_tag(&name.familiar()).await? {
+            let image = self.db.image(&row.image_id).await?.ok_or_else(|| no_such_image(&row.image_id))?;
+            parcel.add(row.platform, saved(&image));
+        }
+        if parcel.platforms.is_empty() {
+            parcel.add(String::new(), saved(&image));
+        }
         let (progress, mut steps) = mpsc::channel::<proto::Progress>(64);
         let forward = async {
             while let Some(step) = steps.recv().await {
-                shown.step(&step);
                 lines.progress(&step);
             }
         };
-        let (reply, ()) = tokio::join!(self.ask_sync::<calls::SyncPush>(&request, Some(progress)), forward);
+        let sending = self.send(name, parcel, auth, (&lease.id, Some(progress)));
+        let (reply, ()) = tokio::join!(sending, forward);
         let reply = reply?;
-        self.record_packed(reply.packed).await?;
-        let digest: model::Digest =
-            reply.digest.parse().map_err(|_| Failure::invalid("a pushed image without a digest"))?;
-        let by_digest = name.clone().without_tag().with_digest(digest).familiar();
-        self.db.point_digest(&image.id, &by_digest).await?;
+        self.point_pushed(&image, name, &reply.digest).await?;
         lines.message("", &format!("{tag}: digest: {} size: {}", reply.digest, reply.size));
         lines.aux(&json!({"Tag": tag, "Digest": reply.digest, "Size": reply.size}));
         Ok(())
+    }
+
+    /// Has a registry-sync send what is to be had under a name, whose tag may be missing; tells how far it is, and keeps
+    /// what is new of the layers. Their blobs are held by the lease.
+    pub async fn send(
+        &self,
+        name: &ImageRef,
+        parcel: Parcel,
+        auth: Option<proto::RegistryAuth>,
+        (lease, progress): (&str, Option<mpsc::Sender<proto::Progress>>),
+    ) -> Outcome<proto::PushReply> {
+        let request = proto::Push {
+            name: name.full_name(),
+            tag: name.tag().unwrap_or_default().to_owned(),
+            image: None,
+            auth,
+            lease: lease.to_owned(),
+            packed: self.packed_in(&parcel, lease).await?,
+            platforms: parcel.platforms,
+            form: parcel.form,
+        };
+        let shown = self.begin_transfer("push", &request.name, &request.tag);
+        let (told, mut steps) = mpsc::channel::<proto::Progress>(64);
+        let forward = async {
+            while let Some(step) = steps.recv().await {
+                shown.step(&step);
+                if let Some(progress) = &progress {
+                    // Whoever no longer listens need not be told.
+                    let _ = progress.send(step).await;
+                }
+            }
+        };
+        let (reply, ()) = tokio::join!(self.ask_sync::<calls::SyncPush>(&request, Some(told)), forward);
+        // The one who shows the steps ends with them.
+        drop(progress);
+        let mut reply = reply?;
+        self.record_packed(std::mem::take(&mut reply.packed)).await?;
+        Ok(reply)
+    }
+
+    /// Makes sure that the layer store has the configs; says what is known of the layers.
+    pub async fn packed_in(&self, parcel: &Parcel, lease: &str) -> Outcome<Vec<proto::PackedLayer>> {
+        let images: Vec<proto::SavedImage> =
+            parcel.platforms.iter().filter_map(|platform| platform.image.clone()).collect();
+        self.store_configs(&images, lease).await?;
+        let layers = images.iter().flat_map(|image| &image.layers).map(|layer| layer.diff_id.clone());
+        let diff_ids: Vec<String> = layers.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        self.packed_of(&diff_ids).await
+    }
+
+    /// A registry shows the image under this digest from now on.
+    pub async fn point_pushed(&self, image: &Image, name: &ImageRef, digest: &str) -> Outcome<()> {
+        let digest: model::Digest = digest.parse().map_err(|_| Failure::invalid("a pushed image without a digest"))?;
+        let by_digest = name.clone().without_tag().with_digest(digest).familiar();
+        self.db.point_digest(&image.id, &by_digest).await?;
+        Ok(())
+    }
+}
+
+/// Images that are handed out under one name, and how they are written; by default as dockerd does.
+pub struct Parcel {
+    pub platforms: Vec<proto::PlatformImage>,
+    pub form: Option<proto::ImageForm>,
+}
+
+impl Parcel {
+    fn add(&mut self, platform: String, image: proto::SavedImage) {
+        self.platforms.push(proto::PlatformImage { platform, image: Some(image), ..Default::default() });
+    }
+}
+
+/// An image for a registry-sync.
+pub fn saved(image: &Image) -> proto::SavedImage {
+    proto::SavedImage {
+        config: Some(proto::Descriptor {
+            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+            digest: image.id.clone(),
+            size: image.config.len() as u64,
+        }),
+        id: image.id.clone(),
+        layers: image.layers.iter().cloned().map(layer_message).collect(),
+        tags: Vec::new(),
     }
 }

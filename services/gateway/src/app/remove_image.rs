@@ -109,16 +109,26 @@ impl App {
         Ok(())
     }
 
-    /// Says whether it was still the image's: it may have been moved or removed meanwhile.
+    /// Says whether it was still the image's: it may have been moved or removed meanwhile. The images that the name meant
+    /// for other platforms go with it, unless something else keeps them.
     async fn forget_name(&self, image: &Image, name: &str, done: &mut Vec<Value>) -> Outcome<bool> {
+        let platforms = self.db.platforms_of_tag(name).await?;
         let was_its = match is_digest(name) {
             true => self.db.forget_digest(name, &image.id).await?,
             false => self.db.untag(name, &image.id).await?,
         };
-        if was_its {
-            done.push(json!({"Untagged": name}));
+        if !was_its {
+            return Ok(false);
         }
-        Ok(was_its)
+        done.push(json!({"Untagged": name}));
+        for platform in platforms.into_iter().filter(|platform| platform.image_id != image.id) {
+            let Some(other) = self.db.image(&platform.image_id).await? else { continue };
+            if !has_name(&other) && !self.is_held(&other).await? {
+                // Boxed, since this is what a removal calls for its names.
+                Box::pin(self.delete_chain(&other, false, Containers::Keep, done)).await?;
+            }
+        }
+        Ok(true)
     }
 
     /// Deletes the record, then its untagged parents that nobody else needs, and lets the layers go.
@@ -253,6 +263,11 @@ pub fn has_name(image: &Image) -> bool {
     !image.tags.is_empty() || !image.digests.is_empty()
 }
 
+/// Whether the only names of an image are those that mean it for another platform than this one's.
+pub fn is_of_other_platform(image: &Image) -> bool {
+    !has_name(image) && !image.platform_of.is_empty()
+}
+
 fn conflict(image: &Image, force: &str, why: &str) -> Failure {
     Failure::conflict(format!("conflict: unable to delete {} ({force}) - {why}", short_id(&image.id)))
 }
@@ -276,7 +291,7 @@ mod tests {
     fn image(names: &[&str]) -> Image {
         let (digests, tags) = names.iter().map(|name| (*name).to_owned()).partition(|name| is_digest(name));
         let (id, config, layers, parent_id) = ("sha256:1".to_owned(), Vec::new(), Vec::new(), String::new());
-        Image { id, config, layers, parent_id, recorded_ms: 0, tags, digests }
+        Image { id, config, layers, parent_id, recorded_ms: 0, tags, digests, platform_of: Vec::new() }
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Flights {
         shared(&self.layers, key)
     }
 
-    /// By diff id.
+    /// By diff id and packing.
     pub fn pack(&self, key: &str) -> Arc<Pack> {
         shared(&self.packs, key)
     }

@@ -62,6 +62,7 @@ pub fn docker_type(media_type: &str) -> Option<&'static str> {
     match media_type {
         media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Some(media_type::DOCKER_LAYER_GZIP),
         media_type::OCI_LAYER | media_type::DOCKER_LAYER => Some(media_type::DOCKER_LAYER),
+        media_type::OCI_LAYER_ZSTD | media_type::DOCKER_LAYER_ZSTD => Some(media_type::DOCKER_LAYER_ZSTD),
         _ => None,
     }
 }

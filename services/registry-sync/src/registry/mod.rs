@@ -1,11 +1,15 @@
-//! What is done with other registries: [`pull`] and [`push`] of one image, and the small [`questions`].
+//! What is done with other registries: [`pull`] and [`push`] of one image, and the small [`questions`]; and the [`archive`]
+//! of an image that is packed as for a registry.
 //!
 //! Nothing is kept beyond a call but [`Flights`], so that two pulls of one layer fetch it once and two pushes pack it once.
 
+pub mod archive;
 mod download;
 mod flights;
+mod form;
 mod manifest;
 mod pack;
+mod packed;
 mod platform;
 pub mod pull;
 pub mod push;

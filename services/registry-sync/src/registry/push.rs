@@ -1,33 +1,43 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use distribution::registry::{Access, Begun, First, Repository};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use model::{Digest, ImageRef};
+use oci::Descriptor;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::manifest::{self, Blob};
-use super::pack::{BLOCKS_UNDER_WAY, pack};
-use super::pull::MAX_CONFIG_BYTES;
+use super::form::{self, Document, Form};
+use super::manifest::Blob;
+use super::pack::BLOCKS_UNDER_WAY;
+use super::packed::{Known, Parcel, diff_ids, image};
 use super::{Lines, Remote, credentials, named};
 use crate::error::Error;
 
-/// Sends one image. A layer that the registry has is not sent, one that was packed before is not packed again.
+/// Sends one image, or several under an index. A layer that the registry has is not sent, one that was packed before is
+/// not packed again.
 pub async fn push(
     remote: &Remote,
     request: proto::Push,
     progress: bus::ProgressSender,
 ) -> Result<proto::PushReply, Error> {
     let name = named(&request.name)?;
-    let image = request.image.ok_or_else(|| Error::Archive("the call names no image".to_owned()))?;
+    let mut platforms = request.platforms;
+    if platforms.is_empty() {
+        platforms.push(proto::PlatformImage { image: request.image, ..Default::default() });
+    }
     let push = Push {
-        remote: remote.clone(),
+        parcel: Parcel {
+            remote: remote.clone(),
+            platforms,
+            form: Form::of(request.form)?,
+            lease: request.lease,
+            known: request.packed,
+        },
         name: name.clone(),
         tag: request.tag,
-        image,
-        lease: request.lease,
-        known: request.packed,
         lines: Lines { to: progress },
     };
     let credentials = credentials(request.auth);
@@ -51,64 +61,83 @@ fn plain(error: Error) -> Error {
 }
 
 struct Push {
-    remote: Remote,
+    parcel: Parcel,
     name: ImageRef,
+    /// Empty: what is pushed has no name but its digest.
     tag: String,
-    image: proto::SavedImage,
-    lease: String,
-    known: Vec<proto::PackedLayer>,
     lines: Lines,
 }
 
 /// A layer that the repository has now, and the rows that are new about it.
 struct Sent {
-    diff_id: String,
     blob: Blob,
     new: Vec<proto::PackedLayer>,
 }
 
 impl Push {
     async fn to(&self, repository: &Repository) -> Result<proto::PushReply, Error> {
-        let diff_ids = self.diff_ids()?;
-        // dockerd shows the top layer first.
-        for diff_id in diff_ids.iter().rev() {
-            self.lines.tell(diff_id.short(), "Preparing").await;
-        }
-        let mut once: Vec<&Digest> = Vec::new();
-        for diff_id in diff_ids.iter().rev() {
-            if !once.contains(&diff_id) {
-                once.push(diff_id);
+        // dockerd shows a layer as often as an image has it, the top one first.
+        for platform in &self.parcel.platforms {
+            for diff_id in diff_ids(image(platform)?)?.iter().rev() {
+                self.lines.tell(diff_id.short(), "Preparing").await;
             }
         }
-        let sending: futures::stream::FuturesUnordered<_> =
-            once.iter().map(|diff_id| self.send(repository, diff_id).boxed()).collect();
-        let sent: Vec<Sent> = sending.try_collect().await?;
-        let config =
-            self.image.id.parse::<Digest>().map_err(|error| Error::Archive(format!("{}: {error}", self.image.id)))?;
-        let bytes = self.remote.store.get_bytes(&config, MAX_CONFIG_BYTES).await?;
-        repository.put_blob(&config, &bytes).await?;
-        let blob_of =
-            |diff_id: &Digest| sent.iter().find(|sent| sent.diff_id == diff_id.as_str()).map(|sent| sent.blob.clone());
-        let layers: Vec<Blob> = diff_ids.iter().map(blob_of).collect::<Option<_>>().ok_or(Error::Task)?;
-        let manifest = manifest::bytes((&config, bytes.len() as u64), &layers);
-        repository.put_manifest(&self.tag, oci::media_type::DOCKER_MANIFEST, &manifest).await?;
+        let once = self.parcel.layers()?;
+        let sending: futures::stream::FuturesUnordered<_> = once
+            .iter()
+            .map(|diff_id| async move { self.send(repository, diff_id).await.map(|sent| (diff_id, sent)) }.boxed())
+            .collect();
+        let sent: HashMap<&Digest, Sent> = sending.try_collect().await?;
+        let mut documents = Vec::new();
+        for platform in &self.parcel.platforms {
+            documents.push(self.manifest(repository, platform, &sent).await?);
+        }
+        let top = match documents.len() {
+            1 => documents.remove(0),
+            _ => {
+                let entries = self.entries(repository, &documents).await?;
+                self.parcel.form.index(entries)
+            }
+        };
+        let digest = top.digest().to_string();
+        let tag = if self.tag.is_empty() { &digest } else { &self.tag };
+        repository.put_manifest(tag, top.media_type, &top.bytes).await?;
         Ok(proto::PushReply {
-            digest: Digest::of(&manifest).to_string(),
-            size: manifest.len() as u64,
-            packed: sent.into_iter().flat_map(|sent| sent.new).collect(),
+            size: top.bytes.len() as u64,
+            packed: sent.into_values().flat_map(|sent| sent.new).collect(),
+            digest,
         })
     }
 
-    fn diff_ids(&self) -> Result<Vec<Digest>, Error> {
-        let parse = |layer: &proto::Layer| {
-            layer.diff_id.parse().map_err(|error| Error::Archive(format!("{}: {error}", layer.diff_id)))
-        };
-        self.image.layers.iter().map(parse).collect()
+    /// The manifest of one image, whose config the repository has then.
+    async fn manifest(
+        &self,
+        repository: &Repository,
+        platform: &proto::PlatformImage,
+        sent: &HashMap<&Digest, Sent>,
+    ) -> Result<Document, Error> {
+        let image = image(platform)?;
+        let (config, bytes) = self.parcel.config(image).await?;
+        repository.put_blob(&config, &bytes).await?;
+        let blob_of = |diff_id: &Digest| Some(sent.get(diff_id)?.blob.clone());
+        let layers: Option<Vec<Blob>> = diff_ids(image)?.iter().map(blob_of).collect();
+        let annotations = platform.annotations.clone().into_iter().collect();
+        Ok(self.parcel.form.manifest((&config, bytes.len() as u64), &layers.ok_or(Error::Task)?, annotations))
+    }
+
+    /// Sends the manifests that an index is to name; they are named by nothing else.
+    async fn entries(&self, repository: &Repository, documents: &[Document]) -> Result<Vec<Descriptor>, Error> {
+        let mut entries = Vec::new();
+        for (document, platform) in documents.iter().zip(&self.parcel.platforms) {
+            repository.put_manifest(document.digest().as_str(), document.media_type, &document.bytes).await?;
+            entries.push(form::entry(document, platform)?);
+        }
+        Ok(entries)
     }
 
     async fn send(&self, repository: &Repository, diff_id: &Digest) -> Result<Sent, Error> {
         let id = diff_id.short();
-        let _turn = self.lines.turn(id, &self.remote.uploads).await?;
+        let _turn = self.lines.turn(id, &self.parcel.remote.uploads).await?;
         for known in self.candidates(diff_id) {
             if repository.has_blob(&known.blob.digest).await?.is_some() {
                 self.lines.tell(id, "Layer already exists").await;
@@ -125,7 +154,7 @@ impl Push {
                 Begun::Session(begun) => first = First::Begun(begun),
             }
         }
-        let (blob, new) = match self.kept(diff_id).await? {
+        let (blob, new) = match self.parcel.kept(diff_id).await? {
             Some(blob) => (blob, Vec::new()),
             None => {
                 let blob = self.packed(repository, diff_id, &mut first).await?;
@@ -144,7 +173,7 @@ impl Push {
 
     /// Blobs of the layer that the registry may have, those of this repository first.
     fn candidates(&self, diff_id: &Digest) -> Vec<Known> {
-        let mut candidates: Vec<Known> = self.known.iter().filter_map(|row| Known::of(row, diff_id)).collect();
+        let mut candidates: Vec<Known> = self.parcel.known(diff_id).collect();
         let here = self.name.full_name();
         candidates.sort_by_key(|known| known.repository != here);
         let mut seen = Vec::new();
@@ -159,38 +188,20 @@ impl Push {
     /// The layer in another repository of the same registry.
     fn elsewhere(&self, diff_id: &Digest) -> Option<(Blob, ImageRef)> {
         let here = self.name.full_name();
-        self.known.iter().filter_map(|row| Known::of(row, diff_id)).filter(|known| known.repository != here).find_map(
-            |known| {
-                let other: ImageRef = known.repository.parse().ok()?;
-                (other.domain() == self.name.domain()).then_some((known.blob, other))
-            },
-        )
-    }
-
-    /// As the layer store holds the layer.
-    fn plain_bytes(&self, diff_id: &Digest) -> u64 {
-        let layer = self.image.layers.iter().find(|layer| layer.diff_id == diff_id.as_str());
-        layer.and_then(|layer| layer.blob.as_ref()).map_or(0, |blob| blob.size)
-    }
-
-    /// The packed layer, where the layer store has it.
-    async fn kept(&self, diff_id: &Digest) -> Result<Option<Blob>, Error> {
-        for known in self.candidates(diff_id) {
-            if self.remote.store.has(&known.blob.digest, Some(&self.lease)).await?.is_some() {
-                return Ok(Some(known.blob));
-            }
-        }
-        Ok(None)
+        self.parcel.known(diff_id).filter(|known| known.repository != here).find_map(|known| {
+            let other: ImageRef = known.repository.parse().ok()?;
+            (other.domain() == self.name.domain()).then_some((known.blob, other))
+        })
     }
 
     /// Packs the layer into the layer store. What comes out is sent at the same time, so that the registry need not
     /// wait for the last byte; whatever becomes of that is left in `first`. Of several pushes one packs.
     async fn packed(&self, repository: &Repository, diff_id: &Digest, first: &mut First) -> Result<Blob, Error> {
-        let flight = self.remote.flights.pack(diff_id.as_str());
+        let flight = self.parcel.flight(diff_id);
         let mut result = flight.lock().await;
         if let Some(packed) = result.clone() {
             // By another push, under its own lease.
-            self.remote.store.has(&packed.digest, Some(&self.lease)).await?;
+            self.parcel.remote.store.has(&packed.digest, Some(&self.parcel.lease)).await?;
             return Ok(packed);
         }
         let session = match std::mem::replace(first, First::Nothing) {
@@ -199,10 +210,10 @@ impl Push {
         };
         let done = Arc::new(AtomicU64::new(0));
         let (copy, copied) = mpsc::channel(BLOCKS_UNDER_WAY);
-        let packing = pack(&self.remote.store, diff_id, &self.lease, done.clone(), copy);
+        let packing = self.parcel.pack(diff_id, done.clone(), copy);
         let appending = session.append(ReceiverStream::new(copied).map(Ok).boxed());
         let both = async { futures::join!(packing, appending) };
-        let (packed, appended) = self.with_bar(diff_id.short(), self.plain_bytes(diff_id), &done, both).await;
+        let (packed, appended) = self.with_bar(diff_id.short(), self.parcel.plain_bytes(diff_id), &done, both).await;
         *first = First::Appended(appended);
         Ok(result.insert(packed?).clone())
     }
@@ -210,7 +221,7 @@ impl Push {
     async fn upload(&self, repository: &Repository, id: &str, blob: &Blob, first: First) -> Result<(), Error> {
         let done = Arc::new(AtomicU64::new(0));
         let open = || {
-            let (store, digest, done) = (self.remote.store.clone(), blob.digest.clone(), done.clone());
+            let (store, digest, done) = (self.parcel.remote.store.clone(), blob.digest.clone(), done.clone());
             async move {
                 done.store(0, Ordering::Relaxed);
                 let bytes = store.get(&digest).await?;
@@ -240,21 +251,6 @@ impl Push {
     /// The repository shows the blob now, which is worth a row.
     fn sent(&self, diff_id: &Digest, blob: Blob, mut new: Vec<proto::PackedLayer>) -> Sent {
         new.push(blob.row(diff_id, self.name.full_name()));
-        Sent { diff_id: diff_id.to_string(), blob, new }
-    }
-}
-
-/// A row about a layer, as far as Docker's manifest can name its blob.
-struct Known {
-    blob: Blob,
-    repository: String,
-}
-
-impl Known {
-    fn of(row: &proto::PackedLayer, diff_id: &Digest) -> Option<Self> {
-        let blob = row.blob.as_ref().filter(|_| row.diff_id == diff_id.as_str())?;
-        let media_type = manifest::docker_type(&blob.media_type)?;
-        let blob = Blob { media_type, digest: blob.digest.parse().ok()?, size: blob.size };
-        Some(Self { blob, repository: row.repository.clone() })
+        Sent { blob, new }
     }
 }

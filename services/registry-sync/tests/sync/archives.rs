@@ -9,7 +9,7 @@ use model::{Digest, ErrorKind};
 use crate::engine::{Engine, config_of, gzip, tar_of};
 
 impl Engine {
-    async fn load(&self, archive: Vec<u8>) -> Result<Vec<proto::LoadedImage>, bus::Error> {
+    pub async fn load(&self, archive: Vec<u8>) -> Result<Vec<proto::LoadedImage>, bus::Error> {
         loop {
             let (ticket, pending) = self.tickets.issue();
             let archive = archive.clone();

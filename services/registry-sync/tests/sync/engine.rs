@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Engine {
     pub bus: Bus,
     pub tickets: Arc<Tickets>,
+    pub store: distribution::Store,
     pub lease: String,
     /// The registry-sync is the last one.
     children: Vec<Child>,
@@ -83,7 +84,8 @@ impl Engine {
             }
         }
         let sync = (sync, sync_args);
-        Self { bus, tickets, lease: lease.expect("the store answers"), children, sync, _folder: folder }
+        let store = distribution::Store::new(format!("http://127.0.0.1:{store_port}"), "secret");
+        Self { bus, tickets, store, lease: lease.expect("the store answers"), children, sync, _folder: folder }
     }
 
     /// Ends the registry-sync as a crash does, and starts another.

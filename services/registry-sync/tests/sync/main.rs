@@ -5,4 +5,5 @@
 
 mod archives;
 mod engine;
+mod platforms;
 mod registries;

@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use crate::engine::{Engine, config_of, free_port, gzip, tar_of};
 
 /// A docker-registry on a folder of its own.
-struct Registry {
-    host: String,
+pub struct Registry {
+    pub host: String,
     child: Child,
     folder: tempfile::TempDir,
 }
@@ -32,7 +32,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let host = format!("127.0.0.1:{}", free_port());
         let config = format!(
@@ -186,7 +186,7 @@ impl Engine {
             image: Some(image),
             lease: self.lease.clone(),
             packed: packed.to_vec(),
-            auth: None,
+            ..Default::default()
         };
         let (sender, receiver) = mpsc::channel(1024);
         tokio::join!(self.bus.call_with_progress::<calls::SyncPush>(&Target::Sync, &request, sender), gather(receiver),)
