@@ -242,10 +242,14 @@ impl Receiver {
             return Ok(Some(Output::Part { id, bytes, whole: None }));
         }
         open.buffer.extend_from_slice(&bytes);
-        if open.size <= self.limits.large_bytes {
+        // What is held counts, also of a file that has grown since it was listed.
+        self.open_bytes += open.size.saturating_sub(open.counted);
+        open.counted = open.counted.max(open.size);
+        if open.size <= self.limits.large_bytes && self.open_bytes <= self.limits.open_bytes {
             return Ok(None);
         }
-        // It has grown since it was listed.
+        self.open_bytes -= open.counted;
+        open.counted = 0;
         let bytes = std::mem::take(&mut open.buffer);
         let pack = self.begin_large();
         if let Some(open) = self.open.get_mut(&id) {
