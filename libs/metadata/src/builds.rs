@@ -28,7 +28,7 @@ pub struct BuildsPage {
 }
 
 impl Database {
-    /// Ends a running build; false when this attempt does not hold it any more.
+    /// Ends a running build, that failed where there is an `error`; false when this attempt does not hold it any more.
     pub async fn finish_build(
         &self,
         id: &str,
@@ -37,7 +37,7 @@ impl Database {
         error: &str,
         error_code: i64,
     ) -> Result<bool, Error> {
-        let state = if image_id.is_empty() { "failed" } else { "done" };
+        let state = if error.is_empty() { "done" } else { "failed" };
         let done = self
             .write(
                 "UPDATE builds SET state = $3, image_id = $4, error = $5, error_code = $6, ended_ms = $7

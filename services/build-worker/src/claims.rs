@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use bus::{Bus, CLAIM_TTL};
-use tokio::sync::oneshot;
+use bus::{Bus, CLAIM_TTL, Target, calls};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::flight::{Ended, Flight};
 
@@ -46,6 +46,10 @@ impl Claims {
         Arc::new(Self { bus, worker_id: worker_id.to_owned(), held: Mutex::default() })
     }
 
+    pub fn worker_id(&self) -> &str {
+        &self.worker_id
+    }
+
     /// Claims a step unless somebody runs it. `dead` is the revision of a claim whose holder knows nothing of it.
     ///
     /// # Errors
@@ -79,6 +83,27 @@ impl Claims {
     /// A step of this worker.
     pub fn flight(&self, claim_id: &str) -> Option<Arc<Flight>> {
         self.held.lock().expect("no holder panics").get(claim_id).cloned()
+    }
+
+    /// Waits for the end of a step that another worker runs; what it prints goes to `lines`, from its first line on.
+    ///
+    /// # Errors
+    /// `NotFound` where that worker knows nothing of the claim, else whether it is silent or gone.
+    pub async fn follow(
+        &self,
+        claim: &proto::StepClaim,
+        lines: mpsc::Sender<proto::Progress>,
+    ) -> Result<Ended, bus::Error> {
+        let holder = Target::Worker(claim.worker_id.clone());
+        let request = proto::StepFollow { claim_id: claim.id.clone() };
+        let reply = self.bus.call_while_wanted::<calls::StepFollow>(&holder, &request, Some(lines)).await?;
+        let proto::StepFollowReply { made, command, code, record } = reply;
+        Ok(match (made, record) {
+            (Some(image), _) => Ended::Made(Box::new(image)),
+            (None, Some(record)) => Ended::Recorded(Box::new(record)),
+            (None, None) if code != 0 => Ended::Command { command, code },
+            (None, None) => Ended::Dropped,
+        })
     }
 
     /// Whether others wait for a step of this build.

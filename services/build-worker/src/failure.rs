@@ -9,6 +9,9 @@ pub enum Failure {
     /// A RUN instruction's command failed.
     #[error("The command '{command}' returned a non-zero code: {code}")]
     Command { command: String, code: i32 },
+    /// As [`Failure::Command`], in BuildKit's words.
+    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    Process { command: String, code: i32 },
     #[error("the build was cancelled")]
     Cancelled,
     /// Another worker has the build now, or nobody; nothing more may be written for it.
@@ -39,7 +42,7 @@ impl Failure {
     /// The code that goes with the error line: a failed command's own.
     pub fn code(&self) -> i32 {
         match self {
-            Self::Command { code, .. } => *code,
+            Self::Command { code, .. } | Self::Process { code, .. } => *code,
             _ => 0,
         }
     }

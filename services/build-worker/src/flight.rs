@@ -16,6 +16,8 @@ const CLIPPED: &str = "\n[output clipped, who follows a step sees its first 8 Mi
 pub enum Ended {
     /// It made this image, whose layers are stored.
     Made(Box<proto::Image>),
+    /// Of the graph builder: what it made, whose layers are stored.
+    Recorded(Box<proto::StepRecord>),
     /// Its command failed by itself, as it would anywhere.
     Command { command: String, code: i32 },
     /// It was cut short.
@@ -57,6 +59,15 @@ impl Flight {
         self.keep(text.len(), |clipped| {
             let text = if clipped { CLIPPED } else { text };
             parts(text).map(|part| proto::Progress { stream: part.to_owned(), ..Default::default() }).collect()
+        });
+    }
+
+    /// A line of the graph builder's, at most a chunk long.
+    pub fn tell(&self, line: &proto::BuildOutputLine) {
+        self.keep(line.text.len(), |clipped| {
+            let text = if clipped { CLIPPED.as_bytes().to_vec() } else { line.text.clone() };
+            let line = proto::BuildOutputLine { text, ..line.clone() };
+            vec![proto::Progress { line: Some(line), ..Default::default() }]
         });
     }
 

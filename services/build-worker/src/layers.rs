@@ -49,6 +49,15 @@ pub struct Made {
     pub upload: Upload,
 }
 
+/// What a step makes that changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// As the classic builder.
+    NoLayer,
+    /// As BuildKit.
+    EmptyLayer,
+}
+
 impl Made {
     pub fn diff_id(&self) -> Result<DiffId, Failure> {
         diff_id(&self.layer)
@@ -128,15 +137,20 @@ impl Layers {
         self.snapshots.hold(&held, &self.owner).map_err(Failure::caused)
     }
 
-    /// Makes a step's finished upper folder a layer; `None` when it changed nothing. Its upload goes on in the
-    /// background; when too much is on this machine only, this waits.
-    pub async fn adopt(&self, upper: PathBuf, below: Vec<DiffId>) -> Result<Option<Made>, Failure> {
+    /// Makes a step's finished upper folder a layer. Its upload goes on in the background; when too much is on this
+    /// machine only, this waits.
+    pub async fn adopt(
+        &self,
+        upper: PathBuf,
+        below: Vec<DiffId>,
+        unchanged: Unchanged,
+    ) -> Result<Option<Made>, Failure> {
         let snapshots = self.snapshots.clone();
         let lowers = below.clone();
         let (upper, new) = blocking(move || {
             let mut hash = TarHash::default();
             let diff = snapshots.diff(&upper, &lowers, &mut hash).map_err(Failure::caused)?;
-            if diff.empty {
+            if diff.empty && unchanged == Unchanged::NoLayer {
                 return Ok((upper, None));
             }
             let (digest, tar_bytes) = hash.finish();
@@ -257,6 +271,11 @@ pub fn diff_ids(layers: &[proto::Layer]) -> Result<Vec<DiffId>, Failure> {
 fn blob_digest(layer: &proto::Layer) -> Result<Digest, Failure> {
     let blob = layer.blob.as_ref().ok_or_else(|| Failure::internal("a layer without a blob"))?;
     blob.digest.parse().map_err(Failure::caused)
+}
+
+/// Nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// Runs what blocks on a thread for it.

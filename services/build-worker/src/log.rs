@@ -13,6 +13,7 @@ use crate::flight::Flight;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What one build may write in all; after it, output is left out.
 const BUILD_BYTES: usize = 64 << 20;
+const CLIPPED: &str = "\n[output clipped, the log of a build ends at 64 MiB]\n";
 /// What a quiet build keeps for the case that it fails.
 const QUIET_BYTES: usize = 1 << 20;
 
@@ -115,6 +116,11 @@ impl Log {
         }
     }
 
+    /// What the graph builder tells; output past what one build may write is left out.
+    pub async fn trace(&self, trace: proto::BuildTrace) -> Result<(), bus::Error> {
+        self.chunks.trace(trace).await
+    }
+
     /// The one line that a quiet build prints.
     pub async fn answer(&self, text: &str) -> Result<(), bus::Error> {
         self.chunks.answer(text).await
@@ -188,6 +194,22 @@ impl Chunks {
         self.chunk(&mut state, What::StatusJson(json.to_owned()), 0).await
     }
 
+    async fn trace(&self, mut trace: proto::BuildTrace) -> Result<(), bus::Error> {
+        let mut state = self.state.lock().await;
+        if state.bytes > BUILD_BYTES {
+            trace.lines.clear();
+        }
+        let told = state.bytes;
+        state.bytes += trace.lines.iter().map(|line| line.text.len()).sum::<usize>();
+        if told <= BUILD_BYTES
+            && state.bytes > BUILD_BYTES
+            && let Some(last) = trace.lines.last_mut()
+        {
+            last.text = CLIPPED.as_bytes().to_vec();
+        }
+        self.chunk(&mut state, What::Trace(trace), 0).await
+    }
+
     async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
         if state.kept.is_some() {
@@ -215,7 +237,7 @@ impl Chunks {
         }
         state.bytes += text.len();
         let clipped = state.bytes > BUILD_BYTES;
-        let text = if clipped { "\n[output clipped, the log of a build ends at 64 MiB]\n" } else { text };
+        let text = if clipped { CLIPPED } else { text };
         for part in parts(text) {
             self.chunk(state, What::Stream(part.to_owned()), 0).await?;
         }

@@ -26,6 +26,8 @@ pub struct Networks {
 #[derive(Debug)]
 pub struct StepNetwork {
     container_id: String,
+    /// Instead of one made of the container's id.
+    hostname: Option<String>,
     networks: Networks,
     kind: Kind,
 }
@@ -59,7 +61,7 @@ impl Networks {
             }
             other => return Err(Failure::user(format!("network mode {other:?} is not supported in builds"))),
         };
-        Ok(StepNetwork { container_id: container_id.to_owned(), networks: self.clone(), kind })
+        Ok(StepNetwork { container_id: container_id.to_owned(), hostname: None, networks: self.clone(), kind })
     }
 
     /// Takes away what a killed worker's steps had.
@@ -93,6 +95,12 @@ impl Networks {
 }
 
 impl StepNetwork {
+    /// Has another name where it does not share the machine's.
+    pub fn named(mut self, hostname: &str) -> Self {
+        self.hostname = Some(hostname.to_owned());
+        self
+    }
+
     pub fn namespace(&self) -> Namespace {
         match &self.kind {
             Kind::Host => Namespace::Host,
@@ -103,7 +111,7 @@ impl StepNetwork {
 
     /// The machine's name in its own network, else the container's.
     pub fn hostname(&self) -> String {
-        let own = || model::short_id(&self.container_id).to_owned();
+        let own = || self.hostname.clone().unwrap_or_else(|| model::short_id(&self.container_id).to_owned());
         match self.kind {
             Kind::Host => nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(own),
             Kind::None | Kind::Bridge { .. } => own(),

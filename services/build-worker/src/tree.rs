@@ -4,7 +4,7 @@ use model::DiffId;
 use snapshots::MountSpec;
 
 use crate::failure::{Doing as _, Failure};
-use crate::layers::{Layers, Made, blocking, diff_ids};
+use crate::layers::{Layers, Made, Unchanged, blocking, diff_ids};
 use crate::space;
 
 /// Layers, mounted with a new writable folder on top. Unmounted and removed when dropped.
@@ -40,9 +40,9 @@ impl Tree {
     }
 
     /// Unmounts, and makes what was changed a layer.
-    pub async fn into_layer(self, layers: &Layers) -> Result<Option<Made>, Failure> {
+    pub async fn into_layer(self, layers: &Layers, unchanged: Unchanged) -> Result<Option<Made>, Failure> {
         self.unmount()?;
-        let layer = layers.adopt(self.upper(), self.below.clone()).await;
+        let layer = layers.adopt(self.upper(), self.below.clone(), unchanged).await;
         blocking(move || {
             drop(self);
             Ok(())

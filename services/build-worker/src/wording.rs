@@ -43,6 +43,18 @@ pub fn health(health: &Healthcheck) -> String {
     )
 }
 
+/// As [`health`], as BuildKit writes it: `{Test:[CMD-SHELL x] Interval:5s ...}`
+pub fn health_fields(health: &Healthcheck) -> String {
+    let times = [
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ];
+    let times: String = times.iter().map(|(name, nanos)| format!(" {name}:{}", duration(*nanos))).collect();
+    format!("{{Test:{}{times} Retries:{}}}", plain_list(&health.test), health.retries)
+}
+
 /// A duration as Go prints it: `1m0s`, `1.5s`, `20ms`.
 pub fn duration(nanos: i64) -> String {
     let total = nanos.unsigned_abs();

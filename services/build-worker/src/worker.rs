@@ -203,6 +203,7 @@ async fn follow(flight: Arc<Flight>, progress: bus::ProgressSender) -> proto::St
         return match ended {
             None => continue,
             Some(Ended::Made(image)) => proto::StepFollowReply { made: Some(*image), ..Default::default() },
+            Some(Ended::Recorded(record)) => proto::StepFollowReply { record: Some(*record), ..Default::default() },
             Some(Ended::Command { command, code }) => proto::StepFollowReply { command, code, ..Default::default() },
             Some(Ended::Dropped) => proto::StepFollowReply::default(),
         };

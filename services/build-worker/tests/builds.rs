@@ -1,6 +1,7 @@
 //! Builds on real containers.
 
 mod farm;
+mod graph;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use crate::copy::sources::Tree as Sources;
 use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure, chain};
 use crate::image;
-use crate::layers::blocking;
+use crate::layers::{Unchanged, blocking};
 use crate::remote::http;
 use crate::rooted::{Owner, Root, clean, is_dir};
 use crate::space::Watched;
@@ -101,7 +101,7 @@ impl Builder {
             unpack: name == "ADD",
         };
         blocking(move || work.run(&from.root(), &items).map(|()| drop(from))).await?;
-        let made = tree.into_layer(&self.layers).await?;
+        let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
         self.record(stage, &command, Outcome { made, claim }).await
     }
 

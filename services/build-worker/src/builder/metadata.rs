@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dockerfile::{Command, Healthcheck, Kind, Test};
+use dockerfile::Kind;
 
 use super::share::Begun;
 use super::stage::Stage;
@@ -10,8 +10,8 @@ use super::stays::Ended;
 use super::steps::{Outcome, container_id};
 use super::{Builder, Progress};
 use crate::failure::Failure;
-use crate::image;
-use crate::layers::blocking;
+use crate::image::{self, check_signal, health, names, resolve};
+use crate::layers::{Unchanged, blocking};
 use crate::rooted::{Root, clean};
 use crate::{ports, wording};
 
@@ -57,7 +57,7 @@ impl Builder {
         .await?;
         let container = container_id();
         self.print_running(&container).await?;
-        let made = tree.into_layer(&self.layers).await?;
+        let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
         let container = Ended::never_ran(&container, &command);
         self.record_container(stage, &command, container, Outcome { made, claim }).await
     }
@@ -159,48 +159,6 @@ fn apply(stage: &mut Stage, kind: Kind) -> Result<String, String> {
     })
 }
 
-/// The words of a command; shell form goes through the shell.
-pub(super) fn resolve(command: Command, shell: Vec<String>) -> Vec<String> {
-    match command {
-        Command::Exec(words) => words,
-        Command::Shell(line) => shell.into_iter().chain(line).collect(),
-    }
-}
-
-fn names(list: Vec<String>) -> impl Iterator<Item = (String, oci::Empty)> {
-    list.into_iter().map(|name| (name, oci::Empty {}))
-}
-
-fn health(check: Healthcheck) -> oci::Healthcheck {
-    let words = |kind: &str, words: Vec<String>| std::iter::once(kind.to_owned()).chain(words).collect();
-    oci::Healthcheck {
-        test: match check.test {
-            Test::None => words("NONE", Vec::new()),
-            Test::Command(Command::Exec(list)) => words("CMD", list),
-            Test::Command(Command::Shell(line)) => words("CMD-SHELL", line.into_iter().collect()),
-        },
-        interval: check.interval_ns,
-        timeout: check.timeout_ns,
-        start_period: check.start_period_ns,
-        start_interval: check.start_interval_ns,
-        retries: check.retries,
-    }
-}
-
-fn check_signal(signal: &str) -> Result<(), String> {
-    let invalid = || format!("Invalid signal: {signal}");
-    if let Ok(number) = signal.parse::<i32>() {
-        return if number > 0 { Ok(()) } else { Err(invalid()) };
-    }
-    let name = signal.to_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = name.strip_prefix("RTMIN").or_else(|| name.strip_prefix("RTMAX")).is_some_and(|rest| {
-        rest.is_empty() || rest[1..].parse::<u8>().is_ok_and(|offset| offset <= 15) && rest.starts_with(['+', '-'])
-    });
-    let known = real_time || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok();
-    if known { Ok(()) } else { Err(invalid()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,15 +205,5 @@ mod tests {
         assert_eq!(stage.config.cmd, None);
         assert!(after(&["CMD a", "ENTRYPOINT x"]).0.config.cmd.is_some());
         assert_eq!(after(&["ENTRYPOINT [\"x\"]", "ENTRYPOINT []"]).0.config.entrypoint, None);
-    }
-
-    #[test]
-    fn signals() {
-        for fine in ["TERM", "SIGTERM", "sigint", "9", "9999", "SIGRTMIN+3", "RTMAX-1"] {
-            assert_eq!(check_signal(fine), Ok(()), "{fine}");
-        }
-        for wrong in ["SIGX", "", "a b", "-1", "RTMIN+99"] {
-            assert_eq!(check_signal(wrong), Err(format!("Invalid signal: {wrong}")));
-        }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use dockerfile::{Command, Heredoc, Run};
+use dockerfile::Run;
 use runtime::bundle::{Mount, Seccomp};
 
 use super::files::needs_buildkit;
-use super::metadata::resolve;
 use super::share::Begun;
 use super::stage::Stage;
 use super::stays::Ended;
@@ -15,11 +14,13 @@ use super::{Builder, Progress};
 use crate::claims::Claim;
 use crate::container::{Container, Ran, Task, bind};
 use crate::copy::transfer::Transfer;
+use crate::ends::Ends;
 use crate::failure::{Doing as _, Failure};
 use crate::flight;
 use crate::handover::Changes;
-use crate::image;
-use crate::layers::blocking;
+use crate::heredocs::{Script, script, with_heredocs, write_script};
+use crate::image::{self, resolve};
+use crate::layers::{Unchanged, blocking};
 use crate::output::Coloured;
 use crate::rooted::{Root, clean, is_dir};
 use crate::tree::Tree;
@@ -27,25 +28,11 @@ use crate::tree::Tree;
 /// Docker's exit code of a container whose command could not be started.
 const NOT_STARTED: i32 = 127;
 
-/// A heredoc that names its own interpreter (`#!`): a file in the container, run as it is.
-struct Script {
-    name: String,
-    content: String,
-}
-
-impl Script {
-    /// Where BuildKit puts it as well.
-    fn target(&self) -> String {
-        format!("/dev/pipes/{}", self.name)
-    }
-
-    fn mount(&self, folder: &Path) -> std::io::Result<Mount> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let source = folder.join("script");
-        std::fs::write(&source, &self.content)?;
-        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Mount { read_only: true, ..bind(source, self.target()) })
-    }
+/// The script's file, as a mount.
+fn script_mount(script: &Script, folder: &Path) -> std::io::Result<Mount> {
+    let source = folder.join("script");
+    write_script(&source, script.content.as_bytes())?;
+    Ok(Mount { read_only: true, ..bind(source, script.target()) })
 }
 
 impl Builder {
@@ -83,7 +70,7 @@ impl Builder {
         };
         let mut mounts = self.volumes(stage, &tree).await?;
         if let Some(script) = &script {
-            mounts.push(script.mount(tree.folder()).doing(|| "writing a step's script".to_owned())?);
+            mounts.push(script_mount(script, tree.folder()).doing(|| "writing a step's script".to_owned())?);
         }
         let task = Task {
             id: id.clone(),
@@ -110,7 +97,7 @@ impl Builder {
                 let upper = tree.upper();
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
                 if exit.code == 0 {
-                    let made = tree.into_layer(&self.layers).await?;
+                    let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
                     return self.record_container(stage, &command, ended, Outcome { made, claim }).await;
                 }
                 let (command, code) = (task.args.join(" "), exit.code);
@@ -137,13 +124,8 @@ impl Builder {
 
     /// Returns when the step is to end before its time: its build is, and nobody follows it whom that concerns not.
     async fn unwanted(&self, claim: Option<&Claim>) {
-        self.cancel.cancelled().await;
-        if let Some(claim) = claim.filter(|_| self.gone.is_cancelled()) {
-            tokio::select! {
-                () = claim.flight.unfollowed() => {}
-                () = self.stop.cancelled() => {}
-            }
-        }
+        let ends = Ends { cancel: self.cancel.clone(), gone: self.gone.clone(), stop: self.stop.clone() };
+        ends.unwanted(claim.map(|claim| claim.flight.as_ref())).await;
     }
 
     /// A new volume for each one of the image, with what the image has there. It is gone after the step.
@@ -180,39 +162,6 @@ fn fill_volume(from: &Root, target: &str, source: &Path) -> std::io::Result<()> 
     std::fs::set_permissions(source, std::fs::Permissions::from_mode(stat.st_mode & 0o7777))
 }
 
-/// Whether a RUN is nothing but one heredoc.
-fn only_heredoc<'a>(command: &Command, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
-    match (command, heredocs) {
-        (Command::Shell(Some(line)), [only])
-            if line.trim_start().starts_with("<<") && !line.trim().contains(char::is_whitespace) =>
-        {
-            Some(only)
-        }
-        _ => None,
-    }
-}
-
-fn script(command: &Command, heredocs: &[Heredoc]) -> Option<Script> {
-    let only = only_heredoc(command, heredocs).filter(|heredoc| heredoc.content.starts_with("#!"))?;
-    Some(Script { name: only.name.clone(), content: only.content.clone() })
-}
-
-/// A RUN that is nothing but a heredoc runs its content; else the shell reads the heredocs itself.
-fn with_heredocs(command: Command, heredocs: &[Heredoc]) -> Command {
-    if let Some(only) = only_heredoc(&command, heredocs) {
-        return Command::Shell(Some(only.content.clone()));
-    }
-    match command {
-        Command::Shell(Some(mut line)) => {
-            for heredoc in heredocs {
-                line.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
-            }
-            Command::Shell(Some(line))
-        }
-        other => other,
-    }
-}
-
 fn seccomp(options: &[String]) -> Result<Seccomp, Failure> {
     let mut seccomp = Seccomp::Docker;
     for option in options {
@@ -229,25 +178,6 @@ fn seccomp(options: &[String]) -> Result<Seccomp, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn heredoc(content: &str) -> Heredoc {
-        Heredoc { name: "EOF".into(), content: content.into(), expand: true, strip_tabs: false, descriptor: 0 }
-    }
-
-    #[test]
-    fn heredocs_of_run() {
-        let shell = |text: &str| Command::Shell(Some(text.to_owned()));
-        for (line, heredocs, expected) in [
-            ("<<EOF", vec![heredoc("a\nb\n")], "a\nb\n"),
-            ("cat <<EOF > /x", vec![heredoc("a\n")], "cat <<EOF > /x\na\nEOF"),
-            ("echo", vec![], "echo"),
-        ] {
-            assert!(script(&shell(line), &heredocs).is_none());
-            assert_eq!(with_heredocs(shell(line), &heredocs), shell(expected));
-        }
-        let own = script(&shell("<<EOF"), &[heredoc("#!/bin/python\n")]).expect("a script");
-        assert_eq!(own.target(), "/dev/pipes/EOF");
-    }
 
     #[test]
     fn security_options() {

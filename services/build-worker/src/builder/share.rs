@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Target, calls};
 use model::ErrorKind;
 use tokio::sync::mpsc;
 
@@ -66,7 +65,8 @@ impl Builder {
                         }
                     }
                     Ok(Ended::Command { command, code }) => return Err(Failure::Command { command, code }),
-                    Ok(Ended::Dropped) => {}
+                    // Nothing of the graph builder has a key like this one.
+                    Ok(Ended::Dropped | Ended::Recorded(_)) => {}
                     Err(Failure::Bus(error)) if error.kind() == ErrorKind::NotFound => dead = Some(revision),
                     Err(Failure::Bus(error)) if error.is_lost() => tokio::time::sleep(PAUSE).await,
                     Err(error) => return Err(error),
@@ -127,26 +127,19 @@ impl Builder {
 
     async fn follow_build(&self, claim: &proto::StepClaim) -> Result<Ended, Failure> {
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
-        let (holder, request) =
-            (Target::Worker(claim.worker_id.clone()), proto::StepFollow { claim_id: claim.id.clone() });
-        let call = self.bus.call_while_wanted::<calls::StepFollow>(&holder, &request, Some(progress));
+        let call = self.claims.follow(claim, progress);
         let forward = async {
             while let Some(line) = lines.recv().await {
                 self.log.stream(&line.stream).await?;
             }
             Ok::<_, bus::Error>(())
         };
-        let (reply, forwarded) = tokio::select! {
+        let (ended, forwarded) = tokio::select! {
             () = self.cancel.cancelled() => return Err(Failure::Cancelled),
             followed = async { tokio::join!(call, forward) } => followed,
         };
         forwarded?;
-        let proto::StepFollowReply { made, command, code, record: _ } = reply?;
-        Ok(match made {
-            Some(image) => Ended::Made(Box::new(image)),
-            None if code != 0 => Ended::Command { command, code },
-            None => Ended::Dropped,
-        })
+        Ok(ended?)
     }
 
     /// Goes on from what another build's step made; not where its layers have gone already.

@@ -59,6 +59,8 @@ impl Kept {
             dockerfile: context.dockerfile.clone(),
             key: context.key.clone(),
             bytes: context.bytes,
+            blob: context.blob.clone(),
+            has_ignore: context.has_ignore,
             hashes: Mutex::new(context.hashes.lock().expect("no holder panics").clone()),
         });
         let given_up = {
@@ -90,7 +92,15 @@ mod tests {
 
     fn context(folder: PathBuf, key: &str, bytes: u64) -> Context {
         std::fs::create_dir_all(&folder).expect("folder");
-        Context { folder, dockerfile: String::new(), key: key.to_owned(), bytes, hashes: Mutex::default() }
+        Context {
+            folder,
+            dockerfile: String::new(),
+            key: key.to_owned(),
+            bytes,
+            blob: None,
+            has_ignore: false,
+            hashes: Mutex::default(),
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use distribution::Store;
-use dockerfile::Ignore;
+use dockerfile::{Dialect, Ignore};
 use snapshots::UnpackOptions;
 
 use crate::archive::decompress;
@@ -34,6 +34,10 @@ pub struct Context {
     pub key: String,
     /// Sum of its files' sizes.
     pub bytes: u64,
+    /// The tar that it was made of, where it lies in the layer store.
+    pub blob: Option<proto::Descriptor>,
+    /// It has an ignore file.
+    pub has_ignore: bool,
     /// Of sources that were looked at.
     hashes: Mutex<HashMap<PathBuf, String>>,
 }
@@ -69,8 +73,10 @@ impl Context {
         // Clients leave ignored files out themselves; only of a repository it is done here.
         let whole = git::is_git(remote);
         let name = options.dockerfile.clone();
-        let (key, read) = (key(options), blocking(move || read(folder, &name, whole)).await?);
-        Ok(Self { key, bytes, ..read })
+        let blob = if remote.is_empty() { options.context.clone() } else { None };
+        let words = if options.graph { Dialect::BuildKit } else { Dialect::Classic };
+        let (key, read) = (key(options), blocking(move || read(folder, &name, (whole, words))).await?);
+        Ok(Self { key, bytes, blob, ..read })
     }
 
     /// The digest of a source; computed once.
@@ -124,7 +130,7 @@ async fn unpack_remote(url: &str, folder: &Path) -> Result<(), Failure> {
     .await
 }
 
-fn read(folder: PathBuf, name: &str, whole: bool) -> Result<Context, Failure> {
+fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<Context, Failure> {
     let root = Root::open(&folder).doing(|| "opening the context".to_owned())?;
     let name = if name.is_empty() { DOCKERFILE } else { name };
     let mut path = clean(Path::new(name));
@@ -133,15 +139,18 @@ fn read(folder: PathBuf, name: &str, whole: bool) -> Result<Context, Failure> {
         path = PathBuf::from(DOCKERFILE.to_lowercase());
     }
     let content = rooted::read_limited(&root, &path, TEXT_LIMIT_BYTES).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            Failure::user(format!("Cannot locate specified Dockerfile: {name}"))
-        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Failure::user(match words {
+            Dialect::Classic => format!("Cannot locate specified Dockerfile: {name}"),
+            Dialect::BuildKit => format!("failed to read dockerfile: open {name}: no such file or directory"),
+        }),
         _ => Failure::user(format!("failed to read dockerfile: {name}: {error}")),
     })?;
-    if content.is_empty() {
+    if content.is_empty() && words == Dialect::Classic {
         return Err(Failure::user(format!("the Dockerfile ({name}) cannot be empty")));
     }
-    if let Ok(rules) = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES) {
+    let rules = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES);
+    let has_ignore = rules.is_ok();
+    if let Ok(rules) = rules {
         let ignore = Ignore::parse(&String::from_utf8_lossy(&rules));
         leave_out(&root, &ignore, &path, whole).doing(|| format!("applying {IGNORE_FILE}"))?;
     }
@@ -150,6 +159,8 @@ fn read(folder: PathBuf, name: &str, whole: bool) -> Result<Context, Failure> {
         dockerfile: String::from_utf8_lossy(&content).into_owned(),
         key: String::new(),
         bytes: 0,
+        blob: None,
+        has_ignore,
         hashes: Mutex::default(),
     })
 }
@@ -200,13 +211,13 @@ mod tests {
 
     fn error(files: &[(&str, &str)], name: &str) -> String {
         let temp = folder(files);
-        read(temp.path().to_owned(), name, false).expect_err("an error").to_string()
+        read(temp.path().to_owned(), name, (false, Dialect::Classic)).expect_err("an error").to_string()
     }
 
     #[test]
     fn dockerfiles() {
         let temp = folder(&[("dockerfile", "FROM a"), ("sub/D", "FROM b")]);
-        let text = |name| read(temp.path().to_owned(), name, false).expect("read").dockerfile;
+        let text = |name| read(temp.path().to_owned(), name, (false, Dialect::Classic)).expect("read").dockerfile;
         assert_eq!(text(""), "FROM a");
         assert_eq!(text("sub/D"), "FROM b");
         assert_eq!(text("../../sub/D"), "FROM b", "a path stays inside");
@@ -224,11 +235,11 @@ mod tests {
             ("d/keep", ""),
         ];
         let sent = folder(&files);
-        read(sent.path().to_owned(), "", false).expect("read");
+        read(sent.path().to_owned(), "", (false, Dialect::Classic)).expect("read");
         assert!(!sent.path().join("Dockerfile").exists(), "it was only sent because it is needed");
         assert!(sent.path().join("a.log").exists(), "the client did not leave it out");
         let cloned = folder(&files);
-        read(cloned.path().to_owned(), "", true).expect("read");
+        read(cloned.path().to_owned(), "", (true, Dialect::Classic)).expect("read");
         assert!(!cloned.path().join("a.log").exists() && !cloned.path().join("d/x").exists());
         assert!(cloned.path().join("d/keep").exists());
     }

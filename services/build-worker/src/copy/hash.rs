@@ -15,13 +15,21 @@ pub struct Rules {
     pub owners: bool,
 }
 
+/// Says of a path in a folder, and whether it is a folder itself, that it does not count.
+pub type LeavesOut<'a> = dyn Fn(&Path, bool) -> bool + 'a;
+
 /// `file:<hex>` or `dir:<hex>` of what a path leads to.
 pub fn of(root: &Root, path: &Path, rules: Rules) -> io::Result<String> {
+    of_some(root, path, rules, &|_, _| false)
+}
+
+/// As [`of`], without what `leaves_out` says of a folder's content; it is asked of paths relative to the folder.
+pub fn of_some(root: &Root, path: &Path, rules: Rules, leaves_out: &LeavesOut) -> io::Result<String> {
     let stat = root.stat(path)?;
     let mut hasher = Sha256::new();
     if is_dir(&stat) {
         let folder = Place { dir: root.dir(path)?.into(), name: ".".into() };
-        inside(&folder, Path::new(""), &mut hasher, rules)?;
+        inside(&folder, Path::new(""), &mut hasher, (rules, leaves_out))?;
         return Ok(format!("dir:{}", hex::encode(hasher.finalize())));
     }
     head(&stat, path.file_name().map(Path::new).unwrap_or(path), &mut hasher, rules);
@@ -42,13 +50,21 @@ pub fn together(hashes: &[String]) -> String {
     }
 }
 
-fn inside(folder: &Place, path: &Path, hasher: &mut Sha256, rules: Rules) -> io::Result<()> {
+fn inside(
+    folder: &Place,
+    path: &Path,
+    hasher: &mut Sha256,
+    (rules, leaves_out): (Rules, &LeavesOut),
+) -> io::Result<()> {
     for child in folder.children()? {
         let Some(stat) = child.stat()? else { continue };
         let path = path.join(&child.name);
+        if leaves_out(&path, is_dir(&stat)) {
+            continue;
+        }
         head(&stat, &path, hasher, rules);
         if is_dir(&stat) {
-            inside(&child, &path, hasher, rules)?;
+            inside(&child, &path, hasher, (rules, leaves_out))?;
         } else if is_link(&stat) {
             hasher.update(child.read_link()?.as_bytes());
         } else if is_file(&stat) {

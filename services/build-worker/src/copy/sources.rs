@@ -21,7 +21,8 @@ impl Tree<'_> {
         }
         if has_wildcards(word) {
             let pattern = word.trim_start_matches('/');
-            return self.matches(pattern.strip_prefix("./").unwrap_or(pattern)).map_err(|error| error.to_string());
+            let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
+            return matches(self.root, pattern).map_err(|error| error.to_string());
         }
         let path = clean(Path::new(&unescape(word)));
         match self.root.stat(&path) {
@@ -36,36 +37,37 @@ impl Tree<'_> {
             Err(error) => Err(format!("stat {}: {error}", path.display())),
         }
     }
+}
 
-    /// A wildcard does not cross a slash, so only folders that the pattern names are read.
-    fn matches(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        let mut found = vec![PathBuf::new()];
-        for part in pattern.split('/') {
-            let Some(glob) = Glob::new(part) else {
-                return Ok(Vec::new());
-            };
-            let mut deeper = Vec::new();
-            for folder in found {
-                // Files, and links to folders, have nothing below them, as in a walk.
-                let walkable = folder.as_os_str().is_empty()
-                    || self.root.place(&folder)?.stat()?.is_some_and(|stat| rooted::is_dir(&stat));
-                if !walkable {
-                    continue;
-                }
-                for name in rooted::list(self.root, &folder)? {
-                    if name.to_str().is_some_and(|name| glob.matches(name)) {
-                        deeper.push(folder.join(name));
-                    }
+/// What a pattern means in a root, in the order of names. A wildcard does not cross a slash, so only folders that the
+/// pattern names are read.
+pub fn matches(root: &Root, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.split('/') {
+        let Some(glob) = Glob::new(part) else {
+            return Ok(Vec::new());
+        };
+        let mut deeper = Vec::new();
+        for folder in found {
+            // Files, and links to folders, have nothing below them, as in a walk.
+            let walkable =
+                folder.as_os_str().is_empty() || root.place(&folder)?.stat()?.is_some_and(|stat| rooted::is_dir(&stat));
+            if !walkable {
+                continue;
+            }
+            for name in rooted::list(root, &folder)? {
+                if name.to_str().is_some_and(|name| glob.matches(name)) {
+                    deeper.push(folder.join(name));
                 }
             }
-            found = deeper;
         }
-        Ok(found)
+        found = deeper;
     }
+    Ok(found)
 }
 
 /// Whether a word holds a wildcard that is not escaped.
-fn has_wildcards(word: &str) -> bool {
+pub fn has_wildcards(word: &str) -> bool {
     let mut chars = word.chars();
     while let Some(c) = chars.next() {
         match c {
@@ -79,7 +81,8 @@ fn has_wildcards(word: &str) -> bool {
     false
 }
 
-fn unescape(word: &str) -> String {
+/// A word without its escapes.
+pub fn unescape(word: &str) -> String {
     let mut chars = word.chars();
     let mut plain = String::new();
     while let Some(c) = chars.next() {

@@ -16,7 +16,7 @@ use model::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing as _, Failure};
-use crate::layers::Layers;
+use crate::layers::{Layers, Unchanged};
 use crate::recorder::Upload;
 use git::Repository;
 
@@ -147,8 +147,8 @@ impl Remotes<'_> {
 
     /// Makes a folder of this build the only layer of what was fetched.
     async fn adopt(&self, folder: PathBuf, remembered: &Remembered, source: String) -> Result<Fetched, Failure> {
-        let made = self.layers.adopt(folder, Vec::new()).await?;
-        let made = made.ok_or_else(|| Failure::user("the repository is empty"))?;
+        let made = self.layers.adopt(folder, Vec::new(), Unchanged::EmptyLayer).await?;
+        let made = made.ok_or_else(|| Failure::internal("what was fetched made no layer"))?;
         let value_json = value(remembered)?;
         Ok(Fetched { layer: made.layer, upload: Some(made.upload), source, value_json })
     }

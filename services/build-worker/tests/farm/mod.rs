@@ -22,6 +22,7 @@ pub struct State {
     queue: VecDeque<proto::BuildLease>,
     images: HashMap<String, proto::Image>,
     steps: HashMap<String, proto::Image>,
+    pub results: HashMap<String, proto::StepRecord>,
     cancelled: Vec<String>,
     pub finished: HashMap<String, proto::BuildFinish>,
 }
@@ -43,6 +44,10 @@ pub struct Outcome {
     pub messages: Vec<String>,
     pub aux: Vec<String>,
     pub error: Option<(String, i32)>,
+    /// Of the graph builder: each vertex as it was told last, in the order in which they were told first.
+    pub vertices: Vec<proto::BuildVertex>,
+    /// What the steps of the graph builder printed.
+    pub lines: Vec<proto::BuildOutputLine>,
     pub image: Option<proto::Image>,
 }
 
@@ -57,6 +62,28 @@ impl Outcome {
 
     pub fn history(&self) -> Vec<String> {
         self.config().history.into_iter().map(|entry| entry.created_by).collect()
+    }
+
+    /// The vertex whose name holds this text.
+    #[track_caller]
+    pub fn vertex(&self, text: &str) -> &proto::BuildVertex {
+        let found = self.vertices.iter().find(|vertex| vertex.name.contains(text));
+        found.unwrap_or_else(|| panic!("no vertex {text:?} in {self:#?}"))
+    }
+
+    /// What the steps printed.
+    pub fn printed(&self) -> String {
+        self.lines.iter().map(|line| String::from_utf8_lossy(&line.text)).collect()
+    }
+
+    fn trace(&mut self, trace: proto::BuildTrace) {
+        for vertex in trace.vertices {
+            match self.vertices.iter_mut().find(|known| known.digest == vertex.digest) {
+                Some(known) => *known = vertex,
+                None => self.vertices.push(vertex),
+            }
+        }
+        self.lines.extend(trace.lines);
     }
 
     #[track_caller]
@@ -283,7 +310,8 @@ impl Farm {
                         return;
                     }
                     What::End(_) => return,
-                    What::StatusJson(_) | What::Trace(_) => {}
+                    What::StatusJson(_) => {}
+                    What::Trace(trace) => outcome.trace(trace),
                 }
             }
         };
@@ -325,6 +353,7 @@ impl Farm {
 fn gateway(state: &Arc<Mutex<State>>) -> Router {
     let with = || state.clone();
     let (next, resolve, look, result, finish, renew) = (with(), with(), with(), with(), with(), with());
+    let (find, put) = (with(), with());
     Router::new()
         .on::<calls::BuildNext, _, _>(move |_| {
             let state = next.clone();
@@ -347,7 +376,20 @@ fn gateway(state: &Arc<Mutex<State>>) -> Router {
             async move { Ok(found) }
         })
         .on::<calls::StepResult, _, _>(move |request| {
-            result.lock().expect("state").steps.insert(request.key, request.image.expect("an image"));
+            let image = request.image.expect("an image");
+            // The graph builder's images have no key.
+            let key = if request.key.is_empty() { image.id.clone() } else { request.key };
+            result.lock().expect("state").steps.insert(key, image);
+            async { Ok(proto::Empty {}) }
+        })
+        .on::<calls::ResultLookup, _, _>(move |request| {
+            let known = &find.lock().expect("state").results;
+            let records = request.keys.iter().filter_map(|key| known.get(key).cloned()).collect();
+            async move { Ok(proto::ResultLookupReply { records }) }
+        })
+        .on::<calls::ResultPut, _, _>(move |request| {
+            let record = request.record.expect("a record");
+            put.lock().expect("state").results.insert(record.key.clone(), record);
             async { Ok(proto::Empty {}) }
         })
         .on::<calls::BuildFinish, _, _>(move |request| {

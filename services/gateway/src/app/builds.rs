@@ -205,9 +205,10 @@ impl App {
         let code = i64::from(request.error_code);
         let attempt = i64::from(request.attempt);
         if self.db.finish_build(&request.build_id, attempt, &request.image_id, &request.error, code).await? {
-            match request.image_id.is_empty() {
-                true => self.tell_build(&request.build_id, "failed", &[]),
-                false => self.tell_build(&request.build_id, "done", &[("image", &request.image_id)]),
+            match request.error.is_empty() {
+                false => self.tell_build(&request.build_id, "failed", &[]),
+                true if request.image_id.is_empty() => self.tell_build(&request.build_id, "done", &[]),
+                true => self.tell_build(&request.build_id, "done", &[("image", &request.image_id)]),
             }
         }
         Ok(proto::BuildFinishReply { tagged })

@@ -1,21 +1,20 @@
 //! One build, from its lease to its end.
 
+mod classic;
+mod graph;
+
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{Target, calls};
-use model::short_id;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::builder::{Builder, Parts};
-use crate::context::{self, Context};
+use crate::context::Context;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::{Layers, blocking};
 use crate::log::Log;
 use crate::machine;
-use crate::plan::Plan;
 use crate::worker::Worker;
 
 /// Blobs of a build are kept so long after the last renewal.
@@ -40,17 +39,17 @@ impl Session {
         let lost = CancellationToken::new();
         let _renewing = self.watch(lost.clone(), halt.clone());
         let folder = self.worker.machine.build_folder(&self.lease.build_id);
-        let mut outcome = match self.begin(&options, log, halt, folder.clone()).await {
-            Ok(builder) => self.build(builder).await,
-            Err((log, error)) => Err((log, error)),
+        let mut outcome = match options.graph {
+            true => self.build_graph(options, log.clone(), halt).await,
+            false => self.build_classic(options, log.clone(), halt).await,
         };
         if lost.is_cancelled() {
-            outcome = outcome.map_err(|(log, _)| (log, Failure::Lost));
+            outcome = outcome.map_err(|_| Failure::Lost);
         }
         let word = match outcome {
             Ok(()) => "built",
-            Err((_, Failure::Lost)) => "lost",
-            Err((log, error)) => {
+            Err(Failure::Lost) => "lost",
+            Err(error) => {
                 self.report(&log, &error).await;
                 if self.cancel.is_cancelled() { "cancelled" } else { "failed" }
             }
@@ -65,108 +64,32 @@ impl Session {
         word
     }
 
-    async fn begin(
-        &self,
-        options: &proto::BuildOptions,
-        log: Arc<Log>,
-        halt: CancellationToken,
-        folder: PathBuf,
-    ) -> Result<Builder, (Arc<Log>, Failure)> {
-        let store = self.worker.store.clone();
-        let begun = async {
-            if options.squash {
-                return Err(Failure::user("squash is only supported with experimental mode"));
-            }
-            if !options.remove && !options.force_remove && self.worker.machine.handover.node_id().is_none() {
-                return Err(Failure::user("the build's machine has no node that would keep containers: use --rm"));
-            }
-            let owner = machine::owner(&self.lease.build_id);
-            let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
-            let blobs = self.worker.bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
-            let layers = Layers::new(
-                self.worker.snapshots.clone(),
-                store.clone(),
-                blobs.id,
-                owner,
-                self.worker.machine.builds.clone(),
-            );
-            let context = match self.worker.contexts.find(&context::key(options)) {
-                Some(kept) => kept,
-                None => tokio::select! {
-                    () = halt.cancelled() => return Err(Failure::Cancelled),
-                    context = Context::fetch(&store, options, folder.join("context")) => Arc::new(context?),
-                },
-            };
-            Ok((layers, context))
-        };
-        match begun.await {
-            Err(error) => Err((log, error)),
-            Ok((layers, context)) => {
-                let Worker { bus, machine, claims, .. } = self.worker.clone();
-                let (gone, stop) = (self.cancel.clone(), self.stop.clone());
-                let parts = Parts { bus, log, layers, context, machine, claims, cancel: halt, gone, stop };
-                Ok(Builder::new(&self.lease, options.clone(), parts))
-            }
+    /// Where the build's layers come from and go to, under a lease of its own.
+    async fn layers(&self) -> Result<Layers, Failure> {
+        let Worker { bus, store, snapshots, machine, .. } = self.worker.clone();
+        let owner = machine::owner(&self.lease.build_id);
+        let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
+        let blobs = bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
+        Ok(Layers::new(snapshots, store, blobs.id, owner, machine.builds))
+    }
+
+    /// The next build with the same context finds it here.
+    async fn keep_context(&self, context: Arc<Context>) {
+        let contexts = self.worker.contexts.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || contexts.keep(&context)).await {
+            tracing::warn!(%error, "a context could not be kept");
         }
     }
 
-    async fn build(&self, builder: Builder) -> Result<(), (Arc<Log>, Failure)> {
-        let keeping = self.keep_blobs(&builder.layers.lease);
-        let built = async {
-            let plan = Plan::new(&builder.context.dockerfile, &builder.options)?;
-            let image_id = builder.run(plan).await?;
-            tokio::select! {
-                () = builder.cancel.cancelled() => return Err(Failure::Cancelled),
-                recorded = builder.recorder.finish() => recorded?,
-            }
-            let finish = proto::BuildFinish {
-                build_id: builder.build_id.clone(),
-                attempt: builder.attempt,
-                image_id: image_id.clone(),
-                ..proto::BuildFinish::default()
-            };
-            let tagged = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await?.tagged;
-            Ok((image_id, tagged))
-        };
-        let built = built.await;
-        // Others go on from a step of this build.
-        let followed = built.is_err() && builder.claims.is_followed(&builder.build_id);
-        if built.is_err()
-            && (followed || !builder.cancel.is_cancelled())
-            && let Err(error) = builder.recorder.finish().await
-        {
-            // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
-            tracing::debug!(%error, build_id = %builder.build_id, "steps of a failed build are not kept");
-        }
-        builder.layers.release();
+    /// Lets go of what the build has held; `followed`: others go on from a step of it.
+    async fn release(&self, layers: &Layers, keeping: DropGuard, followed: bool) {
+        layers.release();
         drop(keeping);
-        let lease = proto::Lease { id: builder.layers.lease.clone() };
+        let lease = proto::Lease { id: layers.lease.clone() };
         // Those others pin its layers for themselves, in a moment: they stay until this lease runs out.
         if !followed && let Err(error) = self.worker.bus.call::<calls::LeaseEnd>(&Target::Store, &lease).await {
             tracing::debug!(%error, "the blobs' lease runs out by itself");
         }
-        // The client hears of the end when nothing is held for the build any more: what it removes next can go.
-        let built = match built {
-            Ok((image_id, tagged)) => self.success(&builder, &image_id, &tagged).await,
-            Err(error) => Err(error),
-        };
-        let (contexts, context) = (self.worker.contexts.clone(), builder.context.clone());
-        if let Err(error) = tokio::task::spawn_blocking(move || contexts.keep(&context)).await {
-            tracing::warn!(%error, "a context could not be kept");
-        }
-        built.map_err(|error| (builder.log, error))
-    }
-
-    async fn success(&self, builder: &Builder, image_id: &str, tagged: &[String]) -> Result<(), Failure> {
-        if builder.options.quiet {
-            builder.log.answer(&format!("{image_id}\n")).await?;
-        } else {
-            builder.log.stream(&format!("Successfully built {}\n", short_id(image_id))).await?;
-            for tag in tagged {
-                builder.log.stream(&format!("Successfully tagged {tag}\n")).await?;
-            }
-        }
-        Ok(builder.log.end().await?)
     }
 
     /// Tells the gateway, then whoever reads the log. Each may be gone; the lease then runs out.

@@ -1,0 +1,113 @@
+//! Images: what stages begin on, and what files come from.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bus::{Target, calls};
+use model::{ErrorKind, ImageRef, Platform};
+use tokio::sync::{OnceCell, mpsc};
+
+use super::Graph;
+use super::trace::Vertex;
+use crate::failure::Failure;
+
+/// Images that the build has asked for, each once for a platform.
+#[derive(Default)]
+pub struct Images {
+    known: Mutex<HashMap<(String, String), Loading>>,
+}
+
+/// Asked for once; others wait for it.
+type Loading = Arc<OnceCell<Arc<Image>>>;
+
+/// An image by name.
+pub struct Image {
+    /// "docker.io/library/busybox:latest"
+    pub name: String,
+    pub image: proto::Image,
+}
+
+impl Graph {
+    /// An image, pulled where it is missing; its layers are kept from now on.
+    ///
+    /// # Errors
+    /// `User` for a name that is none, and an image that is not there.
+    pub(super) async fn image(&self, reference: &str, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        let wrong = |error| Failure::user(format!("failed to parse stage name {reference:?}: {error}"));
+        let name = reference.parse::<ImageRef>().map_err(wrong)?.or_latest().to_string();
+        let cell = {
+            let mut known = self.images.known.lock().expect("no holder panics");
+            known.entry((name.clone(), platform.to_string())).or_default().clone()
+        };
+        cell.get_or_try_init(|| self.load(reference, name, platform)).await.cloned()
+    }
+
+    async fn load(&self, reference: &str, name: String, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        let place = format!("{} image {name} {platform}", self.executor.build_id);
+        let mut vertex = Vertex::new(&self.trace, &place, format!("[internal] load metadata for {name}"));
+        vertex.start().await;
+        let request = proto::ImageResolve {
+            reference: reference.to_owned(),
+            build_id: self.executor.build_id.clone(),
+            pull: self.options.pull,
+            platform: platform.to_string(),
+            local: false,
+        };
+        // Whoever leaves while an image is pulled leaves the pull too.
+        let loaded = tokio::select! {
+            () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
+            loaded = self.resolve(&vertex, &request, &name) => loaded,
+        };
+        vertex.complete(loaded.as_ref().err()).await;
+        Ok(Arc::new(Image { image: loaded?, name }))
+    }
+
+    async fn resolve(
+        &self,
+        vertex: &Vertex,
+        request: &proto::ImageResolve,
+        name: &str,
+    ) -> Result<proto::Image, Failure> {
+        let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
+        let call =
+            self.executor.bus.call_while_wanted::<calls::ImageResolve>(&Target::Gateway, request, Some(progress));
+        let forward = async {
+            while let Some(line) = lines.recv().await {
+                if let Some(status) = pull_status(&line.json) {
+                    vertex.progress(status).await;
+                }
+            }
+        };
+        let (image, ()) = tokio::join!(call, forward);
+        let image = image.map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Unauthenticated | ErrorKind::InvalidArgument => {
+                Failure::user(format!("{name}: failed to resolve source metadata for {name}: {}", error.message()))
+            }
+            _ => error.into(),
+        })?;
+        if !self.executor.layers.pin(&image.layers).await? {
+            return Err(Failure::internal(format!("a layer of image {name} is not in the layer store")));
+        }
+        Ok(image)
+    }
+}
+
+/// A line of a pull, as a layer's progress.
+fn pull_status(json: &str) -> Option<proto::BuildStatus> {
+    let line: serde_json::Value = serde_json::from_str(json).ok()?;
+    let id = line.get("id")?.as_str()?;
+    let number = |name: &str| line.pointer(name).and_then(serde_json::Value::as_i64).unwrap_or_default();
+    let now = crate::layers::now_ns();
+    let done =
+        line.get("status").and_then(serde_json::Value::as_str).is_some_and(|status| status.ends_with("complete"));
+    Some(proto::BuildStatus {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        current: number("/progressDetail/current"),
+        total: number("/progressDetail/total"),
+        timestamp_ns: now,
+        started_ns: now,
+        completed_ns: if done { now } else { 0 },
+        ..Default::default()
+    })
+}

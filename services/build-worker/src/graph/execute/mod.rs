@@ -1,0 +1,85 @@
+//! Runs one step, whole: what it needs stands in its definition. The same for a step of this worker's build and for one
+//! that another worker hands over.
+
+mod chmod;
+mod copier;
+mod copy;
+mod folder;
+mod mounts;
+mod owner;
+mod run;
+
+use std::sync::Arc;
+
+use bus::Bus;
+use proto::step_definition::Operation;
+use tokio::sync::OnceCell;
+
+use crate::context::Context;
+use crate::context::kept::Kept;
+use crate::ends::Ends;
+use crate::failure::Failure;
+use crate::layers::{Layers, Unchanged};
+use crate::machine::Machine;
+use crate::output::Output;
+use crate::recorder::Upload;
+use crate::tree::Tree;
+
+/// Runs steps of one build on this worker.
+#[derive(Clone)]
+pub struct Executor {
+    pub bus: Bus,
+    pub machine: Machine,
+    pub layers: Arc<Layers>,
+    pub contexts: Arc<Kept>,
+    pub build_id: String,
+    pub attempt: u32,
+    /// Gateway that holds the client's session; empty: there is none.
+    pub session_gateway: String,
+    pub ends: Ends,
+    /// The build's context, once a step has needed it here.
+    pub context: Arc<OnceCell<Arc<Context>>>,
+}
+
+/// What a step made: a layer, also where it changed nothing, and its way into the layer store.
+pub struct Executed {
+    pub layer: proto::Layer,
+    pub upload: Option<Upload>,
+}
+
+impl Executor {
+    /// Runs a step to its end, or until `unwanted`.
+    ///
+    /// # Errors
+    /// `Process` for a command that fails, `User` for what its author must mend, `Cancelled`.
+    pub async fn execute(
+        &self,
+        step: &proto::StepDefinition,
+        output: &mut impl Output,
+        unwanted: impl Future<Output = ()> + Send,
+    ) -> Result<Executed, Failure> {
+        let tree = self.mount(&step.parent).await?;
+        match &step.operation {
+            Some(Operation::Run(run)) => self.run(&tree, run, output, unwanted).await?,
+            Some(Operation::Copy(copy)) => tokio::select! {
+                () = unwanted => return Err(Failure::Cancelled),
+                copied = self.copy(&tree, copy, epoch(step)) => copied?,
+            },
+            Some(Operation::Folder(folder)) => self.folder(&tree, folder, epoch(step)).await?,
+            None => return Err(Failure::internal("a step without an operation")),
+        }
+        let made = tree.into_layer(&self.layers, Unchanged::EmptyLayer).await?;
+        let made = made.ok_or_else(|| Failure::internal("a step without a layer"))?;
+        Ok(Executed { layer: made.layer, upload: Some(made.upload) })
+    }
+
+    /// Layers with a writable folder on top.
+    async fn mount(&self, layers: &[proto::Layer]) -> Result<Tree, Failure> {
+        Tree::mount(&self.layers, layers, self.machine.step_folder(&self.build_id)).await
+    }
+}
+
+/// The time of whatever is made, in seconds.
+fn epoch(step: &proto::StepDefinition) -> Option<i64> {
+    step.has_epoch.then_some(step.source_date_epoch)
+}

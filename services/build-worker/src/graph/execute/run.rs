@@ -1,0 +1,84 @@
+//! RUN: a command in a container on the step's layers.
+
+use runtime::bundle::Seccomp;
+
+use super::Executor;
+use crate::container::{Container, Ran, Task, bind};
+use crate::failure::{Doing as _, Failure};
+use crate::heredocs::write_script;
+use crate::layers::blocking;
+use crate::output::Output;
+use crate::tree::Tree;
+
+/// A step's machine has this name, as with BuildKit.
+const HOSTNAME: &str = "buildkitsandbox";
+/// Where scripts of heredocs are, as with BuildKit.
+const SCRIPTS: &str = "/dev/pipes";
+
+impl Executor {
+    pub(super) async fn run(
+        &self,
+        tree: &Tree,
+        run: &proto::RunOperation,
+        output: &mut impl Output,
+        unwanted: impl Future<Output = ()> + Send,
+    ) -> Result<(), Failure> {
+        let id = hex::encode(rand::random::<[u8; 32]>());
+        let build = self.machine.build_folder(&self.build_id);
+        let (network, mounted) = tokio::join!(self.machine.networks.join(&run.network, &id, &build), self.mounts(run));
+        let (network, mounted) = (network?.named(HOSTNAME), mounted?);
+        let mut resources = run.resources.clone().unwrap_or_default();
+        resources.ulimits.extend(run.ulimits.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?);
+        let mut mounts = mounted.mounts;
+        for script in &run.scripts {
+            let file = tree.folder().join("script");
+            write_script(&file, &script.content).doing(|| "writing a step's script".to_owned())?;
+            let mount = bind(file, format!("{SCRIPTS}/{}", script.name));
+            mounts.push(runtime::bundle::Mount { read_only: true, ..mount });
+        }
+        let insecure = run.security == "insecure";
+        let task = Task {
+            id,
+            args: run.args.clone(),
+            env: [&run.env[..], &mounted.env].concat(),
+            cwd: run.cwd.clone(),
+            user: run.user.clone(),
+            passing: mounts.iter().map(|mount| mount.target.clone()).collect(),
+            mounts,
+            resources,
+            extra_hosts: run.extra_hosts.clone(),
+            shm_bytes: run.shm_bytes,
+            seccomp: if insecure { Seccomp::Unconfined } else { Seccomp::Docker },
+            privileged: insecure,
+            mark: false,
+        };
+        let container = Container { machine: &self.machine, tree, network: &network };
+        let command = run.args.join(" ");
+        let Ran { artefacts, exit, .. } =
+            container.run(&task, output, unwanted).await.map_err(|error| match error {
+                Failure::User(why) => {
+                    Failure::user(format!("process {command:?} did not complete successfully: {why}"))
+                }
+                other => other,
+            })?;
+        if exit.oom {
+            let why = "cannot allocate memory";
+            return Err(Failure::user(format!("process {command:?} did not complete successfully: {why}")));
+        }
+        if exit.code != 0 {
+            return Err(Failure::Process { command, code: exit.code });
+        }
+        tree.unmount()?;
+        let upper = tree.upper();
+        blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await
+    }
+}
+
+/// `nofile=1024:2048`, or one number for both.
+fn ulimit(text: &str) -> Result<proto::Ulimit, Failure> {
+    let wrong = || Failure::user(format!("invalid ulimit argument: {text}"));
+    let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| wrong());
+    Ok(proto::Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}

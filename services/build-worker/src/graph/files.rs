@@ -1,0 +1,222 @@
+//! Files that steps read: where they come from, which are meant, and what they are worth in a key.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dockerfile::Ignore;
+use proto::step_input::From;
+
+use super::Graph;
+use super::key::{self, FileInput};
+use crate::context::Context;
+use crate::copy::hash::{self, Rules};
+use crate::copy::sources;
+use crate::failure::{Doing as _, Failure};
+use crate::layers::blocking;
+use crate::rooted::{Root, clean};
+use crate::tree::Tree;
+
+/// Where files come from.
+#[derive(Clone)]
+pub enum Origin {
+    /// A context that was sent as a tar.
+    Context(Arc<Context>),
+    /// A stage or an image, base layer first.
+    Layers(Vec<proto::Layer>),
+    /// The Dockerfile itself.
+    Inline(Vec<proto::InlineFile>),
+}
+
+/// What a step reads of an origin.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// Patterns, or one path where the whole is read.
+    pub paths: Vec<String>,
+    pub excludes: Vec<String>,
+    /// The names of folders above count.
+    pub parents: bool,
+    /// It is a mount: one path, whose name does not count.
+    pub whole: bool,
+}
+
+impl Origin {
+    pub fn input(&self) -> proto::StepInput {
+        let from = match self {
+            Self::Context(context) => From::Tar(context.blob.clone().unwrap_or_default()),
+            Self::Layers(layers) => From::Layers(proto::LayerList { layers: layers.clone() }),
+            Self::Inline(files) => From::Files(proto::InlineFiles { files: files.clone() }),
+        };
+        proto::StepInput { from: Some(from) }
+    }
+}
+
+impl Reading {
+    /// What it is worth without a look at any file: by the layers' digests. Not for a context, whose files are there.
+    pub fn quickly(&self, origin: &Origin) -> Option<Vec<FileInput>> {
+        let digest = match origin {
+            Origin::Context(_) => return None,
+            Origin::Layers(layers) => {
+                let chain: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+                key::digest(chain.join(" ").as_bytes())
+            }
+            Origin::Inline(files) => return Some(inline(files)),
+        };
+        let name = |path: &String| FileInput { name: path.clone(), digest: format!("layers {digest}") };
+        Some(self.paths.iter().map(name).collect())
+    }
+}
+
+impl Graph {
+    /// What a step reads, by content.
+    ///
+    /// # Errors
+    /// `User` for a file that is not there, in BuildKit's words.
+    pub(super) async fn digests(&self, origin: &Origin, reading: &Reading) -> Result<Vec<FileInput>, Failure> {
+        let reading = reading.clone();
+        match origin {
+            Origin::Inline(files) => Ok(inline(files)),
+            Origin::Context(context) => {
+                let context = context.clone();
+                blocking(move || {
+                    let folder = context.folder.clone();
+                    reading.digests(&folder, |root, path| context.hash(root, path), Rules { owners: false })
+                })
+                .await
+            }
+            Origin::Layers(layers) => {
+                let folder = self.executor.machine.step_folder(&self.executor.build_id);
+                let tree = Tree::mount(&self.executor.layers, layers, folder).await?;
+                blocking(move || {
+                    let rules = Rules { owners: true };
+                    reading.digests(&tree.root(), |root, path| hash::of(root, path, rules), rules)
+                })
+                .await
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn digests(
+        &self,
+        folder: &Path,
+        hash: impl Fn(&Root, &Path) -> io::Result<String>,
+        rules: Rules,
+    ) -> Result<Vec<FileInput>, Failure> {
+        let root = Root::open(folder).doing(|| "opening a step's files".to_owned())?;
+        let mut files = Vec::new();
+        let excludes = (!self.excludes.is_empty()).then(|| Ignore::parse(&self.excludes.join("\n")));
+        for pattern in &self.paths {
+            let wanted = Wanted::new(pattern, self.parents);
+            for path in
+                wanted.find(&root).doing(|| format!("looking for {pattern}"))?.ok_or_else(|| missing(pattern))?
+            {
+                let digest = match (&excludes, &wanted.inside) {
+                    (None, None) => hash(&root, &path),
+                    (excludes, inside) => hash::of_some(&root, &path, rules, &|below, is_dir| {
+                        excludes.as_ref().is_some_and(|ignore| ignore.excludes(&below.to_string_lossy(), is_dir))
+                            || inside.as_ref().is_some_and(|inside| !inside.reaches(below))
+                    }),
+                };
+                let digest = digest.doing(|| format!("reading {}", path.display()))?;
+                let name = if self.whole { String::new() } else { wanted.name(&path) };
+                files.push(FileInput { name, digest });
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A source word of COPY or ADD.
+pub struct Wanted {
+    /// The pattern of what is copied; with `--parents` the folder that names are relative to.
+    pattern: String,
+    /// With `--parents`: what is copied of that folder.
+    pub inside: Option<Inside>,
+}
+
+/// A pattern below a folder, of which the folders on the way are copied too.
+pub struct Inside {
+    parts: Vec<String>,
+    /// It must be there.
+    pub required: bool,
+}
+
+impl Wanted {
+    pub fn new(word: &str, parents: bool) -> Self {
+        if !parents {
+            return Self { pattern: word.to_owned(), inside: None };
+        }
+        // What stands before the pivot is not part of the names.
+        let (folder, below) = word.split_once("/./").unwrap_or(("/", word));
+        let parts = clean(Path::new(below)).iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let required = !sources::has_wildcards(word);
+        Self {
+            pattern: if folder.is_empty() { "/" } else { folder }.to_owned(),
+            inside: Some(Inside { parts, required }),
+        }
+    }
+
+    /// Paths relative to the root; `None` where a path without wildcards is not there.
+    pub fn find(&self, root: &Root) -> io::Result<Option<Vec<PathBuf>>> {
+        if sources::has_wildcards(&self.pattern) {
+            return sources::matches(root, self.pattern.trim_start_matches("./").trim_start_matches('/')).map(Some);
+        }
+        let path = clean(Path::new(&sources::unescape(&self.pattern)));
+        let there = match &self.inside {
+            Some(Inside { parts, required: true }) => path.join(parts.iter().collect::<PathBuf>()),
+            _ => path.clone(),
+        };
+        match root.stat(&there) {
+            Ok(_) => Ok(Some(vec![path])),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The part of a path that shows in the result.
+    fn name(&self, path: &Path) -> String {
+        match &self.inside {
+            Some(inside) => inside.parts.join("/"),
+            None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl Inside {
+    /// Whether a path below the folder is copied, or leads to what is.
+    pub fn reaches(&self, below: &Path) -> bool {
+        let mut parts = self.parts.iter();
+        for component in below {
+            let Some(part) = parts.next() else { return true };
+            if part == "**" {
+                return true;
+            }
+            let name = component.to_string_lossy();
+            if !dockerfile::Glob::new(part).is_some_and(|glob| glob.matches(&name)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether the pattern's end is at this path or above it: all below is copied.
+    pub fn covers(&self, below: &Path) -> bool {
+        self.reaches(below) && below.iter().count() >= self.parts.len()
+    }
+}
+
+pub fn missing(path: &str) -> Failure {
+    let path = Path::new("/").join(clean(Path::new(path)));
+    let reference = key::digest(path.as_os_str().as_encoded_bytes());
+    Failure::user(format!(
+        "failed to compute cache key: failed to calculate checksum of ref {}: \"{}\": not found",
+        &reference[..25.min(reference.len())],
+        path.display()
+    ))
+}
+
+fn inline(files: &[proto::InlineFile]) -> Vec<FileInput> {
+    files.iter().map(|file| FileInput { name: file.name.clone(), digest: key::digest(&file.content) }).collect()
+}

@@ -1,0 +1,283 @@
+//! RUN, COPY, ADD and WORKDIR: what they ask for becomes a step's definition, their result a layer of the stage.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use dockerfile::{Copy, Mount, MountType, Run};
+use proto::step_definition::Operation;
+
+use super::files::{Origin, Reading};
+use super::key::{self, FileInput, Inputs};
+use super::plan::Base;
+use super::solving::Solving;
+use super::state::State;
+use super::steps::Step;
+use super::trace::Vertex;
+use crate::failure::Failure;
+use crate::heredocs::{script, with_heredocs};
+use crate::image::{self, resolve};
+
+/// What a step is made of: its definition, and what it reads.
+struct Asked {
+    operation: Operation,
+    reads: Vec<(Origin, Reading)>,
+    uncounted: BTreeSet<String>,
+    /// It stands on nothing (`--link`).
+    alone: bool,
+    /// Its line in the history.
+    line: String,
+}
+
+impl Solving {
+    pub(super) async fn run_step(
+        &self,
+        number: usize,
+        state: &mut State,
+        vertex: &mut Vertex,
+        run: Run,
+    ) -> Result<(), Failure> {
+        if let Some(device) = run.devices.first() {
+            return Err(Failure::user(format!("device {device:?} is not available: this worker has no CDI devices")));
+        }
+        let network = self.network(run.network.as_deref())?;
+        let security = run.security.unwrap_or_else(|| "sandbox".to_owned());
+        if security == "insecure" {
+            self.entitled("security.insecure")?;
+        }
+        let script = script(&run.command, &run.heredocs);
+        let args = match &script {
+            Some(script) => vec![script.target()],
+            None => resolve(with_heredocs(run.command, &run.heredocs), image::shell(&state.file.config)),
+        };
+        let scripts = script
+            .into_iter()
+            .map(|script| proto::InlineFile { name: script.name, content: script.content.into_bytes() })
+            .collect();
+        let (mut mounts, mut reads) = (Vec::new(), Vec::new());
+        for flag in &run.mounts {
+            let mount = {
+                let lookup = |name: &str| state.variable(name);
+                flag.expanded(&self.wanted.plan.lexer, &lookup, state.working_dir())?
+            };
+            let origin = self.mounted(&mount, state).await?;
+            if let Some(origin) = &origin {
+                let paths = vec![mount.source.clone()];
+                reads.push((origin.clone(), Reading { paths, whole: true, ..Reading::default() }));
+            }
+            mounts.push(step_mount(mount, origin.as_ref()));
+        }
+        let proxies = self.wanted.plan.globals.proxies();
+        let hidden: Vec<(String, String)> =
+            proxies.into_iter().filter(|(name, _)| state.variable(name).is_none()).collect();
+        let shown = [&["RUN".to_owned()][..], &state.arguments_shown(), &args].concat().join(" ");
+        let operation = proto::RunOperation {
+            args,
+            env: state.env.iter().chain(&hidden).map(|(name, value)| format!("{name}={value}")).collect(),
+            cwd: state.working_dir().to_owned(),
+            user: state.file.config.user.clone(),
+            mounts,
+            network,
+            security,
+            resources: self.graph.options.resources.clone(),
+            extra_hosts: self.graph.options.extra_hosts.clone(),
+            ulimits: self.graph.options.ulimits.clone(),
+            shm_bytes: self.graph.options.shm_bytes,
+            scripts,
+        };
+        let asked = Asked {
+            operation: Operation::Run(operation),
+            reads,
+            uncounted: hidden.into_iter().map(|(name, _)| name).collect(),
+            alone: false,
+            line: format!("{shown} # buildkit"),
+        };
+        self.make(number, state, vertex, asked).await
+    }
+
+    pub(super) async fn copy_step(
+        &self,
+        number: usize,
+        state: &mut State,
+        vertex: &mut Vertex,
+        name: &str,
+        copy: Copy,
+    ) -> Result<(), Failure> {
+        if let Some(url) = copy.sources.iter().find(|source| is_remote(source)) {
+            return Err(Failure::user(match name {
+                "ADD" => format!("{url}: files from URLs are not built yet"),
+                _ => "source can't be a URL for COPY".to_owned(),
+            }));
+        }
+        let mut line = name.to_owned();
+        let flags = [("chown", &copy.chown), ("chmod", &copy.chmod)];
+        if copy.parents {
+            line.push_str(" --parents");
+        }
+        for (flag, value) in flags.iter().filter_map(|(flag, value)| Some((flag, value.as_ref()?))) {
+            line.push_str(&format!(" --{flag}={value}"));
+        }
+        copy.sources.iter().for_each(|source| line.push_str(&format!(" {source}")));
+        copy.heredocs.iter().for_each(|heredoc| line.push_str(&format!(" <<{}", heredoc.name)));
+        line.push_str(&format!(" {} # buildkit", copy.destination));
+        let (mut sources, mut reads) = (Vec::new(), Vec::new());
+        if !copy.sources.is_empty() {
+            let origin = match &copy.from {
+                None => self.context().await,
+                Some(from) => self.origin(from, state).await?,
+            };
+            sources.push(proto::CopySource {
+                from: Some(origin.input()),
+                paths: copy.sources.clone(),
+                unpack: copy.unpack.unwrap_or(name == "ADD"),
+            });
+            let (paths, excludes) = (copy.sources.clone(), copy.excludes.clone());
+            reads.push((origin, Reading { paths, excludes, parents: copy.parents, whole: false }));
+        }
+        if !copy.heredocs.is_empty() {
+            let file = |heredoc: dockerfile::Heredoc| proto::InlineFile {
+                name: heredoc.name,
+                content: heredoc.content.into_bytes(),
+            };
+            let origin = Origin::Inline(copy.heredocs.into_iter().map(file).collect());
+            sources.push(proto::CopySource { from: Some(origin.input()), paths: Vec::new(), unpack: false });
+            reads.push((origin, Reading::default()));
+        }
+        let operation = proto::CopyOperation {
+            sources,
+            destination: copy.destination,
+            chown: copy.chown.unwrap_or_default(),
+            chmod: copy.chmod.unwrap_or_default(),
+            excludes: copy.excludes,
+            parents: copy.parents,
+            link: copy.link,
+            cwd: state.working_dir().to_owned(),
+        };
+        // A mode changes what is copied only, so a link stays one; BuildKit copies plainly there.
+        let alone = copy.link;
+        let asked = Asked { operation: Operation::Copy(operation), reads, uncounted: BTreeSet::new(), alone, line };
+        self.make(number, state, vertex, asked).await
+    }
+
+    pub(super) async fn workdir_step(
+        &self,
+        number: usize,
+        state: &mut State,
+        vertex: &mut Vertex,
+        path: &str,
+    ) -> Result<(), Failure> {
+        let folder = Path::new("/").join(crate::rooted::clean(&Path::new(state.working_dir()).join(path)));
+        let folder = folder.display().to_string();
+        state.file.config.working_dir.clone_from(&folder);
+        let line = format!("WORKDIR {folder}");
+        if folder == "/" {
+            vertex.cached().await;
+            state.note(line);
+            return Ok(());
+        }
+        let user = state.file.config.user.clone();
+        let operation = Operation::Folder(proto::FolderOperation { path: folder, user });
+        let asked = Asked { operation, reads: Vec::new(), uncounted: BTreeSet::new(), alone: false, line };
+        self.make(number, state, vertex, asked).await
+    }
+
+    /// Finds or makes the step's result, and goes on from it.
+    async fn make(&self, number: usize, state: &mut State, vertex: &mut Vertex, asked: Asked) -> Result<(), Failure> {
+        let definition = proto::StepDefinition {
+            description: vertex.told.name.clone(),
+            platform: state.platform.to_string(),
+            parent: if asked.alone { Vec::new() } else { state.layers.clone() },
+            source_date_epoch: state.epoch.unwrap_or_default(),
+            has_epoch: state.epoch.is_some(),
+            operation: Some(asked.operation),
+        };
+        let use_cache = !self.ignores_cache(number);
+        // What comes from layers is known by them, before any file is looked at.
+        let quick = asked.reads.iter().map(|(origin, reading)| reading.quickly(origin)).collect::<Option<Vec<_>>>();
+        let quick = quick.filter(|files| !files.is_empty()).map(|files| {
+            let files = files.into_iter().flatten().collect();
+            key::of(&definition, &Inputs { files, uncounted: asked.uncounted.clone() })
+        });
+        if use_cache
+            && let Some(quick) = &quick
+            && let Some(record) = self.graph.found(quick).await?
+        {
+            vertex.told.key.clone_from(quick);
+            vertex.cached().await;
+            return state.add_layer(asked.line, &record);
+        }
+        let mut files: Vec<FileInput> = Vec::new();
+        for (origin, reading) in &asked.reads {
+            files.extend(self.graph.digests(origin, reading).await?);
+        }
+        let key = key::of(&definition, &Inputs { files, uncounted: asked.uncounted });
+        let step = Step { definition, key, also: quick, use_cache };
+        let record = self.graph.solve(vertex, step).await?;
+        state.add_layer(asked.line, &record)
+    }
+
+    /// What `--from` means.
+    async fn origin(&self, from: &str, state: &State) -> Result<Origin, Failure> {
+        Ok(match self.wanted.plan.from(from)? {
+            Base::Scratch => Origin::Layers(Vec::new()),
+            Base::Stage(number) => Origin::Layers(self.other(number).await?.layers.clone()),
+            Base::Image(reference) => {
+                Origin::Layers(self.graph.image(&reference, &state.platform).await?.image.layers.clone())
+            }
+        })
+    }
+
+    /// What is mounted, where a mount has files of its own.
+    async fn mounted(&self, mount: &Mount, state: &State) -> Result<Option<Origin>, Failure> {
+        match (mount.kind, &mount.from) {
+            (MountType::Bind | MountType::Cache, Some(from)) => self.origin(from, state).await.map(Some),
+            (MountType::Bind, None) => Ok(Some(self.context().await)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn context(&self) -> Origin {
+        self.graph.build_context(&self.source).await
+    }
+
+    fn network(&self, asked: Option<&str>) -> Result<String, Failure> {
+        match asked {
+            None | Some("default") => Ok(self.graph.options.network_mode.clone()),
+            Some("host") => {
+                if self.graph.options.network_mode != "host" {
+                    self.entitled("network.host")?;
+                }
+                Ok("host".to_owned())
+            }
+            Some(other) => Ok(other.to_owned()),
+        }
+    }
+
+    fn entitled(&self, entitlement: &str) -> Result<(), Failure> {
+        match self.graph.options.entitlements.iter().any(|given| given == entitlement) {
+            true => Ok(()),
+            false => Err(Failure::user(format!("{entitlement} is not allowed"))),
+        }
+    }
+}
+
+fn step_mount(mount: Mount, origin: Option<&Origin>) -> proto::StepMount {
+    proto::StepMount {
+        r#type: mount.kind.name().to_owned(),
+        target: mount.target,
+        from: origin.map(Origin::input),
+        source: mount.source,
+        readonly: mount.read_only,
+        id: mount.id,
+        sharing: if mount.kind == MountType::Cache { mount.sharing.name().to_owned() } else { String::new() },
+        mode: mount.mode,
+        uid: mount.uid,
+        gid: mount.gid,
+        size_bytes: mount.size_bytes,
+        required: mount.required,
+        env: mount.env.unwrap_or_default(),
+    }
+}
+
+fn is_remote(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://") || crate::remote::git::is_git(source)
+}

@@ -1,0 +1,231 @@
+//! A step's result: found in the cluster's cache, taken from another build that makes it right now, or made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Target, calls};
+use model::ErrorKind;
+use tokio::sync::mpsc;
+
+use super::Graph;
+use super::execute::Executed;
+use super::place::Place;
+use super::records::Made;
+use super::trace::Vertex;
+use crate::claims::{Claim, Taken};
+use crate::failure::Failure;
+use crate::flight::{Ended, Flight};
+use crate::layers::now_ns;
+
+/// A holder that has fallen silent is looked at so often, until its claim runs out.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A step that is to be solved.
+pub struct Step {
+    pub definition: proto::StepDefinition,
+    pub key: String,
+    /// Another key that leads to the same result, and was not found.
+    pub also: Option<String>,
+    /// Else it is made anew, and its result is the one that counts from then on.
+    pub use_cache: bool,
+}
+
+impl Graph {
+    /// An earlier result whose layers are there.
+    pub(super) async fn found(&self, key: &str) -> Result<Option<proto::StepRecord>, Failure> {
+        let request = proto::ResultLookup {
+            build_id: self.executor.build_id.clone(),
+            keys: vec![key.to_owned()],
+            lease: self.executor.layers.lease.clone(),
+        };
+        let found = self.executor.bus.call::<calls::ResultLookup>(&Target::Gateway, &request).await?;
+        match found.records.into_iter().next() {
+            Some(record) if self.executor.layers.pin(&record.layers).await? => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The step's result, from wherever it can be had.
+    ///
+    /// # Errors
+    /// `Process` for a command that fails, here or where it was followed.
+    pub(super) async fn solve(&self, vertex: &mut Vertex, step: Step) -> Result<proto::StepRecord, Failure> {
+        vertex.told.key.clone_from(&step.key);
+        if !step.use_cache {
+            return self.work(vertex, step, None).await;
+        }
+        if let Some(record) = self.found(&step.key).await? {
+            return self.cached(vertex, &step, record).await;
+        }
+        let mut dead = None;
+        loop {
+            let flight = Flight::new(&self.executor.build_id, 0);
+            let followed = match self.claims.take(&step.key, flight, dead.take()).await {
+                Err(error) => {
+                    tracing::warn!(%error, build_id = %self.executor.build_id, "a step runs without a claim");
+                    return self.work(vertex, step, None).await;
+                }
+                Ok(Taken::New(claim)) => return self.work(vertex, step, Some(claim)).await,
+                Ok(Taken::Again(claim)) => {
+                    // It may have ended after the look into the cache.
+                    return match self.found(&step.key).await? {
+                        Some(record) => self.cached(vertex, &step, record).await,
+                        None => self.work(vertex, step, Some(claim)).await,
+                    };
+                }
+                Ok(Taken::Held { claim, revision }) => (self.follow(vertex, &claim).await, revision),
+            };
+            match followed.0 {
+                Ok(Ended::Recorded(record)) => {
+                    if self.executor.layers.pin(&record.layers).await? {
+                        return self.adopted(vertex, *record).await;
+                    }
+                }
+                Ok(Ended::Command { command, code }) => {
+                    let failure = Failure::Process { command, code };
+                    vertex.complete(Some(&failure)).await;
+                    return Err(failure);
+                }
+                Ok(Ended::Dropped | Ended::Made(_)) => {}
+                Err(Failure::Bus(error)) if error.kind() == ErrorKind::NotFound => dead = Some(followed.1),
+                Err(Failure::Bus(error)) if error.is_lost() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+            // Whoever had it may have recorded it meanwhile.
+            if let Some(record) = self.found(&step.key).await? {
+                return self.cached(vertex, &step, record).await;
+            }
+        }
+    }
+
+    async fn cached(
+        &self,
+        vertex: &mut Vertex,
+        step: &Step,
+        record: proto::StepRecord,
+    ) -> Result<proto::StepRecord, Failure> {
+        vertex.cached().await;
+        if let Some(key) = step.also.clone() {
+            let record = proto::StepRecord { key, ..record.clone() };
+            self.records.add(Made { record, upload: None, also: None, claim: None }).await;
+        }
+        Ok(record)
+    }
+
+    /// What another build's step made: recorded for this build too, in case the other was cancelled.
+    async fn adopted(&self, vertex: &mut Vertex, record: proto::StepRecord) -> Result<proto::StepRecord, Failure> {
+        vertex.told.worker.clone_from(&record.worker_id);
+        vertex.complete(None).await;
+        self.records.add(Made { record: record.clone(), upload: None, also: None, claim: None }).await;
+        Ok(record)
+    }
+
+    /// Passes on what a step prints that another build runs, or another stage of this one, until its end.
+    async fn follow(&self, vertex: &mut Vertex, claim: &proto::StepClaim) -> Result<Ended, Failure> {
+        vertex.told.worker.clone_from(&claim.worker_id);
+        vertex.start().await;
+        let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
+        let call = self.claims.follow(claim, progress);
+        let forward = async {
+            while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
+                vertex.line(line).await;
+            }
+        };
+        let (ended, ()) = tokio::select! {
+            () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
+            followed = async { tokio::join!(call, forward) } => followed,
+        };
+        Ok(ended?)
+    }
+
+    async fn work(&self, vertex: &mut Vertex, step: Step, claim: Option<Claim>) -> Result<proto::StepRecord, Failure> {
+        let cancelled = self.executor.ends.cancel.cancelled();
+        let _slot = tokio::select! {
+            () = cancelled => return Err(Failure::Cancelled),
+            slot = self.slots.acquire() => slot.map_err(|_| Failure::Cancelled)?,
+        };
+        let started = now_ns();
+        let flight = claim.as_ref().map(|claim| claim.flight.clone());
+        let place = self.place(&step.definition).await;
+        vertex.told.worker = match &place {
+            Place::Here => self.worker_id.clone(),
+            Place::Worker(id) => id.clone(),
+        };
+        vertex.start().await;
+        let ran = match place {
+            Place::Here => self.run_here(vertex, &step, flight).await,
+            Place::Worker(id) => self.run_there(vertex, &step, (id, claim.as_ref())).await,
+        };
+        let Executed { layer, upload } = match ran {
+            Ok(executed) => executed,
+            Err(error) => {
+                // A command that fails by itself would do so for all who follow it.
+                if let (Failure::Process { command, code }, Some(claim)) = (&error, claim) {
+                    claim.end(Ended::Command { command: command.clone(), code: *code });
+                }
+                vertex.complete(Some(&error)).await;
+                return Err(error);
+            }
+        };
+        let record = proto::StepRecord {
+            key: step.key,
+            layers: vec![layer],
+            created_ns: now_ns(),
+            took_ns: now_ns() - started,
+            worker_id: vertex.told.worker.clone(),
+            description: step.definition.description,
+            value_json: String::new(),
+        };
+        vertex.complete(None).await;
+        self.records.add(Made { record: record.clone(), upload, also: step.also, claim }).await;
+        Ok(record)
+    }
+
+    async fn run_here(&self, vertex: &Vertex, step: &Step, flight: Option<Arc<Flight>>) -> Result<Executed, Failure> {
+        let unwanted = self.executor.ends.unwanted(flight.as_deref());
+        self.executor.execute(&step.definition, &mut vertex.lines(flight.clone()), unwanted).await
+    }
+
+    /// Hands the step to another worker; its layer is stored when it has ended.
+    async fn run_there(
+        &self,
+        vertex: &Vertex,
+        step: &Step,
+        (worker, claim): (String, Option<&Claim>),
+    ) -> Result<Executed, Failure> {
+        let request = proto::StepRun {
+            build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
+            key: step.key.clone(),
+            definition: Some(step.definition.clone()),
+            claim_id: String::new(),
+            session_gateway: self.executor.session_gateway.clone(),
+        };
+        let flight = claim.map(|claim| claim.flight.clone());
+        let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
+        let target = Target::Worker(worker);
+        let call = self.executor.bus.call_while_wanted::<calls::StepRun>(&target, &request, Some(progress));
+        let forward = async {
+            while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
+                if let Some(flight) = &flight {
+                    flight.tell(&line);
+                }
+                vertex.line(line).await;
+            }
+        };
+        let (reply, ()) = tokio::select! {
+            () = self.executor.ends.unwanted(flight.as_deref()) => return Err(Failure::Cancelled),
+            ran = async { tokio::join!(call, forward) } => ran,
+        };
+        let proto::StepRunReply { record, command, code } = reply?;
+        if code != 0 {
+            return Err(Failure::Process { command, code });
+        }
+        let layer = record.and_then(|record| record.layers.into_iter().next());
+        let layer = layer.ok_or_else(|| Failure::internal("a step without a layer"))?;
+        if !self.executor.layers.pin(std::slice::from_ref(&layer)).await? {
+            return Err(Failure::internal("the layer of a step on another worker is not stored"));
+        }
+        Ok(Executed { layer, upload: None })
+    }
+}

@@ -1,0 +1,78 @@
+//! A build by the graph builder.
+
+use std::sync::Arc;
+
+use bus::{Target, calls};
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+use crate::ends::Ends;
+use crate::failure::Failure;
+use crate::graph::{Executor, Graph};
+use crate::log::Log;
+use crate::worker::Worker;
+
+impl Session {
+    pub(super) async fn build_graph(
+        &self,
+        options: proto::BuildOptions,
+        log: Arc<Log>,
+        halt: CancellationToken,
+    ) -> Result<(), Failure> {
+        let layers = Arc::new(self.layers().await?);
+        let keeping = self.keep_blobs(&layers.lease);
+        let Worker { bus, machine, claims, contexts, .. } = self.worker.clone();
+        let executor = Executor {
+            bus,
+            machine,
+            layers: layers.clone(),
+            contexts,
+            build_id: self.lease.build_id.clone(),
+            attempt: self.lease.attempt,
+            session_gateway: options.session_gateway.clone(),
+            ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
+            context: Arc::default(),
+        };
+        let context = executor.context.clone();
+        let graph = Graph::new(options, executor, log.clone(), claims.clone());
+        let built = match graph.run().await {
+            Ok(finished) => {
+                let finish = proto::BuildFinish {
+                    build_id: self.lease.build_id.clone(),
+                    attempt: self.lease.attempt,
+                    image_id: finished.image_id.clone(),
+                    built: true,
+                    response: finished.response,
+                    ..proto::BuildFinish::default()
+                };
+                let told = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await;
+                told.map(|_| finished.image_id).map_err(Failure::from)
+            }
+            Err(error) => Err(error),
+        };
+        // Others go on from a step of this build.
+        let followed = built.is_err() && claims.is_followed(&self.lease.build_id);
+        if built.is_err()
+            && (followed || !halt.is_cancelled())
+            && let Err(error) = graph.keep().await
+        {
+            // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
+            tracing::debug!(%error, build_id = %self.lease.build_id, "steps of a failed build are not kept");
+        }
+        self.release(&layers, keeping, followed).await;
+        // The client hears of the end when nothing is held for the build any more: what it removes next can go.
+        let built = match built {
+            Ok(image_id) => {
+                if !image_id.is_empty() {
+                    log.aux(&image_id).await?;
+                }
+                log.end().await.map_err(Failure::from)
+            }
+            Err(error) => Err(error),
+        };
+        if let Some(context) = context.get() {
+            self.keep_context(context.clone()).await;
+        }
+        built
+    }
+}
