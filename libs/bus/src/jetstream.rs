@@ -124,7 +124,7 @@ impl Bus {
         &self,
         build_id: &str,
     ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
-        let messages = self.messages(BUILD_LOGS, build_log_subject(build_id, "*"), DeliverPolicy::All).await?;
+        let messages = self.unbroken(BUILD_LOGS, build_log_subject(build_id, "*")).await?;
         Ok(messages.map(|message| {
             let message = message?;
             // The server lets a user publish under its own name only.
@@ -133,7 +133,7 @@ impl Bus {
         }))
     }
 
-    async fn messages(
+    pub(crate) async fn messages(
         &self,
         stream: &str,
         filter_subject: String,

@@ -20,6 +20,7 @@ mod counts;
 mod error;
 mod jetstream;
 mod router;
+mod unbroken;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -116,8 +116,8 @@ impl Claims {
     async fn renew(
         &self,
         key: &str,
-        claim: proto::StepClaim,
-        mut revision: u64,
+        (claim, mut revision): (proto::StepClaim, u64),
+        flight: &Flight,
         mut end: oneshot::Receiver<Ended>,
     ) -> Ended {
         loop {
@@ -131,15 +131,33 @@ impl Claims {
                 }
                 () = tokio::time::sleep(CLAIM_TTL / 3) => {}
             }
-            match self.bus.claim(key, &claim, revision).await {
-                Ok(Some(next)) => revision = next,
+            let renewed = match self.bus.claim(key, &claim, revision).await {
+                Ok(None) => self.regain(key, &claim).await,
+                renewed => renewed,
+            };
+            match renewed {
+                Ok(Some(next)) => {
+                    revision = next;
+                    flight.claim.renewed();
+                }
                 Ok(None) => break,
                 Err(error) => tracing::debug!(%error, "a claim could not be renewed"),
             }
         }
-        // It ran out while the bus was away. Another may run the step by now; what this one makes is as good.
         tracing::warn!(build_id = %claim.build_id, "the claim of a step was lost");
+        flight.claim.lose();
         end.await.unwrap_or(Ended::Dropped)
+    }
+
+    /// The claim is not at the revision that this worker knows: a renewal of its own whose answer was lost may have gone
+    /// through, or it ran out while the bus was away, and nobody has taken it yet. None: another has.
+    async fn regain(&self, key: &str, claim: &proto::StepClaim) -> Result<Option<u64>, bus::Error> {
+        let found = self.bus.claimed(key).await?;
+        match found.claim {
+            Some(holder) if holder.id == claim.id => Ok(Some(found.revision)),
+            Some(_) => Ok(None),
+            None => self.bus.claim(key, claim, found.revision).await,
+        }
     }
 }
 
@@ -154,7 +172,7 @@ impl Known {
         let (end, ended) = oneshot::channel();
         let (key, running) = (key.to_owned(), flight.clone());
         tokio::spawn(async move {
-            let ended = self.claims.renew(&key, claim, revision, ended).await;
+            let ended = self.claims.renew(&key, (claim, revision), &running, ended).await;
             drop(self);
             running.end(ended);
         });

@@ -9,6 +9,7 @@ use runtime::shim::{ExitStatus, Handle, ShimConfig, Spawn, Streams};
 use crate::artefacts::Artefacts;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
+use crate::lifeline::Lifeline;
 use crate::machine::Machine;
 use crate::network::StepNetwork;
 use crate::output::{self, Output};
@@ -22,6 +23,10 @@ const KILL_TIME: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub struct Task {
     pub id: String,
+    /// Whose limits of processor and memory hold for all its steps on this worker together.
+    pub build_id: String,
+    /// Without one it runs as long as this worker lives, stopped or cut off as it may be.
+    pub lifeline: Option<Lifeline>,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,
@@ -57,7 +62,8 @@ impl Container<'_> {
     /// Runs to the end, or until nobody wants it or the disk is full; nothing of it runs on then.
     ///
     /// # Errors
-    /// `User` for a command that cannot be started, `Cancelled` where `unwanted` came first.
+    /// `User` for a command that cannot be started, `Cancelled` where `unwanted` came first, `CutOff` where its lifeline
+    /// did not hold.
     pub async fn run(
         &self,
         task: &Task,
@@ -65,7 +71,8 @@ impl Container<'_> {
         unwanted: impl Future<Output = ()>,
     ) -> Result<Ran, Failure> {
         let bundle = self.tree.folder().join("b");
-        let cgroup_path = format!("/boxyard-{}/{}", self.machine.instance, task.id);
+        let group = self.machine.groups.of(&task.build_id, &limits(&task.resources))?;
+        let cgroup_path = group.of_step(&task.id);
         let mut mounts = self.network.files(self.tree.folder(), &task.extra_hosts)?;
         let (root, mark) = (self.tree.root(), task.mark);
         let targets: Vec<String> =
@@ -93,6 +100,12 @@ impl Container<'_> {
                 return Err(start_error(error));
             }
         };
+        let cut_off = async {
+            match task.lifeline.clone() {
+                Some(mut lifeline) => lifeline.hold(&handle).await,
+                None => std::future::pending().await,
+            }
+        };
         let work = async {
             output::pump(stream, output).await?;
             handle.wait_exit().await.map_err(start_error)
@@ -100,6 +113,7 @@ impl Container<'_> {
         let ended = tokio::select! {
             ended = work => ended,
             () = unwanted => Err(Failure::Cancelled),
+            () = cut_off => Err(Failure::CutOff),
             () = space::exhausted(self.tree.folder()) => {
                 Err(nix::errno::Errno::ENOSPC.into()).doing(|| "running a step".to_owned())
             }
@@ -112,7 +126,10 @@ impl Container<'_> {
         } else {
             handle.wait_gone().await;
         }
-        ended.map(|exit| Ran { artefacts, started_at_ns, exit })
+        match ended? {
+            exit if exit.expired => Err(Failure::CutOff),
+            exit => Ok(Ran { artefacts, started_at_ns, exit }),
+        }
     }
 
     async fn spawn(&self, task: &Task, bundle: PathBuf, cgroup_path: String) -> Result<Handle, Failure> {
@@ -126,7 +143,7 @@ impl Container<'_> {
             stdin_once: false,
             log: None,
             watch: true,
-            deadline_ms: 0,
+            deadline_ms: task.lifeline.as_ref().map_or(0, |line| line.deadline().as_millis() as u64),
             exec: None,
             cgroup_path,
             tty_size: (0, 0),

@@ -17,6 +17,9 @@ pub enum Failure {
     /// Another worker has the build now, or nobody; nothing more may be written for it.
     #[error("the lease of the build was lost")]
     Lost,
+    /// The claim of a step was not renewed in time, so its process was killed: it is to be claimed anew.
+    #[error("the step was cut off from the bus for too long")]
+    CutOff,
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
     #[error(transparent)]

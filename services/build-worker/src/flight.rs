@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bus::CLAIM_TTL;
 use tokio::sync::watch;
 
+use crate::lifeline::Renewals;
 use crate::log::parts;
 
 /// So much of a step's output is kept for who joins late.
@@ -27,6 +29,8 @@ pub enum Ended {
 /// Written by one stage of a build, read by any number of others from its first line on.
 pub struct Flight {
     pub build_id: String,
+    /// Renewed as long as this worker has the step's claim.
+    pub claim: Renewals,
     /// The stage of that build.
     pub stage: usize,
     told: Mutex<Told>,
@@ -46,6 +50,7 @@ impl Flight {
     pub fn new(build_id: &str, stage: usize) -> Self {
         Self {
             build_id: build_id.to_owned(),
+            claim: Renewals::new(CLAIM_TTL),
             stage,
             told: Mutex::default(),
             newest: watch::Sender::default(),

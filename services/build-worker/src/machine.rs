@@ -7,12 +7,11 @@ use snapshots::Snapshots;
 
 use crate::failure::{Doing as _, Failure};
 use crate::handover::Handover;
+use crate::limits::Groups;
 use crate::network::Networks;
 
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Six hex digits in every name that is global on a machine.
-    pub instance: String,
     pub runtime_binary: PathBuf,
     pub shim_binary: PathBuf,
     /// State of the OCI runtime.
@@ -21,6 +20,8 @@ pub struct Machine {
     pub builds: PathBuf,
     pub networks: Networks,
     pub handover: Handover,
+    /// Control groups of builds.
+    pub groups: Groups,
 }
 
 static STEPS: AtomicU64 = AtomicU64::new(0);

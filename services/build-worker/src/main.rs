@@ -23,6 +23,8 @@ mod handover;
 mod heredocs;
 mod image;
 mod layers;
+mod lifeline;
+mod limits;
 mod log;
 mod machine;
 mod network;

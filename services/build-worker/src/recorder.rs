@@ -83,9 +83,13 @@ async fn record(bus: Bus, mut steps: mpsc::Receiver<Step>) -> Result<(), Failure
     let mut lost = false;
     while let Some(step) = steps.recv().await {
         match step {
-            Step::Result { upload, result, claim } => {
+            Step::Result { upload, mut result, claim } => {
                 if let Some(upload) = upload {
                     upload.await.map_err(Failure::caused)??;
+                }
+                if claim.as_ref().is_some_and(|claim| claim.flight.claim.is_lost()) {
+                    // Another has run the step as well: its result is the one that others find.
+                    result.key.clear();
                 }
                 if !lost {
                     match bus.call::<calls::StepResult>(&Target::Gateway, &result).await.map_err(Failure::from) {

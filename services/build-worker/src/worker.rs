@@ -16,10 +16,12 @@ use crate::config::Config;
 use crate::context::kept::Kept;
 use crate::flight::{Ended, Flight};
 use crate::handover::{self, Handover};
+use crate::lifeline::Renewals;
+use crate::limits::Groups;
 use crate::machine::{self, Machine};
 use crate::network::Networks;
 use crate::platforms;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::slots::Slots;
 
 /// How long the gateway may hold a question for a build. Shorter than a lease: the question of a worker that was killed
@@ -94,13 +96,13 @@ impl Worker {
         let handover = Handover::new(config.machine.machine_dir.clone());
         machine::sweep(&builds, &snapshots, &networks, &handover).await?;
         let machine = Machine {
-            instance: config.machine.instance.clone(),
             runtime_binary: config.machine.runtime_binary().context("neither crun nor runc is on PATH")?,
             shim_binary: config.machine.shim_binary(),
             runtime_root: config.data_dir.join("oci"),
             builds: builds.canonicalize()?,
             networks,
             handover,
+            groups: Groups::new(&config.machine.instance, &config.id),
         };
         let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
         let store = Store::new(config.store.store_url.clone(), token);
@@ -185,7 +187,8 @@ impl Worker {
         let id = lease.build_id.clone();
         self.running.lock().expect("no holder panics").insert(id.clone(), cancel.clone());
         tracing::info!(build_id = %id, attempt = lease.attempt, "build began");
-        let session = Session { worker: self.clone(), lease, cancel, stop };
+        let renewals = Renewals::new(session::ttl(&lease));
+        let session = Session { worker: self.clone(), lease, renewals, cancel, stop };
         let outcome = session.run().await;
         self.running.lock().expect("no holder panics").remove(&id);
         tracing::info!(build_id = %id, outcome, "build ended");

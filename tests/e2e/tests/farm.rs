@@ -1,16 +1,10 @@
 //! The build farm: stages that run at once, steps that many builds share.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::Child;
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
+use kit::farm::{Bell, Build};
 use kit::{Boxyard, Client, Options, wait_until};
 
 /// A Boxyard with busybox and so many workers.
@@ -66,103 +60,6 @@ fn stages_that_do_not_need_each_other_run_at_once() {
     failed.fails(3, "returned a non-zero code: 3");
     assert!(!failed.stdout.contains("Step 3/6"), "{failed}");
     boxyard.stop();
-}
-
-/// Steps call it by name and wait until it answers.
-struct Bell {
-    port: u16,
-    callers: Arc<Mutex<Callers>>,
-}
-
-#[derive(Default)]
-struct Callers {
-    names: Vec<String>,
-    waiting: Vec<TcpStream>,
-    open: bool,
-}
-
-impl Bell {
-    fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-        let port = listener.local_addr().expect("the address").port();
-        let callers = Arc::<Mutex<Callers>>::default();
-        let heard = callers.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().map(|stream| stream.expect("a caller")) {
-                let mut said = String::new();
-                BufReader::new(&stream).read_line(&mut said).expect("a line");
-                let mut callers = heard.lock().expect("whole");
-                callers.names.push(said.trim().to_owned());
-                // One that is answered is closed.
-                if !callers.open {
-                    callers.waiting.push(stream);
-                }
-            }
-        });
-        Self { port, callers }
-    }
-
-    /// A line of a Dockerfile that prints, calls, and prints again.
-    fn step(&self, name: &str) -> String {
-        let port = self.port;
-        format!("RUN echo {name} began; echo {name} | timeout 120 nc 127.0.0.1 {port}; echo {name} ended\n")
-    }
-
-    /// Answers all, also those that call later.
-    fn answer(&self) {
-        let mut callers = self.callers.lock().expect("whole");
-        callers.open = true;
-        callers.waiting.clear();
-    }
-
-    /// How often a step has run.
-    fn count(&self, name: &str) -> usize {
-        self.callers.lock().expect("whole").names.iter().filter(|caller| *caller == name).count()
-    }
-
-    /// Steps wait for an answer again.
-    fn hold(&self) {
-        self.callers.lock().expect("whole").open = false;
-    }
-}
-
-/// A build that goes on beside others.
-struct Build {
-    child: Child,
-    output: PathBuf,
-}
-
-impl Build {
-    fn start(boxyard: &Boxyard, name: &str, dockerfile: &str, flags: &[&str]) -> Self {
-        let (folder, output) = (boxyard.work_dir().join(name), boxyard.work_dir().join(format!("{name}.log")));
-        fs::create_dir(&folder).expect("make the context");
-        fs::write(folder.join("Dockerfile"), dockerfile).expect("write the Dockerfile");
-        let folder = folder.display().to_string();
-        let args = [&["build", "--network", "host"][..], flags, &[&folder]].concat();
-        Self { child: boxyard.spawn_docker(&args, &output), output }
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.output).unwrap_or_default()
-    }
-
-    fn until_said(&self, text: &str) {
-        wait_until(text, 90, || self.said().contains(text).then_some(()));
-    }
-
-    /// The exit code and all that was said.
-    fn end(mut self) -> (i32, String) {
-        let status = wait_until("a build to end", 120, || self.child.try_wait().ok().flatten());
-        (status.code().unwrap_or(-1), self.said())
-    }
-
-    /// The id of its image, and all that was said.
-    fn built(self) -> (String, String) {
-        let (code, said) = self.end();
-        assert_eq!(code, 0, "{said}");
-        let id = said.lines().find_map(|line| line.strip_prefix("Successfully built ")).expect("an id").to_owned();
-        (id, said)
-    }
 }
 
 /// The container that a build names for a step.
@@ -248,31 +145,5 @@ fn the_same_step_in_two_stages_of_a_build_is_found_by_the_later_one() {
     let (first, second) = built.ok().split_once("Step 3/4").expect("two stages");
     assert!(first.contains("once\nRemoving") && !first.contains("Using cache"), "{built}");
     assert!(second.contains(" ---> Using cache") && !second.contains("Running in"), "{built}");
-    boxyard.stop();
-}
-
-#[test]
-fn a_worker_that_stops_costs_the_step_that_it_ran() {
-    let (boxyard, bell) = (farm(2), Bell::new());
-    let dockerfile = format!("FROM busybox\nRUN echo before\n{}", bell.step("lost"));
-    let first = Build::start(&boxyard, "first", &dockerfile, &[]);
-    first.until_said("lost began");
-    let second = Build::start(&boxyard, "second", &dockerfile, &[]);
-    second.until_said("lost began");
-    // The worker that has the step is the parent of its shim.
-    let shim = boxyard.pids_of("boxyard-shim").into_iter().next().expect("a step runs");
-    let status = fs::read_to_string(format!("/proc/{shim}/status")).expect("it is there");
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
-    let worker = Pid::from_raw(parent.trim().parse().expect("a number"));
-    kill(worker, Signal::SIGSTOP).expect("stopped");
-    wait_until("the step to run again", 90, || (bell.count("lost") == 2).then_some(()));
-    bell.answer();
-    let ended: Vec<(String, String)> = [first, second].map(Build::built).into();
-    // It wakes up late, and changes nothing.
-    kill(worker, Signal::SIGCONT).expect("goes on");
-    for (id, said) in &ended {
-        assert!(*id == ended[0].0 && said.contains("lost ended"), "{said}");
-    }
-    assert_eq!(bell.count("lost"), 2);
     boxyard.stop();
 }

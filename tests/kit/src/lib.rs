@@ -12,6 +12,7 @@ mod compose;
 mod disk;
 mod dockerd;
 mod engine;
+pub mod farm;
 mod gateway;
 mod http;
 mod images;

@@ -35,6 +35,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::image;
 use crate::layers::Layers;
+use crate::lifeline::Renewals;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::plan::Plan;
@@ -60,6 +61,8 @@ pub struct Builder {
     pub cancel: CancellationToken,
     pub gone: CancellationToken,
     pub stop: CancellationToken,
+    /// Renewed as long as this worker has the build.
+    pub lease: Renewals,
     pub claims: Arc<Claims>,
     pub recorder: Arc<Recorder>,
     /// Images of `--cache-from`.
@@ -74,6 +77,8 @@ pub struct Parts {
     pub context: Arc<Context>,
     pub machine: Machine,
     pub claims: Arc<Claims>,
+    /// Renewed as long as this worker has the build.
+    pub lease: Renewals,
     /// The build is to end, for whatever reason.
     pub cancel: CancellationToken,
     /// Nobody wants it any more.
@@ -96,7 +101,7 @@ pub(crate) struct Progress {
 
 impl Builder {
     pub fn new(lease: &proto::BuildLease, options: proto::BuildOptions, parts: Parts) -> Self {
-        let Parts { bus, log, layers, context, machine, claims, cancel, gone, stop } = parts;
+        let Parts { bus, log, layers, context, machine, claims, lease: renewals, cancel, gone, stop } = parts;
         Self {
             build_id: lease.build_id.clone(),
             attempt: lease.attempt,
@@ -111,6 +116,7 @@ impl Builder {
             cancel,
             gone,
             stop,
+            lease: renewals,
             claims,
         }
     }

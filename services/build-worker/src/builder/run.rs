@@ -37,6 +37,18 @@ fn script_mount(script: &Script, folder: &Path) -> std::io::Result<Mount> {
 
 impl Builder {
     pub(super) async fn run_step(&self, progress: &Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
+        loop {
+            match self.try_run_step(progress, stage, run.clone()).await {
+                // The bus is there again, or another has the claim now.
+                Err(error @ Failure::CutOff) if !self.cancel.is_cancelled() => {
+                    self.log.stream(&format!("{error}, and begins anew\n")).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_run_step(&self, progress: &Progress, stage: &mut Stage, run: Run) -> Result<(), Failure> {
         if let Some(flag) = run.buildkit_flag() {
             return Err(needs_buildkit(flag));
         }
@@ -74,6 +86,8 @@ impl Builder {
         }
         let task = Task {
             id: id.clone(),
+            build_id: self.build_id.clone(),
+            lifeline: Some(claim.as_ref().map_or_else(|| self.lease.lifeline(), |claim| claim.flight.claim.lifeline())),
             args,
             env,
             cwd: stage.config.working_dir.clone(),

@@ -42,7 +42,11 @@ impl Records {
                 let put = proto::ResultPut { build_id: build_id.clone(), attempt, record: Some(record) };
                 bus.call::<calls::ResultPut>(&Target::Gateway, &put).await.map_err(Failure::from)
             };
-            let recorded = put(record.clone()).await;
+            // Else another has run the step as well: its result is the one that others find.
+            let mut recorded = Ok(proto::Empty {});
+            if claim.as_ref().is_none_or(|claim| !claim.flight.claim.is_lost()) {
+                recorded = put(record.clone()).await;
+            }
             let recorded = match also {
                 Some(key) if recorded.is_ok() => put(proto::StepRecord { key, ..record.clone() }).await,
                 _ => recorded,

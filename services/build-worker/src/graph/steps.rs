@@ -21,6 +21,7 @@ use crate::layers::now_ns;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A step that is to be solved.
+#[derive(Clone)]
 pub struct Step {
     pub definition: proto::StepDefinition,
     pub key: String,
@@ -50,6 +51,18 @@ impl Graph {
     /// # Errors
     /// `Process` for a command that fails, here or where it was followed.
     pub(super) async fn solve(&self, vertex: &mut Vertex, step: Step) -> Result<proto::StepRecord, Failure> {
+        loop {
+            match self.try_solve(vertex, step.clone()).await {
+                // The bus is there again, or another has the claim now.
+                Err(Failure::CutOff) if !self.executor.ends.cancel.is_cancelled() => {
+                    tracing::info!(key = step.key, "a step was cut off, and begins anew");
+                }
+                solved => return solved,
+            }
+        }
+    }
+
+    async fn try_solve(&self, vertex: &mut Vertex, step: Step) -> Result<proto::StepRecord, Failure> {
         vertex.told.key.clone_from(&step.key);
         if !step.use_cache {
             return self.work(vertex, step, None).await;
@@ -158,6 +171,7 @@ impl Graph {
         };
         let Executed { layer, upload } = match ran {
             Ok(executed) => executed,
+            Err(Failure::CutOff) => return Err(Failure::CutOff),
             Err(error) => {
                 // A command that fails by itself would do so for all who follow it.
                 if let (Failure::Process { command, code }, Some(claim)) = (&error, claim) {
@@ -183,7 +197,8 @@ impl Graph {
 
     async fn run_here(&self, vertex: &Vertex, step: &Step, flight: Option<Arc<Flight>>) -> Result<Executed, Failure> {
         let unwanted = self.executor.ends.unwanted(flight.as_deref());
-        self.executor.execute(&step.definition, &mut vertex.lines(flight.clone()), unwanted).await
+        let line = flight.as_ref().map_or(&self.executor.lease, |flight| &flight.claim).lifeline();
+        self.executor.execute(&step.definition, line, &mut vertex.lines(flight.clone()), unwanted).await
     }
 
     /// Hands the step to another worker; its layer is stored when it has ended.

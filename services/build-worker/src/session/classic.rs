@@ -39,7 +39,8 @@ impl Session {
         };
         let Worker { bus, machine, claims, .. } = self.worker.clone();
         let (gone, stop) = (self.cancel.clone(), self.stop.clone());
-        let parts = Parts { bus, log, layers, context, machine, claims, cancel: halt, gone, stop };
+        let lease = self.renewals.clone();
+        let parts = Parts { bus, log, layers, context, machine, claims, lease, cancel: halt, gone, stop };
         let builder = Builder::new(&self.lease, options, parts);
         let built = self.finished(&builder).await;
         // Others go on from a step of this build.

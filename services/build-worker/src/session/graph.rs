@@ -32,6 +32,7 @@ impl Session {
             session_gateway: options.session_gateway.clone(),
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
             context: Arc::default(),
+            lease: self.renewals.clone(),
         };
         let context = executor.context.clone();
         let graph = Graph::new(options, executor, log.clone(), claims.clone());

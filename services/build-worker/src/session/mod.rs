@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::context::Context;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::{Layers, blocking};
+use crate::lifeline::Renewals;
 use crate::log::Log;
 use crate::machine;
 use crate::worker::Worker;
@@ -23,10 +24,17 @@ const BLOBS_TTL_SECONDS: u32 = 120;
 pub struct Session {
     pub worker: Worker,
     pub lease: proto::BuildLease,
+    /// Of the lease.
+    pub renewals: Renewals,
     /// The client, or whoever asked for it, wants no more of this build.
     pub cancel: CancellationToken,
     /// This worker is told to end.
     pub stop: CancellationToken,
+}
+
+/// How long a lease lasts without being renewed.
+pub fn ttl(lease: &proto::BuildLease) -> Duration {
+    Duration::from_secs(u64::from(lease.ttl_seconds.max(3)))
 }
 
 impl Session {
@@ -36,14 +44,13 @@ impl Session {
         let log = Arc::new(Log::new(self.worker.bus.clone(), &self.lease.build_id, self.lease.attempt, options.quiet));
         // Cancelled for any reason: by the client, by a lost lease, by the end of this worker.
         let halt = self.cancel.child_token();
-        let lost = CancellationToken::new();
-        let _renewing = self.watch(lost.clone(), halt.clone());
+        let _renewing = self.watch(halt.clone());
         let folder = self.worker.machine.build_folder(&self.lease.build_id);
         let mut outcome = match options.graph {
             true => self.build_graph(options, log.clone(), halt).await,
             false => self.build_classic(options, log.clone(), halt).await,
         };
-        if lost.is_cancelled() {
+        if self.renewals.is_lost() {
             outcome = outcome.map_err(|_| Failure::Lost);
         }
         let word = match outcome {
@@ -114,16 +121,16 @@ impl Session {
     }
 
     /// Renews the lease. Without an answer it counts as lost at two thirds of its time, before another may have it.
-    fn watch(&self, lost: CancellationToken, halt: CancellationToken) -> DropGuard {
+    fn watch(&self, halt: CancellationToken) -> DropGuard {
         let done = CancellationToken::new();
         let (bus, stop, ended) = (self.worker.bus.clone(), self.stop.clone(), done.clone());
-        let cancel = self.cancel.clone();
+        let (cancel, renewals) = (self.cancel.clone(), self.renewals.clone());
         let renew = proto::BuildRenew {
             build_id: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
             worker_id: self.worker.id.clone(),
         };
-        let ttl = Duration::from_secs(u64::from(self.lease.ttl_seconds.max(3)));
+        let ttl = ttl(&self.lease);
         tokio::spawn(async move {
             let mut renewed = Instant::now();
             loop {
@@ -136,7 +143,10 @@ impl Session {
                     tokio::time::timeout(ttl / 3, bus.call::<calls::BuildRenew>(&Target::Gateway, &renew)).await;
                 match answer {
                     Ok(Ok(reply)) if reply.cancelled => return cancel.cancel(),
-                    Ok(Ok(_)) => renewed = Instant::now(),
+                    Ok(Ok(_)) => {
+                        renewed = Instant::now();
+                        renewals.renewed();
+                    }
                     Ok(Err(error))
                         if matches!(error.kind(), model::ErrorKind::NotFound | model::ErrorKind::Conflict) =>
                     {
@@ -146,7 +156,7 @@ impl Session {
                     Ok(Err(_)) | Err(_) => {}
                 }
             }
-            lost.cancel();
+            renewals.lose();
             halt.cancel();
         });
         done.drop_guard()

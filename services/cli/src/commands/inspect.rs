@@ -111,6 +111,7 @@ async fn one(engine: &Engine, kinds: &[&str], name: &str, size: bool) -> Outcome
             "container" => format!("/containers/{name}/json"),
             "image" => format!("/images/{name}/json"),
             "network" => format!("/networks/{name}"),
+            "worker" => format!("/boxyard/v1/workers/{name}"),
             _ => format!("/volumes/{name}"),
         };
         match engine.get(path).flag("size", size && *kind == "container").bytes().await {

@@ -25,6 +25,7 @@ pub mod tree;
 pub mod usage;
 pub mod version;
 pub mod volume;
+pub mod worker;
 
 use std::io::{Write, stdin, stdout};
 

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::{
     archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, login, logs, look, manifest, ps, pull,
-    push, run, search, stats, system, version, volume,
+    push, run, search, stats, system, version, volume, worker,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
@@ -127,6 +127,9 @@ pub enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(Volume),
+    /// Manage build workers
+    #[command(subcommand)]
+    Worker(worker::Worker),
     /// Start a whole Boxyard on this machine
     Up(up::Up),
     /// Stop the Boxyard of a data folder
@@ -280,6 +283,7 @@ impl Command {
             Self::Volume(Volume::Ls(c)) => c.volumes(engine).await,
             Self::Volume(Volume::Prune(c)) => c.volumes(engine).await,
             Self::Volume(Volume::Rm(c)) => c.run(engine).await,
+            Self::Worker(c) => c.run(engine).await,
             Self::Up(c) => c.run().await,
             Self::Down(c) => c.run().await,
             Self::Cluster(c) => c.run().await,

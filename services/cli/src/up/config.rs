@@ -14,6 +14,7 @@ use super::cluster::{Head, Joined, Kind, Member};
 use super::nats;
 use super::own_registry::OwnRegistry;
 use super::process::Program;
+use super::workers::Extra;
 use super::{registries, tls};
 use crate::failure::{Failure, Outcome};
 
@@ -31,6 +32,8 @@ pub struct Kept {
     pub store_port: u16,
     pub hosts: Vec<String>,
     pub workers: u32,
+    #[serde(default)]
+    pub extra_workers: Vec<Extra>,
     #[serde(default)]
     pub tls: tls::Files,
     #[serde(default)]
@@ -167,7 +170,7 @@ impl Plan {
         Ok(fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?)
     }
 
-    fn write_kept(&self) -> Outcome {
+    pub fn write_kept(&self) -> Outcome {
         write_private(&self.data_dir.join("boxyard.json"), &serde_json::to_vec_pretty(&self.kept)?)
     }
 
@@ -227,7 +230,8 @@ impl Plan {
     }
 
     fn own_workers(&self) -> impl Iterator<Item = Member> {
-        (1..=self.kept.workers).map(|n| Member { kind: Kind::Worker, name: format!("{}-{n}", self.kept.instance) })
+        let numbered = |n| Member { kind: Kind::Worker, name: format!("{}-{n}", self.kept.instance) };
+        (1..=self.kept.workers).map(numbered).chain(self.kept.extra_workers.iter().map(Extra::member))
     }
 
     /// A secret's text; made at its first use.
@@ -334,12 +338,18 @@ impl Plan {
             let own = [&[("--id", node.name.as_str())][..], &machine, &bytes, &streams_host].concat();
             all.push(program("node".into(), "boxyard-node", &node.user(), flags(&own)));
         }
+        let extras = &self.kept.extra_workers;
         for (n, worker) in workers.iter().enumerate() {
+            let extra = extras.iter().find(|extra| extra.member() == *worker);
             let folder = at(&worker.user());
             let token = at(&format!("secrets/{}", worker.token()));
             let bytes = [("--store-url", &*store_url), ("--token-file", &*token)];
             let own = [&[("--id", worker.name.as_str()), ("--data-dir", &*folder)][..], &machine, &bytes].concat();
-            all.push(program(format!("build-worker-{}", n + 1), "boxyard-build-worker", &worker.user(), flags(&own)));
+            let (name, more) = match extra {
+                Some(extra) => (extra.service(), extra.flags()),
+                None => (format!("build-worker-{}", n + 1), Vec::new()),
+            };
+            all.push(program(name, "boxyard-build-worker", &worker.user(), [flags(&own), more].concat()));
         }
         all
     }

@@ -11,12 +11,14 @@ mod registries;
 mod status;
 mod supervise;
 mod tls;
+mod workers;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 pub use cluster::Cluster;
+pub use workers::{StartWorker, StopWorker};
 
 use crate::failure::Outcome;
 

@@ -81,6 +81,21 @@ pub fn signal(folder: &Path, name: &str, signal: Signal) {
     entries.iter().filter(|entry| entry.name == name).for_each(|entry| entry.signal(signal));
 }
 
+/// What the supervisor says of one of its processes; none where it has no such.
+pub fn state(folder: &Path, name: &str) -> Option<String> {
+    Board::read(folder)?.entries.into_iter().find(|entry| entry.name == name).map(|entry| entry.state)
+}
+
+pub fn is_running(folder: &Path) -> bool {
+    supervisor_pid(folder).is_some()
+}
+
+pub fn signal_supervisor(folder: &Path, signal: Signal) {
+    if let Some(pid) = supervisor_pid(folder) {
+        let _ = kill(Pid::from_raw(pid as i32), signal);
+    }
+}
+
 /// Clock ticks from boot to the start of a process; none when it is gone or a zombie.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -35,7 +35,7 @@ pub async fn run(mut plan: Plan) -> Outcome {
     let _ = std::fs::remove_file(plan.data_dir.join("status.json"));
     plan.prepare()?;
     std::fs::write(plan.data_dir.join("boxyard.pid"), std::process::id().to_string())?;
-    let mut supervisor = Supervisor::new(&plan);
+    let mut supervisor = Supervisor::new(&plan)?;
     let server = server.map(|(server, version)| {
         supervisor.board.versions.insert("nats".into(), version);
         server
@@ -50,7 +50,7 @@ pub async fn run(mut plan: Plan) -> Outcome {
             supervisor.board.ready = true;
             supervisor.board.write();
             output::line(plan.greeting());
-            supervisor.watch(&mut ended).await;
+            supervisor.watch(&mut ended, &plan.data_dir, &beside).await;
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -74,6 +74,9 @@ fn lock(data_dir: &Path) -> Outcome<Flock<File>> {
     })
 }
 
+/// How the names of build workers begin.
+const WORKERS: &str = "build-worker";
+
 struct Supervisor {
     /// In the order of their start.
     watched: Vec<Watched>,
@@ -81,18 +84,21 @@ struct Supervisor {
     news: mpsc::Receiver<News>,
     ready: HashMap<String, bool>,
     board: Board,
+    /// Somebody has written down other workers.
+    changes: tokio::signal::unix::Signal,
 }
 
 impl Supervisor {
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: &Plan) -> Outcome<Self> {
         let (sender, news) = mpsc::channel(64);
-        Self {
+        Ok(Self {
             watched: Vec::new(),
             sender,
             news,
             ready: HashMap::new(),
             board: Board::new(&plan.data_dir, &plan.kept.hosts),
-        }
+            changes: signal(SignalKind::user_defined1())?,
+        })
     }
 
     async fn start(&mut self, plan: &Plan, server: Option<PathBuf>, beside: &Path) -> Outcome {
@@ -212,16 +218,43 @@ impl Supervisor {
     }
 
     /// Restarts happen in the processes' own tasks; here they are only written down.
-    async fn watch(&mut self, ended: &mut Signals) {
+    async fn watch(&mut self, ended: &mut Signals, data_dir: &Path, beside: &Path) {
         loop {
             tokio::select! {
                 () = ended.next() => return,
+                _ = self.changes.recv() => {
+                    if let Err(failure) = self.adjust(data_dir, beside).await {
+                        output::error(format!("{failure}\n").as_bytes());
+                    }
+                }
                 news = self.news.recv() => match news {
                     Some(news) => self.take(&news),
                     None => return,
                 },
             }
         }
+    }
+
+    /// Starts and ends build workers, as what is written down says now.
+    async fn adjust(&mut self, data_dir: &Path, beside: &Path) -> Outcome {
+        let programs = Plan::kept(data_dir)?.programs(beside);
+        let wanted: Vec<_> = programs.into_iter().filter(|p| p.name.starts_with(WORKERS)).collect();
+        let is_over = |w: &Watched| w.name.starts_with(WORKERS) && !wanted.iter().any(|p| p.name == w.name);
+        let (over, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.watched).into_iter().partition(is_over);
+        self.watched = kept;
+        for program in wanted {
+            if !self.watched.iter().any(|w| w.name == program.name) {
+                self.watch_one(program);
+            }
+        }
+        for worker in over {
+            let name = worker.name.clone();
+            worker.end(PATIENCE).await;
+            self.ready.remove(&name);
+            self.board.entries.retain(|entry| entry.name != name);
+        }
+        self.board.write();
+        Ok(())
     }
 
     /// Workers, node, sync and store first; the gateway last but for NATS.
@@ -234,7 +267,7 @@ impl Supervisor {
             found
         };
         let groups = [
-            take(&|n| n.starts_with("build-worker")),
+            take(&|n| n.starts_with(WORKERS)),
             take(&|n| n == "node"),
             take(&|n| n == "registry-sync" || n == "layer-store"),
             take(&|n| n == "gateway"),

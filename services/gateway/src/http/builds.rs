@@ -223,6 +223,9 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         shm_bytes: query.number("shmsize")?.unwrap_or(0),
         security_opt: list("securityopt"),
         isolation,
+        // Boxyard's own, which no client of Docker sends.
+        worker_labels: text(map("workerlabels")?),
+        priority: query.number("priority")?.unwrap_or(0),
         ..Default::default()
     })
 }

@@ -20,6 +20,7 @@ use crate::context::kept::Kept;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, Unchanged};
+use crate::lifeline::{Lifeline, Renewals};
 use crate::machine::Machine;
 use crate::output::Output;
 use crate::recorder::Upload;
@@ -37,6 +38,8 @@ pub struct Executor {
     /// Gateway that holds the client's session; empty: there is none.
     pub session_gateway: String,
     pub ends: Ends,
+    /// Renewed as long as this worker has the build.
+    pub lease: Renewals,
     /// The build's context, once a step has needed it here.
     pub context: Arc<OnceCell<Arc<Context>>>,
 }
@@ -51,16 +54,18 @@ impl Executor {
     /// Runs a step to its end, or until `unwanted`.
     ///
     /// # Errors
-    /// `Process` for a command that fails, `User` for what its author must mend, `Cancelled`.
+    /// `Process` for a command that fails, `User` for what its author must mend, `Cancelled`, and `CutOff` where the
+    /// lifeline did not hold.
     pub async fn execute(
         &self,
         step: &proto::StepDefinition,
+        lifeline: Lifeline,
         output: &mut impl Output,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Executed, Failure> {
         let tree = self.mount(&step.parent).await?;
         match &step.operation {
-            Some(Operation::Run(run)) => self.run(&tree, run, output, unwanted).await?,
+            Some(Operation::Run(run)) => self.run(&tree, run, lifeline, output, unwanted).await?,
             Some(Operation::Copy(copy)) => tokio::select! {
                 () = unwanted => return Err(Failure::Cancelled),
                 copied = self.copy(&tree, copy, epoch(step)) => copied?,

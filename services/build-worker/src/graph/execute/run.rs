@@ -7,6 +7,7 @@ use crate::container::{Container, Ran, Task, bind};
 use crate::failure::{Doing as _, Failure};
 use crate::heredocs::write_script;
 use crate::layers::blocking;
+use crate::lifeline::Lifeline;
 use crate::output::Output;
 use crate::tree::Tree;
 
@@ -20,6 +21,7 @@ impl Executor {
         &self,
         tree: &Tree,
         run: &proto::RunOperation,
+        lifeline: Lifeline,
         output: &mut impl Output,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<(), Failure> {
@@ -39,6 +41,8 @@ impl Executor {
         let insecure = run.security == "insecure";
         let task = Task {
             id,
+            build_id: self.build_id.clone(),
+            lifeline: Some(lifeline),
             args: run.args.clone(),
             env: [&run.env[..], &mounted.env].concat(),
             cwd: run.cwd.clone(),

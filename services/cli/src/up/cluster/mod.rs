@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 pub use bundle::Joined;
 use bundle::Seen;
-pub use head::{Head, Kind, Member};
+pub use head::{Head, Kind, Member, reload_nats};
 
 use super::config::{self, Plan};
 use crate::failure::{Failure, Outcome};
