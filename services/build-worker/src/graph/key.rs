@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const VERSION: &str = "graph step 1";
 
 /// What a key is made of besides the definition.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// What the step reads, in the order in which it names it.
     pub files: Vec<FileInput>,
@@ -88,3 +88,6 @@ fn mount(mount: &proto::StepMount) -> Value {
 pub fn digest(content: &[u8]) -> String {
     Digest::of(content).hex().to_owned()
 }
+
+#[cfg(test)]
+mod tests;
