@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::context::kept::Kept;
+use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
@@ -38,6 +39,7 @@ pub struct Worker {
     pub snapshots: Snapshots,
     pub machine: Machine,
     pub contexts: Arc<Kept>,
+    pub trees: Arc<Trees>,
     pub claims: Arc<Claims>,
     pub id: String,
     pub slots: Slots,
@@ -108,7 +110,8 @@ impl Worker {
         let store = Store::new(config.store.store_url.clone(), token);
         let claims = Claims::new(bus.clone(), &config.id);
         let (id, slots, running) = (config.id.clone(), Slots::new(config.slots), Arc::default());
-        Ok(Self { bus, store, snapshots, machine, contexts, claims, id, slots, running })
+        let trees = Arc::new(Trees::open(config.data_dir.join("trees"), store.clone())?);
+        Ok(Self { bus, store, snapshots, machine, contexts, trees, claims, id, slots, running })
     }
 
     fn router(&self) -> Router {

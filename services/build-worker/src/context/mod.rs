@@ -1,7 +1,6 @@
 //! The build context: fetched, unpacked into a folder of its own, and its Dockerfile read.
 
 pub mod kept;
-#[allow(dead_code)] // The graph builder lays out what sessions sent.
 pub mod trees;
 
 use std::collections::HashMap;

@@ -4,24 +4,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use contexts::Tree;
 use dockerfile::Ignore;
 use proto::step_input::From;
 
 use super::Graph;
 use super::key::{self, FileInput};
+use super::view::View;
 use crate::context::Context;
 use crate::copy::hash::{self, Rules};
 use crate::copy::sources;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
 use crate::rooted::{Root, clean};
-use crate::tree::Tree;
 
 /// Where files come from.
 #[derive(Clone)]
 pub enum Origin {
     /// A context that was sent as a tar.
     Context(Arc<Context>),
+    /// What a client sent.
+    Tree(proto::Descriptor, Arc<Tree>),
     /// A stage or an image, base layer first.
     Layers(Vec<proto::Layer>),
     /// The Dockerfile itself.
@@ -44,6 +47,7 @@ impl Origin {
     pub fn input(&self) -> proto::StepInput {
         let from = match self {
             Self::Context(context) => From::Tar(context.blob.clone().unwrap_or_default()),
+            Self::Tree(descriptor, _) => From::Tree(descriptor.clone()),
             Self::Layers(layers) => From::Layers(proto::LayerList { layers: layers.clone() }),
             Self::Inline(files) => From::Files(proto::InlineFiles { files: files.clone() }),
         };
@@ -55,7 +59,7 @@ impl Reading {
     /// What it is worth without a look at any file: by the layers' digests. Not for a context, whose files are there.
     pub fn quickly(&self, origin: &Origin) -> Option<Vec<FileInput>> {
         let digest = match origin {
-            Origin::Context(_) => return None,
+            Origin::Context(_) | Origin::Tree(..) => return None,
             Origin::Layers(layers) => {
                 let chain: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
                 key::digest(chain.join(" ").as_bytes())
@@ -84,9 +88,13 @@ impl Graph {
                 })
                 .await
             }
+            Origin::Tree(_, tree) => {
+                let tree = tree.clone();
+                blocking(move || reading.of_tree(&View(&tree))).await
+            }
             Origin::Layers(layers) => {
                 let folder = self.executor.machine.step_folder(&self.executor.build_id);
-                let tree = Tree::mount(&self.executor.layers, layers, folder).await?;
+                let tree = crate::tree::Tree::mount(&self.executor.layers, layers, folder).await?;
                 blocking(move || {
                     let rules = Rules { owners: true };
                     reading.digests(&tree.root(), |root, path| hash::of(root, path, rules), rules)
@@ -98,6 +106,25 @@ impl Graph {
 }
 
 impl Reading {
+    fn of_tree(&self, view: &View) -> Result<Vec<FileInput>, Failure> {
+        let mut files = Vec::new();
+        let excludes = self.ignore();
+        for pattern in &self.paths {
+            let wanted = Wanted::new(pattern, self.parents);
+            for path in wanted.find_in(view).ok_or_else(|| missing(pattern))? {
+                let leads = view.follow(&path).ok_or_else(|| missing(pattern))?;
+                let digest = view.digest(&leads, &|below, is_dir| wanted.leaves_out(excludes.as_ref(), below, is_dir));
+                let name = if self.whole { String::new() } else { wanted.name(&path) };
+                files.push(FileInput { name, digest });
+            }
+        }
+        Ok(files)
+    }
+
+    fn ignore(&self) -> Option<Ignore> {
+        (!self.excludes.is_empty()).then(|| Ignore::parse(&self.excludes.join("\n")))
+    }
+
     fn digests(
         &self,
         folder: &Path,
@@ -114,9 +141,8 @@ impl Reading {
             {
                 let digest = match (&excludes, &wanted.inside) {
                     (None, None) => hash(&root, &path),
-                    (excludes, inside) => hash::of_some(&root, &path, rules, &|below, is_dir| {
-                        excludes.as_ref().is_some_and(|ignore| ignore.excludes(&below.to_string_lossy(), is_dir))
-                            || inside.as_ref().is_some_and(|inside| !inside.reaches(below))
+                    (excludes, _) => hash::of_some(&root, &path, rules, &|below, is_dir| {
+                        wanted.leaves_out(excludes.as_ref(), below, is_dir)
                     }),
                 };
                 let digest = digest.doing(|| format!("reading {}", path.display()))?;
@@ -161,18 +187,42 @@ impl Wanted {
     /// Paths relative to the root; `None` where a path without wildcards is not there.
     pub fn find(&self, root: &Root) -> io::Result<Option<Vec<PathBuf>>> {
         if sources::has_wildcards(&self.pattern) {
-            return sources::matches(root, self.pattern.trim_start_matches("./").trim_start_matches('/')).map(Some);
+            return sources::matches(root, self.relative()).map(Some);
         }
         let path = clean(Path::new(&sources::unescape(&self.pattern)));
-        let there = match &self.inside {
-            Some(Inside { parts, required: true }) => path.join(parts.iter().collect::<PathBuf>()),
-            _ => path.clone(),
-        };
+        let there = self.required(&path);
         match root.stat(&there) {
             Ok(_) => Ok(Some(vec![path])),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`Wanted::find`], in a tree.
+    fn find_in(&self, view: &View) -> Option<Vec<PathBuf>> {
+        if sources::has_wildcards(&self.pattern) {
+            return Some(view.matches(self.relative()));
+        }
+        let path = clean(Path::new(&sources::unescape(&self.pattern)));
+        view.follow(&self.required(&path)).map(|_| vec![path])
+    }
+
+    fn relative(&self) -> &str {
+        self.pattern.trim_start_matches("./").trim_start_matches('/')
+    }
+
+    /// What must be there for a path without wildcards.
+    fn required(&self, path: &Path) -> PathBuf {
+        match &self.inside {
+            Some(Inside { parts, required: true }) => path.join(parts.iter().collect::<PathBuf>()),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Whether something below the folder is not copied.
+    fn leaves_out(&self, excludes: Option<&Ignore>, below: &Path, is_dir: bool) -> bool {
+        excludes.is_some_and(|ignore| ignore.excludes(&below.to_string_lossy(), is_dir))
+            || self.inside.as_ref().is_some_and(|inside| !inside.reaches(below))
     }
 
     /// The part of a path that shows in the result.

@@ -10,6 +10,7 @@ use super::files::{Origin, Reading};
 use super::key::{self, FileInput, Inputs};
 use super::plan::Base;
 use super::solving::Solving;
+use super::source::Needs;
 use super::state::State;
 use super::steps::Step;
 use super::trace::Vertex;
@@ -59,7 +60,7 @@ impl Solving {
                 let lookup = |name: &str| state.variable(name);
                 flag.expanded(&self.wanted.plan.lexer, &lookup, state.working_dir())?
             };
-            let origin = self.mounted(&mount, state).await?;
+            let origin = self.mounted(vertex, &mount, state).await?;
             if let Some(origin) = &origin {
                 let paths = vec![mount.source.clone()];
                 reads.push((origin.clone(), Reading { paths, whole: true, ..Reading::default() }));
@@ -122,7 +123,7 @@ impl Solving {
         let (mut sources, mut reads) = (Vec::new(), Vec::new());
         if !copy.sources.is_empty() {
             let origin = match &copy.from {
-                None => self.context().await,
+                None => self.context(vertex).await?,
                 Some(from) => self.origin(from, state).await?,
             };
             sources.push(proto::CopySource {
@@ -227,16 +228,18 @@ impl Solving {
     }
 
     /// What is mounted, where a mount has files of its own.
-    async fn mounted(&self, mount: &Mount, state: &State) -> Result<Option<Origin>, Failure> {
+    async fn mounted(&self, vertex: &Vertex, mount: &Mount, state: &State) -> Result<Option<Origin>, Failure> {
         match (mount.kind, &mount.from) {
             (MountType::Bind | MountType::Cache, Some(from)) => self.origin(from, state).await.map(Some),
-            (MountType::Bind, None) => Ok(Some(self.context().await)),
+            (MountType::Bind, None) => self.context(vertex).await.map(Some),
             _ => Ok(None),
         }
     }
 
-    async fn context(&self) -> Origin {
-        self.graph.build_context(&self.source).await
+    async fn context(&self, vertex: &Vertex) -> Result<Origin, Failure> {
+        // A base image's triggers are known too late to be among what the client is asked for at first.
+        let needs = if vertex.told.name.contains("] ONBUILD ") { Needs::Whole } else { Needs::Named };
+        self.graph.build_context(&self.source, needs).await
     }
 
     fn network(&self, asked: Option<&str>) -> Result<String, Failure> {

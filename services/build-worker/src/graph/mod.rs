@@ -26,6 +26,7 @@ mod stage;
 mod state;
 mod steps;
 mod trace;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! What a build begins with: the Dockerfile, and the context that its files come from.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use dockerfile::{Dialect, Dockerfile};
+use bus::{Target, calls};
+use dockerfile::{Dialect, Dockerfile, Kind, MountType};
 use tokio::sync::OnceCell;
 
 use super::Graph;
@@ -10,17 +12,46 @@ use super::files::Origin;
 use super::trace::Vertex;
 use crate::context::{self, Context};
 use crate::failure::Failure;
-use crate::layers::Unchanged;
+use crate::layers::{Unchanged, blocking};
+use crate::rooted::{Root, clean, read_limited};
+
+const TEXT_LIMIT_BYTES: u64 = 4 << 20;
 
 pub struct Source {
     pub file: Dockerfile,
-    context: Origin,
+    context: Files,
     /// Told once, by the first step that reads it.
     told: OnceCell<()>,
 }
 
+/// The context's files.
+enum Files {
+    /// They are in the layer store.
+    There(Origin),
+    /// The client sends them when a step needs them.
+    Client(Client),
+}
+
+struct Client {
+    /// Patterns of the ignore file.
+    excludes: Vec<String>,
+    /// What the file itself reads; empty where only the whole will do.
+    paths: Vec<String>,
+    some: OnceCell<Origin>,
+    /// For what a base image's triggers read.
+    whole: OnceCell<Origin>,
+}
+
+/// How much of a context a step needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// What the file itself reads.
+    Named,
+    Whole,
+}
+
 impl Graph {
-    /// Brings the Dockerfile, and with it the context.
+    /// Brings the Dockerfile, and with it the context where that comes in one piece.
     ///
     /// # Errors
     /// `User` for a Dockerfile that is missing or wrong.
@@ -29,22 +60,26 @@ impl Graph {
             "" => "Dockerfile",
             name => name.rsplit('/').next().unwrap_or(name),
         };
-        let place = |what: &str| format!("{} {what}", self.executor.build_id);
         let shown = format!("[internal] load build definition from {name}");
-        let mut vertex = Vertex::new(&self.trace, &place("definition"), shown);
+        let mut vertex = Vertex::new(&self.trace, &self.named("definition"), shown);
+        if self.options.session_context {
+            return self.source_of_client(&mut vertex).await;
+        }
         let context = vertex.around(self.context()).await?;
         if context.has_ignore {
             let shown = "[internal] load .dockerignore".to_owned();
-            Vertex::new(&self.trace, &place("ignore"), shown).around(async { Ok(()) }).await?;
+            Vertex::new(&self.trace, &self.named("ignore"), shown).around(async { Ok(()) }).await?;
         }
         let file = Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?;
-        Ok(Source { file, context: self.origin_of(context).await?, told: OnceCell::new() })
+        let context = Files::There(self.origin_of(context).await?);
+        Ok(Source { file, context, told: OnceCell::new() })
+    }
+
+    fn named(&self, what: &str) -> String {
+        format!("{} {what}", self.executor.build_id)
     }
 
     async fn context(&self) -> Result<Arc<Context>, Failure> {
-        if self.options.session_context {
-            return Err(Failure::user("contexts of a client's session are not built yet"));
-        }
         if let Some(kept) = self.executor.contexts.find(&context::key(&self.options)) {
             return Ok(kept);
         }
@@ -67,15 +102,170 @@ impl Graph {
         Ok(Origin::Layers(vec![made.layer]))
     }
 
-    /// The files that the build was given.
-    pub(super) async fn build_context(&self, source: &Source) -> Origin {
-        let tell = async {
-            let place = format!("{} context", self.executor.build_id);
-            let mut vertex = Vertex::new(&self.trace, &place, "[internal] load build context".to_owned());
-            vertex.start().await;
-            vertex.complete(None).await;
+    async fn source_of_client(&self, vertex: &mut Vertex) -> Result<Source, Failure> {
+        let path = match self.options.dockerfile.as_str() {
+            "" => "Dockerfile",
+            path => path,
         };
-        source.told.get_or_init(|| tell).await;
-        source.context.clone()
+        let [own_ignore, ignore] = dockerfile::ignore_files(path);
+        let lower = path.to_lowercase();
+        let mut wanted = vec![path.to_owned(), own_ignore.clone()];
+        if path == "Dockerfile" {
+            wanted.push(lower.clone());
+        }
+        let load = async {
+            let sent = self.sync("dockerfile", wanted, Vec::new()).await?;
+            let missing =
+                || Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"));
+            let text = match self.text(&sent, path).await? {
+                None if path == "Dockerfile" => self.text(&sent, &lower).await?,
+                text => text,
+            };
+            Ok((text.ok_or_else(missing)?, self.text(&sent, &own_ignore).await?))
+        };
+        let (text, own_rules) = vertex.around(load).await?;
+        let shown = format!("[internal] load {}", if own_rules.is_some() { &own_ignore } else { &ignore });
+        let mut vertex = Vertex::new(&self.trace, &self.named("ignore"), shown);
+        let load = async {
+            match own_rules {
+                Some(rules) => Ok(rules),
+                None => {
+                    let sent = self.sync("context", vec![ignore.clone()], Vec::new()).await?;
+                    Ok(self.text(&sent, &ignore).await?.unwrap_or_default())
+                }
+            }
+        };
+        let rules = vertex.around(load).await?;
+        let file = Dockerfile::parse_as(&text, Dialect::BuildKit)?;
+        let (some, whole) = (OnceCell::new(), OnceCell::new());
+        let client = Client { excludes: patterns(&rules), paths: paths(&file), some, whole };
+        Ok(Source { file, context: Files::Client(client), told: OnceCell::new() })
+    }
+
+    /// Asks the client for files, of which only those are sent whose content is not known.
+    async fn sync(
+        &self,
+        name: &str,
+        follow_paths: Vec<String>,
+        exclude_patterns: Vec<String>,
+    ) -> Result<proto::ContextTree, Failure> {
+        let request = proto::ContextSync {
+            build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
+            name: name.to_owned(),
+            include_patterns: Vec::new(),
+            exclude_patterns,
+            follow_paths,
+            lease: self.executor.layers.lease.clone(),
+        };
+        let gateway = Target::GatewayAt(self.executor.session_gateway.clone());
+        tokio::select! {
+            () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
+            sent = self.executor.bus.call::<calls::ContextSync>(&gateway, &request) => Ok(sent?),
+        }
+    }
+
+    /// A small file of what a client sent; `None` where there is no such file.
+    async fn text(&self, sent: &proto::ContextTree, path: &str) -> Result<Option<String>, Failure> {
+        let laid_out = self.executor.trees.lay_out(&sent.tree.clone().unwrap_or_default()).await?;
+        let path = clean(Path::new(path));
+        blocking(move || {
+            let content = Root::open(&laid_out.folder).and_then(|root| read_limited(&root, &path, TEXT_LIMIT_BYTES));
+            match content {
+                Ok(content) => Ok(Some(String::from_utf8_lossy(&content).into_owned())),
+                Err(error)
+                    if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(Failure::user(format!("failed to read {}: {error}", path.display()))),
+            }
+        })
+        .await
+    }
+
+    /// The files that the build was given.
+    pub(super) async fn build_context(&self, source: &Source, needs: Needs) -> Result<Origin, Failure> {
+        let mut vertex = Vertex::new(&self.trace, &self.named("context"), "[internal] load build context".to_owned());
+        match &source.context {
+            Files::There(origin) => {
+                let tell = async {
+                    vertex.start().await;
+                    vertex.complete(None).await;
+                };
+                source.told.get_or_init(|| tell).await;
+                Ok(origin.clone())
+            }
+            Files::Client(client) => {
+                let (cell, paths) = match needs {
+                    Needs::Named if !client.paths.is_empty() => (&client.some, client.paths.clone()),
+                    _ => (&client.whole, Vec::new()),
+                };
+                let load = vertex.around(async {
+                    let sent = self.sync("context", paths, client.excludes.clone()).await?;
+                    let descriptor = sent.tree.unwrap_or_default();
+                    let tree = self.executor.trees.tree(&descriptor).await?;
+                    Ok(Origin::Tree(descriptor, tree))
+                });
+                cell.get_or_try_init(|| load).await.cloned()
+            }
+        }
+    }
+}
+
+/// The patterns of an ignore file, as a client takes them.
+fn patterns(rules: &str) -> Vec<String> {
+    let lines = rules.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let pattern = |line: &str| {
+        let (keeps, pattern) = line.strip_prefix('!').map_or(("", line), |pattern| ("!", pattern.trim()));
+        let pattern = clean(Path::new(pattern)).display().to_string();
+        format!("{keeps}{}", if pattern.is_empty() { "." } else { &pattern })
+    };
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(pattern).collect()
+}
+
+/// The paths that a file reads of its context; none where it says so only when it is built.
+fn paths(file: &Dockerfile) -> Vec<String> {
+    let mut paths = Vec::new();
+    for instruction in file.stages.iter().flat_map(|stage| &stage.instructions) {
+        match &instruction.kind {
+            Kind::Copy(copy) | Kind::Add(copy) if copy.from.is_none() => paths.extend(copy.sources.iter().cloned()),
+            Kind::Run(run) => {
+                for mount in run.mounts.iter().filter(|mount| mount.from.is_none()) {
+                    let lexer = dockerfile::Lexer::new(file.directives.escape);
+                    match mount.expanded(&lexer, &|_| None, "/") {
+                        Ok(mount) if mount.kind == MountType::Bind => paths.push(mount.source),
+                        Ok(_) => {}
+                        Err(_) => return Vec::new(),
+                    }
+                    if mount.text.contains('$') {
+                        return Vec::new();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if paths.iter().any(|path| path.contains('$')) {
+        return Vec::new();
+    }
+    let local = paths.iter().map(String::as_str).filter(|path| !path.contains("://"));
+    dockerfile::follow_paths(local.map(|path| path.split("/./").next().unwrap_or(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_is_asked_for() {
+        let file = |text: &str| paths(&Dockerfile::parse_as(text, Dialect::BuildKit).expect(text));
+        assert_eq!(
+            file("FROM a\nCOPY b/x c /\nRUN --mount=source=m,target=/m ls\nCOPY --from=z n /\n"),
+            ["b/x", "c", "m"]
+        );
+        assert!(file("FROM a\nARG V\nCOPY $V /\n").is_empty(), "the whole");
+        assert!(file("FROM a\nCOPY . /\n").is_empty(), "the whole");
+        assert_eq!(patterns("\u{feff}# no\n\n /a/ \n!b/../c\n"), ["a", "!c"]);
     }
 }

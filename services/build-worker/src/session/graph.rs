@@ -21,12 +21,13 @@ impl Session {
     ) -> Result<(), Failure> {
         let layers = Arc::new(self.layers().await?);
         let keeping = self.keep_blobs(&layers.lease);
-        let Worker { bus, machine, claims, contexts, .. } = self.worker.clone();
+        let Worker { bus, machine, claims, contexts, trees, .. } = self.worker.clone();
         let executor = Executor {
             bus,
             machine,
             layers: layers.clone(),
             contexts,
+            trees,
             build_id: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
             session_gateway: options.session_gateway.clone(),

@@ -14,16 +14,18 @@ use super::copier::{Copier, Destination, make_dirs};
 use super::owner;
 use crate::archive;
 use crate::context::Context;
+use crate::context::trees::LaidOut;
 use crate::failure::{Failure, chain};
 use crate::graph::files::{Wanted, missing};
 use crate::layers::blocking;
-use crate::rooted::{Root, is_dir};
+use crate::rooted::{Owner, Root, is_dir};
 use crate::space::Watched;
 use crate::tree::Tree;
 
 /// Files, ready to be read.
 pub enum Files {
     Context(Arc<Context>),
+    LaidOut(Arc<LaidOut>),
     Mounted(Tree),
     Inline(Vec<proto::InlineFile>),
 }
@@ -33,6 +35,7 @@ impl Files {
     pub fn folder(&self) -> Option<PathBuf> {
         match self {
             Self::Context(context) => Some(context.folder.clone()),
+            Self::LaidOut(tree) => Some(tree.folder.clone()),
             Self::Mounted(tree) => Some(tree.root()),
             Self::Inline(_) => None,
         }
@@ -54,7 +57,8 @@ impl Executor {
             Some(From::Layers(list)) => self.mount(&list.layers).await.map(Files::Mounted),
             Some(From::Files(files)) => Ok(Files::Inline(files.files.clone())),
             Some(From::Tar(blob)) => self.context(blob).await.map(Files::Context),
-            Some(From::Tree(_) | From::Remote(_)) | None => Err(Failure::internal("a step reads what no worker knows")),
+            Some(From::Tree(tree)) => self.trees.lay_out(tree).await.map(Files::LaidOut),
+            Some(From::Remote(_)) | None => Err(Failure::internal("a step reads what no worker knows")),
         }
     }
 
@@ -98,10 +102,11 @@ impl Work {
             let from = Root::open(&folder).map_err(Failure::caused)?;
             let excludes = (!self.copy.excludes.is_empty()).then(|| Ignore::parse(&self.copy.excludes.join("\n")));
             // What a client sent belongs to root, whoever owned it there.
+            let of_client = matches!(files, Files::Context(_) | Files::LaidOut(_)).then_some(Owner::ROOT);
             let copier = Copier {
                 from: &from,
                 to: &to,
-                owner,
+                owner: owner.or(of_client),
                 chmod: chmod.clone(),
                 excludes,
                 epoch: self.epoch,

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 
 use crate::context::Context;
 use crate::context::kept::Kept;
+use crate::context::trees::Trees;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, Unchanged};
@@ -33,6 +34,7 @@ pub struct Executor {
     pub machine: Machine,
     pub layers: Arc<Layers>,
     pub contexts: Arc<Kept>,
+    pub trees: Arc<Trees>,
     pub build_id: String,
     pub attempt: u32,
     /// Gateway that holds the client's session; empty: there is none.
