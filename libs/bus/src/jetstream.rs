@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::stream;
 use async_nats::jetstream::{Message, kv};
 use futures::{Stream, StreamExt as _};
@@ -125,12 +125,21 @@ impl Bus {
         build_id: &str,
     ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
         let messages = self.unbroken(BUILD_LOGS, build_log_subject(build_id, "*")).await?;
-        Ok(messages.map(|message| {
-            let message = message?;
-            // The server lets a user publish under its own name only.
-            let user = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
-            Ok((user, decode(&message)?))
-        }))
+        Ok(messages.map(|message| written(&message?)))
+    }
+
+    /// As [`Self::build_log`], but ends with the last chunk that is there now.
+    ///
+    /// # Errors
+    /// `Unavailable` when JetStream does not answer.
+    pub async fn build_log_so_far(
+        &self,
+        build_id: &str,
+    ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
+        let consumer = self.consumer(BUILD_LOGS, build_log_subject(build_id, "*"), DeliverPolicy::All).await?;
+        let count = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+        let messages = consumer.messages().await.map_err(unavailable)?;
+        Ok(messages.map(|message| written(&message.map_err(unavailable)?)).take(count).boxed())
     }
 
     pub(crate) async fn messages(
@@ -139,12 +148,26 @@ impl Bus {
         filter_subject: String,
         deliver_policy: DeliverPolicy,
     ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + Unpin + use<>, Error> {
+        let messages = self.consumer(stream, filter_subject, deliver_policy).await?.messages().await;
+        Ok(messages.map_err(unavailable)?.map(|message| message.map_err(unavailable)).boxed())
+    }
+
+    async fn consumer(
+        &self,
+        stream: &str,
+        filter_subject: String,
+        deliver_policy: DeliverPolicy,
+    ) -> Result<Consumer<pull::OrderedConfig>, Error> {
         let stream = self.jetstream.get_stream_no_info(stream).await.map_err(unavailable)?;
         let config = pull::OrderedConfig { filter_subject, deliver_policy, ..Default::default() };
-        let consumer = stream.create_consumer(config).await.map_err(unavailable)?;
-        let messages = consumer.messages().await.map_err(unavailable)?;
-        Ok(messages.map(|message| message.map_err(unavailable)).boxed())
+        stream.create_consumer(config).await.map_err(unavailable)
     }
+}
+
+/// A chunk of a build's log with the user who wrote it: the server lets a user publish under its own name only.
+fn written(message: &Message) -> Result<(String, proto::BuildLog), Error> {
+    let user = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+    Ok((user, decode(message)?))
 }
 
 fn decode<M: prost::Message + Default>(message: &Message) -> Result<M, Error> {

@@ -102,13 +102,4 @@ impl Database {
             .all()
             .await
     }
-
-    /// A finished build's row serves nobody after a day.
-    pub async fn forget_old_builds(&self, older_than_ms: i64) -> Result<(), Error> {
-        self.write("DELETE FROM builds WHERE state NOT IN ('waiting', 'running') AND created_ms < $1")
-            .bind(older_than_ms)
-            .run()
-            .await?;
-        Ok(())
-    }
 }

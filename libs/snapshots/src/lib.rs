@@ -31,6 +31,7 @@ mod whiteout;
 
 pub use changes::{Change, ChangeKind};
 pub use error::Error;
+pub use holds::Trimmed;
 pub use layers::{LayerStat, Snapshots};
 pub use mount::{MountSpec, unmount};
 pub use pack::{DiffStat, export, pack};

@@ -116,7 +116,7 @@ impl Log {
         }
     }
 
-    /// What the graph builder tells; output past what one build may write is left out.
+    /// What is told of steps, at once; output past what one build may write is left out.
     pub async fn trace(&self, trace: proto::BuildTrace) -> Result<(), bus::Error> {
         self.chunks.trace(trace).await
     }

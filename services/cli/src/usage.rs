@@ -125,6 +125,11 @@ mod tests {
         check("boxyard run --foo x", Err(("unknown flag: --foo", 125)));
         check("boxyard rm --foo", Err(("unknown flag: --foo", 125)));
         check("boxyard run", Err(("boxyard: 'boxyard run' requires at least 1 argument", 1)));
+        check("boxyard build -t x .", Ok(()));
+        check("boxyard build ls -n 3", Ok(()));
+        check("boxyard build logs -f abc", Ok(()));
+        check("boxyard build ./ls", Ok(()));
+        check("boxyard build", Err(("boxyard: 'boxyard build' requires at least 1 argument", 1)));
         check("boxyard foo", Err(("boxyard: unknown command: boxyard foo", 1)));
     }
 

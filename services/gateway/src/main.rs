@@ -53,6 +53,8 @@ struct Config {
     #[arg(long, env = "BOXYARD_TLSKEY", requires_all = ["tlscacert", "tlscert"])]
     tlskey: Option<PathBuf>,
     #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
     store: service::StoreArgs,
     #[command(flatten)]
     registries: service::RegistryArgs,
@@ -76,6 +78,30 @@ impl DatabaseArgs {
         match &self.database_file {
             Some(file) => service::read_token(file),
             None => Ok(self.database.clone()),
+        }
+    }
+}
+
+/// How much is remembered of builds.
+#[derive(clap::Args)]
+struct HistoryArgs {
+    /// Builds that are remembered at most, with their logs.
+    #[arg(long, env = "BOXYARD_BUILD_HISTORY", default_value_t = 1000)]
+    build_history: u32,
+    /// Days for which a build is remembered.
+    #[arg(long, env = "BOXYARD_BUILD_HISTORY_DAYS", default_value_t = 7)]
+    build_history_days: u32,
+    /// Bytes that the logs of builds may take in the layer store, compressed; the oldest builds go first.
+    #[arg(long, env = "BOXYARD_BUILD_HISTORY_BYTES", default_value_t = 1 << 30)]
+    build_history_bytes: u64,
+}
+
+impl HistoryArgs {
+    fn caps(&self) -> metadata::HistoryCaps {
+        metadata::HistoryCaps {
+            builds: i64::from(self.build_history),
+            age_ms: i64::from(self.build_history_days) * 24 * 3600 * 1000,
+            log_bytes: i64::try_from(self.build_history_bytes).unwrap_or(i64::MAX),
         }
     }
 }
@@ -106,7 +132,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let options = streams::Options { advertise: config.advertise, identity: identity.map_err(anyhow::Error::msg)? };
     let tickets = streams::Tickets::listen_as(&config.streams, options).await.context("listening for byte streams")?;
     let store = distribution::Store::new(config.store.store_url.clone(), token);
-    let app = app::App::new(db, bus.clone(), tickets, store, config.registries);
+    let app = app::App::new(db, bus.clone(), tickets, store, config.registries, config.history.caps());
     app.begin_session(&config.id).await?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn({

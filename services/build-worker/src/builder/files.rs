@@ -8,7 +8,7 @@ use dockerfile::Copy;
 use super::share::Begun;
 use super::stage::Stage;
 use super::steps::Outcome;
-use super::{Builder, Progress};
+use super::{Builder, Progress, told};
 use crate::archive;
 use crate::context::Context;
 use crate::copy::hash::{self, Rules};
@@ -31,6 +31,13 @@ struct Item {
     /// The name that it gets in a folder.
     name: String,
     origin: Origin,
+}
+
+impl Item {
+    /// What it is called to people.
+    fn shown(&self) -> &str {
+        self.path.to_str().filter(|path| !path.is_empty()).unwrap_or(&self.name)
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +92,8 @@ impl Builder {
         let mut command = image::shell(&stage.config);
         // No blank after --chown: the classic builder writes it so.
         let hash = hash::together(&hashes);
+        let read = items.iter().zip(&hashes);
+        stage.read = read.map(|(item, hash)| told::input("file", item.shown(), hash)).collect();
         command.push(format!("#(nop) {name} {chown}{chmod}{hash} in {} ", copy.destination));
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
         let tree = self.mount(stage).await?;

@@ -20,6 +20,7 @@ mod stage;
 mod stages;
 mod stays;
 mod steps;
+mod told;
 
 use std::sync::Arc;
 
@@ -97,6 +98,20 @@ pub(crate) struct Progress {
     number: usize,
     step: usize,
     steps: usize,
+    /// The steps of this stage's FROM and instructions: the first, and how many.
+    own: (usize, usize),
+}
+
+impl Progress {
+    /// A step's place in its stage, as BuildKit shows it: "build 2/5"; the only stage of a Dockerfile has no name.
+    fn place(&self) -> String {
+        let (first, count) = self.own;
+        let name = match self.stages.count() {
+            1 => String::new(),
+            _ => format!("{} ", self.stages.name(self.number).unwrap_or(format!("stage-{}", self.number))),
+        };
+        format!("{name}{}/{count}", self.step.saturating_sub(first))
+    }
 }
 
 impl Builder {
@@ -136,6 +151,7 @@ impl Builder {
             number: 0,
             step: 0,
             steps: plan.step_count(),
+            own: (0, 0),
         };
         for argument in &plan.meta_args {
             self.announce(&mut progress, &argument.original).await?;
@@ -145,7 +161,8 @@ impl Builder {
         let _halted = halt.clone().drop_guard();
         let (mut logs, mut running) = (Vec::new(), Vec::new());
         for (number, stage) in plan.stages.into_iter().enumerate() {
-            let begun = Progress { number, ..progress.clone() };
+            let own = (progress.step, 1 + stage.instructions.len());
+            let begun = Progress { number, own, ..progress.clone() };
             progress.step += 1 + stage.instructions.len();
             let log = Arc::new(self.log.part());
             logs.push(log.clone());
@@ -212,7 +229,14 @@ impl Builder {
     async fn stage(&self, mut progress: Progress, stage: dockerfile::Stage) -> Result<(Arguments, Stage), Failure> {
         self.announce(&mut progress, &stage.original).await?;
         progress.arguments.next_stage();
-        let mut state = self.begin(&mut progress, &stage).await?;
+        let telling = self.tell_begin(&progress, (stage.line, &stage.original), (None, &Stage::default())).await?;
+        let (mut state, begun) = match self.begin(&mut progress, &stage).await {
+            Ok(state) => (state, Ok(())),
+            Err(failure) => (Stage::default(), Err(failure)),
+        };
+        state.told = None;
+        let mut before = self.tell_end(telling, None, &begun).await?;
+        begun?;
         self.print_image(&state).await?;
         if let Some(name) = &state.name
             && progress.stages.named(name, progress.number).is_some()
@@ -221,7 +245,11 @@ impl Builder {
         }
         for instruction in &stage.instructions {
             self.announce(&mut progress, &instruction.original).await?;
-            self.dispatch(&mut progress, &mut state, instruction).await?;
+            let step = (instruction.line, instruction.original.as_str());
+            let telling = self.tell_begin(&progress, step, (Some(&before), &state)).await?;
+            let done = self.dispatch(&mut progress, &mut state, instruction).await;
+            before = self.tell_end(telling, state.told.take(), &done).await?;
+            done?;
             self.print_image(&state).await?;
         }
         progress.stages.end(progress.number, &state);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::stage::Stage;
 use super::steps::USING_CACHE;
+use super::told::Told;
 use super::{Builder, Progress};
 use crate::claims::{Claim, Taken};
 use crate::failure::Failure;
@@ -28,6 +29,19 @@ impl Builder {
     /// Goes on from an earlier result, or from that of another build that runs the step right now; else the step is
     /// this build's.
     pub async fn begin_step(
+        &self,
+        progress: &Progress,
+        stage: &mut Stage,
+        command: &[String],
+    ) -> Result<Begun, Failure> {
+        let mut told = Told::of(stage, command)?;
+        let begun = self.find_or_claim(progress, stage, command).await;
+        told.cached = matches!(begun, Ok(Begun::Done));
+        stage.told = Some(told);
+        begun
+    }
+
+    async fn find_or_claim(
         &self,
         progress: &Progress,
         stage: &mut Stage,

@@ -1,3 +1,4 @@
+use super::told::Told;
 use crate::failure::Failure;
 use crate::layers::{diff_id, diff_ids};
 use model::{DiffId, Digest};
@@ -20,6 +21,10 @@ pub struct Stage {
     pub cmd_set: bool,
     /// After the first miss nothing more is looked up.
     pub cache_missed: bool,
+    /// What the step reads that has not begun yet.
+    pub read: Vec<proto::KeyInput>,
+    /// What is told of the step that has begun.
+    pub told: Option<Told>,
 }
 
 impl Stage {

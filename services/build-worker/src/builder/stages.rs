@@ -23,6 +23,14 @@ impl Stages {
         self.names[..number].iter().position(|other| other.as_ref() == Some(&name))
     }
 
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn name(&self, number: usize) -> Option<String> {
+        self.names.get(number).cloned().flatten()
+    }
+
     pub fn end(&self, number: usize, stage: &Stage) {
         self.ended[number].send_replace(Some(stage.clone()));
     }

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    archive, attach, build, cp, create, exec, image, images, inspect, lifecycle, login, logs, look, manifest, ps, pull,
-    push, run, search, stats, system, version, volume, worker,
+    archive, attach, build, builds, cp, create, exec, image, images, inspect, lifecycle, login, logs, look, manifest,
+    ps, pull, push, run, search, stats, system, version, volume, worker,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
@@ -37,8 +37,8 @@ pub enum Command {
     Exec(exec::Exec),
     /// List containers
     Ps(ps::Ps),
-    /// Build an image from a Dockerfile
-    Build(Box<build::Build>),
+    /// Build an image from a Dockerfile, or look at builds
+    Build(builds::BuildCommand),
     /// Download an image from a registry
     Pull(pull::Pull),
     /// Upload an image to a registry

@@ -13,8 +13,8 @@ use super::{App, Failure, Outcome};
 const LEASE_SECONDS: u32 = 15;
 const LEASE_MS: i64 = 15_000;
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// Rows of ended builds are kept so long.
-const KEPT_MS: i64 = 24 * 3600 * 1000;
+/// Why a cancelled build failed, as its worker says it too.
+const CANCELLED: &str = "the build was cancelled";
 /// A step may be a whole script: so many characters of it are shown.
 const SHOWN_STEP: usize = 200;
 /// A build whose worker fell silent is looked for so often.
@@ -210,6 +210,7 @@ impl App {
                 true if request.image_id.is_empty() => self.tell_build(&request.build_id, "done", &[]),
                 true => self.tell_build(&request.build_id, "done", &[("image", &request.image_id)]),
             }
+            self.remember(&request.build_id);
         }
         Ok(proto::BuildFinishReply { tagged })
     }
@@ -231,6 +232,7 @@ impl App {
     pub async fn end_orphans(&self) -> Outcome<()> {
         for build in self.db.cancel_orphans().await? {
             self.tell_build(&build.id, "cancelled", &[]);
+            self.remember(&build.id);
             if !build.worker_id.is_empty() {
                 let (bus, worker) = (self.bus.clone(), Target::Worker(build.worker_id));
                 let request = proto::BuildCancel { build_id: build.id.clone() };
@@ -240,7 +242,7 @@ impl App {
             let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
             self.end_build(&build.id, options.context.map(|context| context.digest)).await;
         }
-        Ok(self.db.forget_old_builds(self.db.now_ms() - KEPT_MS).await?)
+        Ok(())
     }
 
     /// The client went away.
@@ -264,6 +266,7 @@ impl App {
             && build.state == "cancelled"
         {
             self.tell_build(id, "cancelled", &[]);
+            self.remember(id);
         }
     }
 
@@ -275,6 +278,10 @@ impl App {
             "failed" => {
                 let code = i32::try_from(build.error_code).unwrap_or_default();
                 return Some(Ended::Failed { why: build.error, code: Some(code) });
+            }
+            "cancelled" => {
+                let why = if build.error.is_empty() { CANCELLED.to_owned() } else { build.error };
+                return Some(Ended::Failed { why, code: None });
             }
             _ => {}
         }
@@ -289,6 +296,7 @@ impl App {
             return None;
         }
         self.tell_build(id, "failed", &[]);
+        self.remember(id);
         Some(Ended::Failed { why, code: None })
     }
 

@@ -50,6 +50,13 @@ impl From<model::PlatformError> for Failure {
     }
 }
 
+/// A digest of our own records.
+impl From<model::DigestError> for Failure {
+    fn from(error: model::DigestError) -> Self {
+        Self::new(ErrorKind::Corrupt, error.to_string())
+    }
+}
+
 impl From<model::ReferenceError> for Failure {
     fn from(error: model::ReferenceError) -> Self {
         match error {

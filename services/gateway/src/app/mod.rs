@@ -1,5 +1,7 @@
 //! What the gateway decides: which node, which image, in which order. Knows no HTTP.
 
+pub mod build_history;
+pub mod build_log;
 pub mod builds;
 pub mod capabilities;
 pub mod checks;
@@ -7,6 +9,7 @@ pub mod commit;
 pub mod containers;
 pub mod events;
 pub mod exec;
+pub mod explain;
 mod exports;
 pub mod failure;
 pub mod filters;
@@ -64,6 +67,8 @@ pub struct App {
     pub store: distribution::Store,
     /// How registries are reached; registry-sync has the same flags and does the reaching.
     pub registries: service::RegistryArgs,
+    /// How much is remembered of builds.
+    pub history: metadata::HistoryCaps,
     pub events: events::Hub,
     outbox: gateways::Outbox,
     containers: known::Containers,
@@ -93,6 +98,7 @@ impl App {
         tickets: Arc<streams::Tickets>,
         store: distribution::Store,
         registries: service::RegistryArgs,
+        history: metadata::HistoryCaps,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -101,6 +107,7 @@ impl App {
             tickets,
             store,
             registries,
+            history,
             events: events::Hub::new(),
             outbox: gateways::Outbox::new(),
             containers: Default::default(),

@@ -20,13 +20,17 @@ impl App {
         Ok(self.db.begin_session(id, &super::random_id()[..16], TTL_MS).await?)
     }
 
-    /// What a gateway that was killed left undone: builds that nobody waits for, exited containers with AutoRemove.
+    /// What a gateway that was killed left undone: builds that nobody waits for, exited containers with AutoRemove, ends of
+    /// builds that are not recorded.
     pub async fn finish_what_was_left(&self) {
         if let Err(error) = self.end_orphans().await {
             tracing::warn!(%error, "builds that nobody waits for go on");
         }
         if let Err(error) = self.remove_all_done().await {
             tracing::warn!(%error, "exited containers with AutoRemove stay");
+        }
+        if let Err(error) = self.remember_all().await {
+            tracing::warn!(%error, "ends of builds are not recorded");
         }
     }
 }

@@ -210,7 +210,8 @@ impl App {
         }
     }
 
-    /// Digests of blobs that images, steps' results and containers name, and of packed layers that belong to their layers.
+    /// Digests of blobs that images, steps' results and containers name, of packed layers that belong to their layers, and of
+    /// builds' logs.
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
         let mut used = HashSet::new();
         let mut diff_ids = HashSet::new();
@@ -233,6 +234,7 @@ impl App {
                 diff_ids.insert(layer.diff_id);
             }
         }
+        used.extend(self.db.build_logs().await?.into_iter().map(|log| log.log));
         let packed = self.db.packed_in_store().await?.into_iter();
         used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
         used.extend(self.context_blobs().await?);

@@ -14,11 +14,8 @@ use super::credentials;
 use super::images::error_line;
 use super::peer::UserName;
 use super::query::Query;
-use crate::app::builds::Ended;
+use crate::app::build_log::BuildLogReader;
 use crate::app::{App, Failure, Outcome, random_id};
-
-/// A silent build is looked at so often: its workers may have died with it.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub async fn build(
     State(app): State<Arc<App>>,
@@ -40,7 +37,7 @@ pub async fn build(
         options.context = Some(proto::Descriptor { media_type, digest: digest.to_string(), size });
     }
     let id = random_id()[..32].to_owned();
-    let log = app.bus.build_log(&id).await?;
+    let log = app.follow_build_log(&id).await?;
     app.queue_build(&id, &options, credentials::of_build(&headers)).await?;
     let (lines, mut receiver) = tokio::sync::mpsc::channel::<Line>(64);
     tokio::spawn(async move {
@@ -71,90 +68,35 @@ async fn upload(app: &App, body: Body, lease: &str) -> Outcome<(model::Digest, u
 type Line = Result<Value, Failure>;
 
 /// Passes the log on to the client until the build has ended; without a client the build is cancelled.
-async fn follow(
-    app: &App,
-    id: &str,
-    mut log: impl futures::Stream<Item = Result<(String, proto::BuildLog), bus::Error>> + Unpin,
-    lines: tokio::sync::mpsc::Sender<Line>,
-) {
-    let (mut attempt, mut holder) = (0, String::new());
-    let (mut over, mut told) = (false, None);
+async fn follow(app: &App, id: &str, mut log: BuildLogReader, lines: tokio::sync::mpsc::Sender<Line>) {
     loop {
         let chunk = tokio::select! {
             chunk = log.next() => chunk,
             () = lines.closed() => return app.cancel_build(id).await,
-            () = tokio::time::sleep(LOOK) => match app.how_ended(id).await {
-                // The end of the log may be on its way still.
-                Some(_) if !std::mem::replace(&mut over, true) => continue,
-                Some(ended) => {
-                    let _ = lines.send(Ok(last_line(ended))).await;
-                    return;
-                }
-                None => {
-                    // Told once, until it changes.
-                    let why = app.why_waits(id).await;
-                    if let Some(why) = why.clone().filter(|_| why != told) {
-                        let _ = lines.send(Ok(json!({"stream": format!("{why}\n")}))).await;
-                    }
-                    told = why;
-                    continue;
-                }
-            },
         };
-        let (user, chunk) = match chunk {
-            Some(Ok(written)) => written,
-            Some(Err(error)) => {
-                let _ = lines.send(Ok(error_line(&error.to_string(), None))).await;
+        let chunk = match chunk {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(failure)) => {
+                let _ = lines.send(Ok(error_line(&failure.message, None))).await;
                 return app.cancel_build(id).await;
             }
             None => return,
         };
-        // What a worker says that has lost the build no longer counts.
-        if chunk.attempt < attempt {
-            continue;
-        }
-        if chunk.attempt != attempt || user != holder {
-            match app.is_held_by(&user, id, chunk.attempt).await {
-                Ok(true) => (attempt, holder) = (chunk.attempt, user),
-                Ok(false) => {
-                    tracing::warn!(build_id = id, attempt = chunk.attempt, user, "this is not its build: not shown");
-                    continue;
-                }
-                Err(failure) => {
-                    let _ = lines.send(Ok(error_line(&failure.message, None))).await;
-                    return app.cancel_build(id).await;
-                }
-            }
-        }
-        let (line, last) = match chunk.what {
-            Some(What::Error(message)) if chunk.number == 0 => {
-                let _ = lines.send(Err(Failure::invalid(message))).await;
-                return;
-            }
+        let line = match chunk.what {
+            Some(What::Error(message)) if chunk.number == 0 => Err(Failure::invalid(message)),
+            Some(What::Error(message)) => Ok(error_line(&message, Some(chunk.error_code))),
             Some(What::Stream(text)) => {
                 app.note_step(id, &text);
-                (json!({"stream": text}), false)
+                Ok(json!({"stream": text}))
             }
-            Some(What::AuxId(image)) => (json!({"aux": {"ID": image}}), false),
-            Some(What::StatusJson(text)) => (serde_json::from_str(&text).unwrap_or(json!({"stream": text})), false),
-            Some(What::Error(message)) => (error_line(&message, Some(chunk.error_code)), true),
-            Some(What::End(_)) => return,
-            // Of the graph builder, which has readers of its own.
-            Some(What::Trace(_)) | None => continue,
+            Some(What::AuxId(image)) => Ok(json!({"aux": {"ID": image}})),
+            Some(What::StatusJson(text)) => Ok(serde_json::from_str(&text).unwrap_or(json!({"stream": text}))),
+            // Steps are for Boxyard's own clients.
+            Some(What::End(_) | What::Trace(_)) | None => continue,
         };
-        if lines.send(Ok(line)).await.is_err() {
+        if lines.send(line).await.is_err() {
             return app.cancel_build(id).await;
         }
-        if last {
-            return;
-        }
-    }
-}
-
-fn last_line(ended: Ended) -> Value {
-    match ended {
-        Ended::Built { image_id } => json!({"stream": format!("Successfully built {}\n", model::short_id(&image_id))}),
-        Ended::Failed { why, code } => error_line(&why, code),
     }
 }
 

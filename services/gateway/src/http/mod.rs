@@ -3,6 +3,7 @@
 
 mod answer;
 mod boxyard;
+mod build_lines;
 mod builds;
 mod containers;
 mod counts;
@@ -179,11 +180,18 @@ fn routes(app: Arc<App>) -> Router {
 
 /// A body of one JSON line after the other.
 fn lines(stream: impl futures::Stream<Item = serde_json::Value> + Send + 'static) -> Response {
+    lines_as("application/json", stream)
+}
+
+fn lines_as(
+    content_type: &'static str,
+    stream: impl futures::Stream<Item = serde_json::Value> + Send + 'static,
+) -> Response {
     use futures::StreamExt as _;
     let bytes = stream.map(|line| Ok::<_, Infallible>(format!("{line}\r\n")));
     let mut response = Response::new(Body::from_stream(bytes));
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert("Content-Type", HeaderValue::from_static("application/json"));
+    response.headers_mut().insert("Content-Type", HeaderValue::from_static(content_type));
     response
 }
 

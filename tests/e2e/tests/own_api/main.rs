@@ -37,12 +37,14 @@ fn every_path_answers_as_the_document_says() {
         assert!(paths.contains_key(&format!("/boxyard/v1/{wanted}")), "{wanted} is described");
     }
     for (path, operations) in paths {
-        let Some(operation) = operations.get("get") else { continue };
-        for refusal in operation["responses"].as_object().expect("responses").values() {
-            if let Some(reference) = refusal.get("$ref") {
-                schema::resolve(&document, reference);
+        for operation in operations.as_object().expect("operations").values() {
+            for refusal in operation["responses"].as_object().expect("responses").values() {
+                if let Some(reference) = refusal.get("$ref") {
+                    schema::resolve(&document, reference);
+                }
             }
         }
+        let Some(operation) = operations.get("get") else { continue };
         let content = operation["responses"]["200"]["content"].as_object().expect("content");
         let (kind, content) = content.iter().next().expect("one content type");
         if kind == "text/event-stream" {
@@ -207,7 +209,10 @@ fn refusals_are_clear_and_pages_of_other_sites_are_kept_out() {
         ("GET", "/boxyard/v1/builds?after=x", &[], 400),
         ("GET", "/boxyard/v1/events?since=x", &[], 400),
         ("POST", "/boxyard/v1/containers", &[], 405),
-        ("DELETE", "/boxyard/v1/builds/x", &[], 405),
+        ("DELETE", "/boxyard/v1/images", &[], 405),
+        ("DELETE", "/boxyard/v1/builds/nosuch", &[], 404),
+        ("POST", "/boxyard/v1/builds/nosuch/cancel", &[], 404),
+        ("DELETE", "/boxyard/v1/builds/nosuch", &[("Origin", "http://evil.example")], 403),
         ("GET", "/", &[], 404),
         ("GET", "/", &[("Accept", "text/html")], 307),
         ("GET", "/boxyard/v1/summary", &[("Origin", "http://evil.example")], 403),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -65,6 +65,12 @@ impl Api {
         self.add(("post", path), about, done, post(handler))
     }
 
+    /// A route by DELETE, which answers with 204 and nothing.
+    pub fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, about: &About, handler: H) -> Self {
+        let done = ("204", json!({"description": "It is gone."}));
+        self.add(("delete", path), about, done, delete(handler))
+    }
+
     fn add(
         mut self,
         (method, path): (&'static str, &'static str),
@@ -77,8 +83,9 @@ impl Api {
         for status in [&[403], about.refusals].concat() {
             responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
         }
+        let name = if method == "get" { operation_id(path) } else { format!("{}_{method}", operation_id(path)) };
         let operation = json!({
-            "summary": about.summary, "operationId": operation_id(path),
+            "summary": about.summary, "operationId": name,
             "parameters": about.parameters.iter().map(parameter).collect::<Vec<_>>(), "responses": responses
         });
         let methods = self.paths.entry(path).or_insert_with(|| json!({}));
@@ -134,6 +141,7 @@ fn document(paths: Map<String, Value>, mut schemas: Components) -> Value {
         ("400", "A parameter that cannot be read."),
         ("403", "A page of another site asked."),
         ("404", "It is not there."),
+        ("409", "Its state does not allow it."),
         ("503", "A service that is needed does not answer."),
     ] {
         let schema = json!({"$ref": "#/components/schemas/Error"});

@@ -1,6 +1,7 @@
-//! `/boxyard/v1`, Boxyard's own HTTP API for dashboards, and the page at `/boxyard/`.
+//! `/boxyard/v1`, Boxyard's own HTTP API for dashboards and for builds, and the page at `/boxyard/`.
 
 mod api;
+mod builds;
 mod events;
 mod page;
 mod workers;
@@ -8,7 +9,7 @@ mod workers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, Uri, header};
 use serde_json::json;
@@ -17,7 +18,6 @@ use self::api::{About, Api, Parameter, ParameterKind};
 use super::answer::{Answer, json_with};
 use super::query::Query;
 use crate::app::App;
-use crate::app::overview::builds::Build;
 use crate::app::overview::containers::Container;
 use crate::app::overview::images::Image;
 use crate::app::overview::nodes::Node;
@@ -50,12 +50,6 @@ pub fn routes() -> Router<Arc<App>> {
         ],
         ..paged("Images, newest first.")
     };
-    let build = About {
-        summary: "One build.",
-        parameters: &[Parameter { name: "id", about: "Id of the build.", kind: ParameterKind::Path }],
-        content_type: JSON,
-        refusals: &[404],
-    };
     let metrics = About {
         summary: "Figures of all processes for Prometheus, in its text format 0.0.4.",
         parameters: &[],
@@ -70,8 +64,6 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<List<Service>, _, _>("/boxyard/v1/services", &short("The processes of this Boxyard."), services)
         .get::<List<Node>, _, _>("/boxyard/v1/nodes", &short("The machines that run containers."), nodes)
-        .get::<List<Build>, _, _>("/boxyard/v1/builds", &paged("Builds of the last day, newest first."), builds)
-        .get::<Build, _, _>("/boxyard/v1/builds/{id}", &build, one_build)
         .get::<List<Image>, _, _>("/boxyard/v1/images", &images, image_list)
         .get::<List<Container>, _, _>("/boxyard/v1/containers", &paged("Containers, newest first."), containers)
         .get::<List<Transfer>, _, _>(
@@ -81,7 +73,7 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
-    workers::add_to(api)
+    builds::add_to(workers::add_to(api))
         .finish("/boxyard/v1/openapi.json")
         .merge(page::routes())
         .method_not_allowed_fallback(wrong_method)
@@ -111,14 +103,6 @@ async fn services(State(app): State<Arc<App>>) -> Answer {
 
 async fn nodes(State(app): State<Arc<App>>) -> Answer {
     sent(&app.node_list().await?)
-}
-
-async fn builds(State(app): State<Arc<App>>, query: Query) -> Answer {
-    sent(&app.build_list(&page_of(&query)?).await?)
-}
-
-async fn one_build(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
-    sent(&app.build_shown(&id).await?)
 }
 
 async fn image_list(State(app): State<Arc<App>>, query: Query) -> Answer {
