@@ -34,6 +34,6 @@ pub use error::Error;
 pub use holds::Trimmed;
 pub use layers::{LayerStat, Snapshots};
 pub use mount::{MountSpec, unmount};
-pub use pack::{DiffStat, export, pack};
+pub use pack::{DiffStat, export, export_all, pack};
 pub use unpack::{UnpackOptions, unpack};
 pub use walk::upper_size;

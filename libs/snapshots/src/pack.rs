@@ -67,6 +67,25 @@ pub fn export(tree: &Path, out: impl Write) -> Result<(), Error> {
     packer.finish().map(drop)
 }
 
+/// Writes several whole mounted trees as one tar, each in a folder of the name beside it; an empty name is the top. With
+/// `time`, in seconds, every entry has that one.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_all(trees: &[(PathBuf, PathBuf)], time: Option<i64>, out: impl Write) -> Result<(), Error> {
+    let mut packer = Packer { time: time.map(|seconds| u64::try_from(seconds).unwrap_or(0)), ..Packer::new(out) };
+    for (name, tree) in trees {
+        // A file of two trees stays two files.
+        packer.links.clear();
+        if !name.as_os_str().is_empty() {
+            let metadata = fs::symlink_metadata(tree).map_err(Error::io("reading", tree))?;
+            packer.node(name, tree, &metadata)?;
+        }
+        walk(tree, &mut |node| packer.node(&name.join(&node.path), &node.full, &node.metadata))?;
+    }
+    packer.finish().map(drop)
+}
+
 /// Writes `path` of the hostile tree `root`, itself and all below, as a tar whose top entry is called `name`
 /// (`docker cp`). Links on the way to `path` are resolved inside `root`; `path` itself is not followed.
 ///
@@ -105,11 +124,13 @@ struct Packer<W: Write> {
     /// Where the first name of a file with several was written.
     links: HashMap<(u64, u64), PathBuf>,
     content_bytes: u64,
+    /// Of every entry, instead of its own.
+    time: Option<u64>,
 }
 
 impl<W: Write> Packer<W> {
     fn new(out: W) -> Self {
-        Self { tar: Builder::new(out), links: HashMap::new(), content_bytes: 0 }
+        Self { tar: Builder::new(out), links: HashMap::new(), content_bytes: 0, time: None }
     }
 
     fn finish(self) -> Result<u64, Error> {
@@ -195,6 +216,9 @@ impl<W: Write> Packer<W> {
         }
         if entry.size >= MAX_HEADER_BYTES {
             records.push(("size".to_owned(), entry.size.to_string().into_bytes()));
+        }
+        if let Some(time) = self.time {
+            header.set_mtime(time);
         }
         header.set_size(entry.size);
         for (key, value) in [("uid", header.uid()), ("gid", header.gid())] {

@@ -218,8 +218,9 @@ fn tar_body(snapshots: Snapshots, diff_id: DiffId, below: Vec<DiffId>) -> reqwes
     reqwest::Body::wrap_stream(ReceiverStream::new(receiver))
 }
 
-struct ChannelWriter {
-    sender: mpsc::Sender<std::io::Result<Bytes>>,
+/// A blocking writer into a request's body.
+pub struct ChannelWriter {
+    pub sender: mpsc::Sender<std::io::Result<Bytes>>,
 }
 
 impl Write for ChannelWriter {

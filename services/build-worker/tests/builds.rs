@@ -2,6 +2,7 @@
 
 mod farm;
 mod graph;
+mod outputs;
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ use proto::step_definition::Operation;
 
 use super::files::{Origin, Reading};
 use super::key::{self, FileInput, Inputs};
+use super::named::Resolved;
 use super::plan::Base;
 use super::solving::Solving;
 use super::source::Needs;
@@ -17,6 +18,7 @@ use super::trace::Vertex;
 use crate::failure::Failure;
 use crate::heredocs::{script, with_heredocs};
 use crate::image::{self, resolve};
+use crate::remote::Archives;
 
 /// What a step is made of: its definition, and what it reads.
 struct Asked {
@@ -60,7 +62,7 @@ impl Solving {
                 let lookup = |name: &str| state.variable(name);
                 flag.expanded(&self.wanted.plan.lexer, &lookup, state.working_dir())?
             };
-            let origin = self.mounted(vertex, &mount, state).await?;
+            let origin = self.mounted((number, vertex), &mount, state).await?;
             if let Some(origin) = &origin {
                 let paths = vec![mount.source.clone()];
                 reads.push((origin.clone(), Reading { paths, whole: true, ..Reading::default() }));
@@ -103,11 +105,15 @@ impl Solving {
         name: &str,
         copy: Copy,
     ) -> Result<(), Failure> {
-        if let Some(url) = copy.sources.iter().find(|source| is_remote(source)) {
-            return Err(Failure::user(match name {
-                "ADD" => format!("{url}: files from URLs are not built yet"),
-                _ => "source can't be a URL for COPY".to_owned(),
-            }));
+        let (remote, local): (Vec<_>, Vec<_>) = copy.sources.iter().cloned().partition(|source| is_remote(source));
+        if !remote.is_empty() && name != "ADD" {
+            return Err(Failure::user("source can't be a URL for COPY"));
+        }
+        if remote.is_empty() && copy.checksum.is_some() {
+            return Err(Failure::user("checksum can't be specified for non-HTTP(S) sources"));
+        }
+        if remote.len() > 1 && copy.checksum.is_some() {
+            return Err(Failure::user("checksum can't be specified for multiple sources"));
         }
         let mut line = name.to_owned();
         let flags = [("chown", &copy.chown), ("chmod", &copy.chmod)];
@@ -121,18 +127,36 @@ impl Solving {
         copy.heredocs.iter().for_each(|heredoc| line.push_str(&format!(" <<{}", heredoc.name)));
         line.push_str(&format!(" {} # buildkit", copy.destination));
         let (mut sources, mut reads) = (Vec::new(), Vec::new());
-        if !copy.sources.is_empty() {
+        if !local.is_empty() {
             let origin = match &copy.from {
                 None => self.context(vertex).await?,
-                Some(from) => self.origin(from, state).await?,
+                Some(from) => self.origin(number, from, state).await?,
             };
             sources.push(proto::CopySource {
                 from: Some(origin.input()),
-                paths: copy.sources.clone(),
+                paths: local.clone(),
                 unpack: copy.unpack.unwrap_or(name == "ADD"),
             });
-            let (paths, excludes) = (copy.sources.clone(), copy.excludes.clone());
-            reads.push((origin, Reading { paths, excludes, parents: copy.parents, whole: false }));
+            reads.push((
+                origin,
+                Reading { paths: local, excludes: copy.excludes.clone(), parents: copy.parents, whole: false },
+            ));
+        }
+        for url in remote {
+            let file = proto::RemoteFile {
+                url,
+                checksum: copy.checksum.clone().unwrap_or_default(),
+                keep_git_dir: copy.keep_git_dir,
+                name: String::new(),
+            };
+            let fetched = self.graph.remote(&file, Archives::Kept, !self.ignores_cache(number)).await?;
+            let paths = vec![fetched.source];
+            sources.push(proto::CopySource {
+                from: Some(fetched.origin.input()),
+                paths: paths.clone(),
+                unpack: copy.unpack.unwrap_or_default(),
+            });
+            reads.push((fetched.origin, Reading { paths, excludes: copy.excludes.clone(), ..Reading::default() }));
         }
         if !copy.heredocs.is_empty() {
             let file = |heredoc: dockerfile::Heredoc| proto::InlineFile {
@@ -216,9 +240,13 @@ impl Solving {
         state.add_layer(asked.line, &record)
     }
 
-    /// What `--from` means.
-    async fn origin(&self, from: &str, state: &State) -> Result<Origin, Failure> {
-        Ok(match self.wanted.plan.from(from)? {
+    /// What `--from` means to a stage.
+    async fn origin(&self, stage: usize, from: &str, state: &State) -> Result<Origin, Failure> {
+        let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.from(from)?)? {
+            Resolved::Url(url) => return Ok(self.graph.url_context(&url, !self.ignores_cache(stage)).await?.origin),
+            Resolved::Base(base) => base,
+        };
+        Ok(match base {
             Base::Scratch => Origin::Layers(Vec::new()),
             Base::Stage(number) => Origin::Layers(self.other(number).await?.layers.clone()),
             Base::Image(reference) => {
@@ -228,9 +256,14 @@ impl Solving {
     }
 
     /// What is mounted, where a mount has files of its own.
-    async fn mounted(&self, vertex: &Vertex, mount: &Mount, state: &State) -> Result<Option<Origin>, Failure> {
+    async fn mounted(
+        &self,
+        (stage, vertex): (usize, &Vertex),
+        mount: &Mount,
+        state: &State,
+    ) -> Result<Option<Origin>, Failure> {
         match (mount.kind, &mount.from) {
-            (MountType::Bind | MountType::Cache, Some(from)) => self.origin(from, state).await.map(Some),
+            (MountType::Bind | MountType::Cache, Some(from)) => self.origin(stage, from, state).await.map(Some),
             (MountType::Bind, None) => self.context(vertex).await.map(Some),
             _ => Ok(None),
         }

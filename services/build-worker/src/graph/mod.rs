@@ -13,12 +13,15 @@
 
 mod base;
 mod execute;
+mod export;
 mod files;
 mod instructions;
 mod key;
+mod named;
 mod place;
 mod plan;
 mod records;
+mod remote;
 mod scope;
 mod solving;
 mod source;
@@ -28,10 +31,9 @@ mod steps;
 mod trace;
 mod view;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Digest, Platform};
+use model::Platform;
 use tokio::sync::Semaphore;
 
 use crate::claims::Claims;
@@ -39,12 +41,14 @@ use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
 pub use execute::Executor;
+use export::Built;
+pub use export::Finished;
 use plan::Plan;
 use records::Records;
 use scope::Globals;
 use solving::Solving;
 use state::State;
-use trace::{Trace, Vertex};
+use trace::Trace;
 
 /// Steps of one build that run at once where the build has no limit of its own.
 const STEPS_AT_ONCE: usize = 32;
@@ -61,21 +65,6 @@ pub struct Graph {
     images: Arc<Images>,
     /// Steps that may run at once.
     slots: Arc<Semaphore>,
-}
-
-/// What a platform's build has come to.
-pub struct Built {
-    /// The exact bytes of the image's configuration.
-    pub config: Vec<u8>,
-    /// Base layer first.
-    pub layers: Vec<proto::Layer>,
-}
-
-/// How a build ended.
-pub struct Finished {
-    /// Empty where no image was asked for.
-    pub image_id: String,
-    pub response: HashMap<String, String>,
 }
 
 impl Graph {
@@ -101,10 +90,12 @@ impl Graph {
     /// # Errors
     /// `User` and `Process` in BuildKit's words.
     pub async fn run(&self) -> Result<Finished, Failure> {
-        let finished = match self.build().await {
-            Ok(built) => self.export(built).await,
-            Err(error) => Err(error),
+        let finished = async {
+            let outputs = export::options::parse(&self.options)?;
+            let built = self.build().await?;
+            self.export(&outputs, built).await
         };
+        let finished = finished.await;
         self.trace.flush().await;
         finished
     }
@@ -145,51 +136,13 @@ impl Graph {
     fn built(&self, mut state: State) -> Built {
         let labels = self.options.labels.iter().map(|(name, value)| (name.clone(), value.clone()));
         state.file.config.labels.extend(labels);
-        Built { config: state.config(), layers: state.layers }
-    }
-
-    async fn export(&self, built: Vec<Built>) -> Result<Finished, Failure> {
-        let mut vertex =
-            Vertex::new(&self.trace, &format!("{} export", self.executor.build_id), "exporting to image".to_owned());
-        vertex.start().await;
-        let exported = self.export_image(&vertex, built).await;
-        vertex.complete(exported.as_ref().err()).await;
-        exported
-    }
-
-    async fn export_image(&self, vertex: &Vertex, built: Vec<Built>) -> Result<Finished, Failure> {
-        let stored = async {
-            tokio::select! {
-                () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
-                stored = self.records.finish() => stored,
-            }
-        };
-        vertex.status("exporting layers", stored).await?;
-        let [Built { config, layers }] = <[Built; 1]>::try_from(built)
-            .map_err(|_| Failure::user("multiple platforms feature is currently not supported for docker driver"))?;
-        let id = Digest::of(&config).to_string();
-        let image = proto::Image { id: id.clone(), config, layers, ..proto::Image::default() };
-        let result = proto::StepResult {
-            build_id: self.executor.build_id.clone(),
-            attempt: self.executor.attempt,
-            key: String::new(),
-            image: Some(image),
-        };
-        let record = async {
-            let recorded = self.executor.bus.call::<bus::calls::StepResult>(&bus::Target::Gateway, &result).await;
-            Ok(recorded.map(drop)?)
-        };
-        vertex.status(&format!("writing image {id}"), record).await?;
-        for tag in &self.options.tags {
-            let shown =
-                tag.parse::<model::ImageRef>().map_or_else(|_| tag.clone(), |name| name.or_latest().to_string());
-            vertex.status(&format!("naming to {shown}"), async { Ok(()) }).await?;
+        Built {
+            config: state.config(),
+            platform: state.platform,
+            layers: state.layers,
+            base_layers: state.base_layers,
+            epoch: state.epoch,
         }
-        let response = HashMap::from([
-            ("containerimage.digest".to_owned(), id.clone()),
-            ("containerimage.config.digest".to_owned(), id.clone()),
-        ]);
-        Ok(Finished { image_id: id, response })
     }
 
     /// Waits until what was made before a failure is recorded: it is worth keeping.

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::Graph;
 use super::files::Origin;
+use super::named::replace_stages;
 use super::trace::Vertex;
 use crate::context::{self, Context};
 use crate::failure::Failure;
@@ -70,7 +71,8 @@ impl Graph {
             let shown = "[internal] load .dockerignore".to_owned();
             Vertex::new(&self.trace, &self.named("ignore"), shown).around(async { Ok(()) }).await?;
         }
-        let file = Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?;
+        let mut file = Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?;
+        replace_stages(&mut file, &self.options.contexts);
         let context = Files::There(self.origin_of(context).await?);
         Ok(Source { file, context, told: OnceCell::new() })
     }
@@ -136,7 +138,8 @@ impl Graph {
             }
         };
         let rules = vertex.around(load).await?;
-        let file = Dockerfile::parse_as(&text, Dialect::BuildKit)?;
+        let mut file = Dockerfile::parse_as(&text, Dialect::BuildKit)?;
+        replace_stages(&mut file, &self.options.contexts);
         let (some, whole) = (OnceCell::new(), OnceCell::new());
         let client = Client { excludes: patterns(&rules), paths: paths(&file), some, whole };
         Ok(Source { file, context: Files::Client(client), told: OnceCell::new() })

@@ -3,6 +3,7 @@
 use dockerfile::{Dialect, Instruction, Kind};
 use model::Platform;
 
+use super::named::Resolved;
 use super::plan::Base;
 use super::solving::Solving;
 use super::state::State;
@@ -46,7 +47,7 @@ impl Solving {
             Some(text) => super::parse_platform(text)?,
             None => self.wanted.target.clone(),
         };
-        let (mut state, image) = self.base(&stage.base, &platform).await?;
+        let (mut state, image) = self.base(number, &platform).await?;
         let triggers = std::mem::take(&mut state.file.config.on_build);
         let mut all = Vec::new();
         for trigger in &triggers {
@@ -104,13 +105,20 @@ impl Solving {
     }
 
     /// What a stage begins on; with the image's name where it is one.
-    async fn base(&self, base: &Base, platform: &Platform) -> Result<(State, Option<String>), Failure> {
+    async fn base(&self, stage: usize, platform: &Platform) -> Result<(State, Option<String>), Failure> {
         let epoch = self.wanted.epoch;
+        let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.stages[stage].base)? {
+            Resolved::Base(base) => base,
+            Resolved::Url(url) => {
+                let context = self.graph.url_context(&url, !self.ignores_cache(stage)).await?;
+                return Ok((State::of_files(platform.clone(), epoch, context.layer)?, None));
+            }
+        };
         Ok(match base {
             Base::Scratch => (State::scratch(platform.clone(), epoch), None),
-            Base::Stage(earlier) => (self.other(*earlier).await?.child(), None),
+            Base::Stage(earlier) => (self.other(earlier).await?.child(), None),
             Base::Image(reference) => {
-                let image = self.graph.image(reference, platform).await?;
+                let image = self.graph.image(&reference, platform).await?;
                 (State::on(&image.image, epoch)?, Some(image.name.clone()))
             }
         })

@@ -20,6 +20,8 @@ pub struct State {
     pub file: ImageConfig,
     /// Base layer first.
     pub layers: Vec<proto::Layer>,
+    /// So many of the layers are an image's that was there before.
+    pub base_layers: usize,
     /// What commands see: the image's variables, and the arguments that have a value.
     pub env: Vec<(String, String)>,
     /// Declared arguments, as a RUN's line in the history names them.
@@ -40,8 +42,17 @@ impl State {
             config: ContainerConfig { working_dir: "/".to_owned(), ..ContainerConfig::default() },
             ..ImageConfig::default()
         };
-        Self { platform, file, layers: Vec::new(), env: Vec::new(), arguments: Vec::new(), cmd_set: false, epoch }
-            .begun()
+        Self {
+            platform,
+            file,
+            layers: Vec::new(),
+            base_layers: 0,
+            env: Vec::new(),
+            arguments: Vec::new(),
+            cmd_set: false,
+            epoch,
+        }
+        .begun()
     }
 
     /// On an image.
@@ -65,7 +76,23 @@ impl State {
         };
         let platform = Platform::new(&file.os, &file.architecture, &file.variant);
         let scratch = Self::scratch(platform, epoch);
-        Ok(Self { file, layers: image.layers.clone(), env: Vec::new(), ..scratch }.begun())
+        let layers = image.layers.clone();
+        Ok(Self { file, base_layers: layers.len(), layers, env: Vec::new(), ..scratch }.begun())
+    }
+
+    /// On a context of files, which has no configuration of its own.
+    ///
+    /// # Errors
+    /// `Internal` for a layer without a digest.
+    pub fn of_files(platform: Platform, epoch: Option<i64>, layer: proto::Layer) -> Result<Self, Failure> {
+        let mut state = Self::scratch(platform, epoch);
+        state.file.rootfs.diff_ids.push(diff_id(&layer)?);
+        state.note("COPY / / # buildkit".to_owned());
+        if let Some(entry) = state.file.history.last_mut() {
+            entry.empty_layer = false;
+        }
+        state.layers.push(layer);
+        Ok(state)
     }
 
     /// A stage that begins where this one ends: arguments with a value are seen there, too.

@@ -141,6 +141,26 @@ impl Repository {
         .await
     }
 
+    /// The folder that is meant, in a checked out tree.
+    ///
+    /// # Errors
+    /// `User` for one that is not there, or leads out of the repository.
+    pub fn inside(&self, tree: &Path) -> Result<PathBuf, Failure> {
+        let Some(folder) = &self.folder else { return Ok(tree.to_owned()) };
+        let missing = || Failure::user(format!("error setting git context, {folder} not within git root"));
+        if leaves(Path::new(folder)) {
+            return Err(missing());
+        }
+        let root = Root::open(tree).doing(|| "opening the repository".to_owned())?;
+        // Links in the repository must not lead the context out of it.
+        let path = root.real_path(&clean(Path::new(folder))).map_err(|_| missing())?;
+        let stat = root.stat(&path).map_err(|_| missing())?;
+        if !is_dir(&stat) {
+            return Err(Failure::user(format!("error setting git context, not a directory: {folder}")));
+        }
+        Ok(tree.join(path))
+    }
+
     async fn fetch(&self, into: &Path, reference: &str) -> Result<(), Failure> {
         git(into, &["init", "--quiet", "--template="]).await?;
         git(into, &["remote", "add", "origin", &self.url]).await?;
@@ -169,21 +189,7 @@ pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
     let repository = repository.ok_or_else(|| Failure::internal("a remote that is no repository"))?;
     repository.fetch(into, repository.wanted()).await?;
     std::fs::remove_dir_all(into.join(".git")).doing(|| "removing .git".to_owned())?;
-    let Some(folder) = repository.folder else {
-        return Ok(into.to_owned());
-    };
-    let missing = || Failure::user(format!("error setting git context, {folder} not within git root"));
-    if leaves(Path::new(&folder)) {
-        return Err(missing());
-    }
-    let root = Root::open(into).doing(|| "opening the repository".to_owned())?;
-    // Links in the repository must not lead the context out of it.
-    let path = root.real_path(&clean(Path::new(&folder))).map_err(|_| missing())?;
-    let stat = root.stat(&path).map_err(|_| missing())?;
-    if !is_dir(&stat) {
-        return Err(Failure::user(format!("error setting git context, not a directory: {folder}")));
-    }
-    Ok(into.join(path))
+    repository.inside(into)
 }
 
 /// What is said twice must be the same.

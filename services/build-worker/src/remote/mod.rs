@@ -4,9 +4,6 @@
 //! of that layer, its key is made of the content, and a worker that runs the step needs no network. What was fetched is
 //! remembered with what tells whether it is still the same: a file's entity tag, a repository's commit.
 
-// Its caller is the graph builder.
-#![expect(dead_code)]
-
 pub mod git;
 pub mod http;
 
@@ -15,9 +12,11 @@ use std::path::{Path, PathBuf};
 use model::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Doing as _, Failure};
-use crate::layers::{Layers, Unchanged};
+use crate::archive;
+use crate::failure::{Doing as _, Failure, chain};
+use crate::layers::{Layers, Unchanged, blocking};
 use crate::recorder::Upload;
+use crate::space::Watched;
 use git::Repository;
 
 /// A file that has no name in its URL, as BuildKit calls it.
@@ -28,6 +27,16 @@ pub struct Remotes<'a> {
     pub layers: &'a Layers,
     /// A folder that is not there yet, on the disk of the layers.
     pub folder: PathBuf,
+    pub archives: Archives,
+}
+
+/// What becomes of a file that is an archive, and of a repository's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archives {
+    /// The file is one, as ADD has it; of a repository all is kept.
+    Kept,
+    /// It is a whole context, as the repository's folder is one.
+    Unpacked,
 }
 
 /// What a URL gave.
@@ -55,13 +64,17 @@ struct Remembered {
 }
 
 /// Under what a fetched URL is remembered. What is wanted of it, but not what may come of it, goes into the key.
-pub fn key(file: &proto::RemoteFile) -> String {
+pub fn key(file: &proto::RemoteFile, archives: Archives) -> String {
     let words = match Repository::parse(&file.url) {
         Ok(Some(repository)) => {
             let keep = repository.keeps_git_dir(file.keep_git_dir);
-            format!("git\n{}\n{:?}\n{keep}\n{}", repository.url, repository.reference, repository.submodules)
+            let folder = repository.folder.filter(|_| archives == Archives::Unpacked);
+            format!(
+                "git\n{}\n{:?}\n{keep}\n{}\n{folder:?}",
+                repository.url, repository.reference, repository.submodules
+            )
         }
-        _ => format!("http\n{}\n{}", file.url, name_of(file)),
+        _ => format!("http\n{}\n{}\n{archives:?}", file.url, name_of(file)),
     };
     format!("remote:{}", Digest::of(words.as_bytes()).hex())
 }
@@ -92,7 +105,10 @@ impl Remotes<'_> {
             "" => None,
             text => Some(text.parse::<Digest>().map_err(|error| Failure::user(error.to_string()))?),
         };
-        let source = format!("/{name}");
+        let source = match self.archives {
+            Archives::Kept => format!("/{name}"),
+            Archives::Unpacked => "/".to_owned(),
+        };
         if let Some((remembered, layer)) = &known
             && checksum.is_some()
             && remembered.digest == checksum
@@ -116,7 +132,11 @@ impl Remotes<'_> {
         check(&checksum, Some(&download.digest))?;
         let remembered =
             Remembered { validators: download.validators, digest: Some(download.digest), ..Remembered::default() };
-        self.adopt(download.folder, &remembered, source).await
+        let folder = match self.archives {
+            Archives::Kept => download.folder,
+            Archives::Unpacked => unpacked(download.folder, name).await?,
+        };
+        self.adopt(folder, &remembered, source).await
     }
 
     async fn repository(
@@ -125,7 +145,10 @@ impl Remotes<'_> {
         file: &proto::RemoteFile,
         known: Option<(Remembered, &proto::Layer)>,
     ) -> Result<Fetched, Failure> {
-        let source = format!("/{}", repository.folder.as_deref().unwrap_or_default().trim_matches('/'));
+        let source = match self.archives {
+            Archives::Kept => format!("/{}", repository.folder.as_deref().unwrap_or_default().trim_matches('/')),
+            Archives::Unpacked => "/".to_owned(),
+        };
         if git::leaves(Path::new(source.trim_start_matches('/'))) {
             return Err(Failure::user(format!("invalid subdir {source:?}: it leaves the repository")));
         }
@@ -142,6 +165,7 @@ impl Remotes<'_> {
         let into = self.folder.clone();
         std::fs::create_dir_all(&into).doing(|| format!("making {}", into.display()))?;
         repository.check_out(&into, &commit, repository.keeps_git_dir(file.keep_git_dir)).await?;
+        let into = if self.archives == Archives::Unpacked { repository.inside(&into)? } else { into };
         self.adopt(into, &Remembered { commit, ..Remembered::default() }, source).await
     }
 
@@ -152,6 +176,27 @@ impl Remotes<'_> {
         let value_json = value(remembered)?;
         Ok(Fetched { layer: made.layer, upload: Some(made.upload), source, value_json })
     }
+}
+
+/// The content of an archive that lies alone in its folder; another file is a context of one file.
+async fn unpacked(folder: PathBuf, name: String) -> Result<PathBuf, Failure> {
+    blocking(move || {
+        let file = folder.join(&name);
+        let opening = || format!("opening {}", file.display());
+        let mut content = std::fs::File::open(&file).doing(opening)?;
+        if !archive::is_archive(&mut content).doing(opening)? {
+            return Ok(folder);
+        }
+        let into = folder.with_extension("unpacked");
+        std::fs::create_dir_all(&into).doing(|| format!("making {}", into.display()))?;
+        let tar = archive::decompress(std::io::BufReader::new(content)).doing(opening)?;
+        let options = snapshots::UnpackOptions { owner: Some((0, 0)), ..snapshots::UnpackOptions::default() };
+        snapshots::unpack(&into, Path::new(""), Watched::new(tar, &into), &options)
+            .map_err(|error| Failure::user(format!("unpacking {name}: {}", chain(&error))))?;
+        std::fs::remove_file(&file).doing(opening)?;
+        Ok(into)
+    })
+    .await
 }
 
 fn found(remembered: &Remembered, layer: &proto::Layer, source: String) -> Result<Fetched, Failure> {

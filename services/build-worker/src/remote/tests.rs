@@ -59,11 +59,21 @@ fn names_of_files() {
     let file = |url: &str| proto::RemoteFile { url: url.to_owned(), ..proto::RemoteFile::default() };
     assert_eq!(name_of(&file("http://h/")), "__unnamed__");
     let one = file("http://h/a");
-    assert_eq!(key(&one), key(&proto::RemoteFile { checksum: "sha256:x".to_owned(), ..one.clone() }));
-    assert_ne!(key(&one), key(&proto::RemoteFile { name: "b".to_owned(), ..one }));
+    assert_eq!(
+        key(&one, Archives::Kept),
+        key(&proto::RemoteFile { checksum: "sha256:x".to_owned(), ..one.clone() }, Archives::Kept)
+    );
+    assert_ne!(key(&one, Archives::Kept), key(&proto::RemoteFile { name: "b".to_owned(), ..one }, Archives::Kept));
     let tree = file("https://h/a.git#main:sub");
-    assert_eq!(key(&tree), key(&file("https://h/a.git#main")), "all folders come out of one layer");
-    assert_ne!(key(&tree), key(&proto::RemoteFile { keep_git_dir: true, ..tree.clone() }));
+    assert_eq!(
+        key(&tree, Archives::Kept),
+        key(&file("https://h/a.git#main"), Archives::Kept),
+        "all folders come out of one layer"
+    );
+    assert_ne!(
+        key(&tree, Archives::Kept),
+        key(&proto::RemoteFile { keep_git_dir: true, ..tree.clone() }, Archives::Kept)
+    );
 }
 
 /// Answers each request with what `answer` says to its head.

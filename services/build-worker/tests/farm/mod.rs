@@ -25,6 +25,10 @@ pub struct State {
     pub results: HashMap<String, proto::StepRecord>,
     cancelled: Vec<String>,
     pub finished: HashMap<String, proto::BuildFinish>,
+    /// Outputs of the graph builder, in the order in which they were made.
+    pub exports: Vec<proto::BuildExport>,
+    /// What went to the client of the session `s`.
+    pub sent: Vec<proto::OutputSend>,
 }
 
 pub struct Farm {
@@ -185,6 +189,9 @@ impl Farm {
         let state = Arc::new(Mutex::new(State::default()));
         let (serving, router) = (bus.clone(), gateway(&state));
         tokio::spawn(async move { serving.serve(Target::Gateway, router, CancellationToken::new()).await });
+        let (serving, router) = (bus.clone(), session(&state));
+        let session = Target::GatewayAt("s".to_owned());
+        tokio::spawn(async move { serving.serve(session, router, CancellationToken::new()).await });
         let store = Store::new(store_url, "secret");
         let farm = Self { bus, store, state, folder, instance, children, worker_args, builds: Mutex::new(0) };
         farm.add_busybox().await;
@@ -350,10 +357,19 @@ impl Farm {
     }
 }
 
+/// The gateway of the session `s`, whose client takes whatever is sent.
+fn session(state: &Arc<Mutex<State>>) -> Router {
+    let state = state.clone();
+    Router::new().on::<calls::OutputSend, _, _>(move |request| {
+        state.lock().expect("state").sent.push(request);
+        async { Ok(proto::Empty {}) }
+    })
+}
+
 fn gateway(state: &Arc<Mutex<State>>) -> Router {
     let with = || state.clone();
     let (next, resolve, look, result, finish, renew) = (with(), with(), with(), with(), with(), with());
-    let (find, put) = (with(), with());
+    let (find, put, export) = (with(), with(), with());
     Router::new()
         .on::<calls::BuildNext, _, _>(move |_| {
             let state = next.clone();
@@ -377,10 +393,16 @@ fn gateway(state: &Arc<Mutex<State>>) -> Router {
         })
         .on::<calls::StepResult, _, _>(move |request| {
             let image = request.image.expect("an image");
-            // The graph builder's images have no key.
-            let key = if request.key.is_empty() { image.id.clone() } else { request.key };
-            result.lock().expect("state").steps.insert(key, image);
+            result.lock().expect("state").steps.insert(request.key, image);
             async { Ok(proto::Empty {}) }
+        })
+        .on::<calls::BuildExport, _, _>(move |request| {
+            let image = request.images[0].image.clone().expect("an image");
+            let response = HashMap::from([("containerimage.config.digest".to_owned(), image.id.clone())]);
+            let mut state = export.lock().expect("state");
+            state.steps.insert(image.id.clone(), image);
+            state.exports.push(request);
+            async move { Ok(proto::BuildExportReply { archive: None, response }) }
         })
         .on::<calls::ResultLookup, _, _>(move |request| {
             let known = &find.lock().expect("state").results;

@@ -1,0 +1,231 @@
+//! What becomes of a build's images: recorded, named and pushed, put into an archive, or handed to the client as files.
+//!
+//! Entry point: [`Graph::export`]. The gateway records and a registry-sync packs ([`proto::BuildExport`]); what goes to
+//! the client is a blob under the build's lease that the gateway of its session sends ([`proto::OutputSend`]).
+
+mod annotations;
+pub mod options;
+mod root;
+mod times;
+
+use std::collections::HashMap;
+
+use bus::{Target, calls};
+use model::{Digest, ImageRef, Platform};
+use oci::ImageConfig;
+
+use super::Graph;
+use super::trace::Vertex;
+use crate::failure::Failure;
+use crate::layers::diff_id;
+use options::{Kind, Output, Written};
+
+/// What a platform's build has come to.
+#[derive(Clone, Debug)]
+pub struct Built {
+    pub platform: Platform,
+    /// The exact bytes of the image's configuration.
+    pub config: Vec<u8>,
+    /// Base layer first.
+    pub layers: Vec<proto::Layer>,
+    /// So many of the layers are the base image's.
+    pub base_layers: usize,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
+}
+
+/// What clients are told of an output: "containerimage.digest" and others.
+pub type Response = HashMap<String, String>;
+
+/// How a build ended.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// Empty where no image was asked for.
+    pub image_id: String,
+    pub response: Response,
+}
+
+impl Built {
+    fn id(&self) -> String {
+        Digest::of(&self.config).to_string()
+    }
+
+    fn image(&self) -> proto::Image {
+        let (id, config, layers) = (self.id(), self.config.clone(), self.layers.clone());
+        proto::Image { id, config, layers, ..proto::Image::default() }
+    }
+
+    /// The same image with other layers above those of its base.
+    fn with_layers(&self, above: Vec<proto::Layer>) -> Result<Self, Failure> {
+        let mut config = ImageConfig::parse(&self.config).map_err(Failure::caused)?;
+        let mut layers = self.layers[..self.base_layers].to_vec();
+        layers.extend(above);
+        config.rootfs.diff_ids = layers.iter().map(diff_id).collect::<Result<_, _>>()?;
+        Ok(Self { config: config.to_bytes(), layers, ..self.clone() })
+    }
+}
+
+impl Output {
+    fn title(&self) -> &'static str {
+        match &self.kind {
+            Kind::Image { .. } => "exporting to image",
+            Kind::Archive { with_docker: true, .. } => "exporting to docker image format",
+            Kind::Archive { .. } => "exporting to oci image format",
+            Kind::Root { is_tar: true, .. } => "exporting to client tarball",
+            Kind::Root { .. } => "exporting to client directory",
+            Kind::CacheOnly => "preserving the build's cache",
+        }
+    }
+}
+
+impl Graph {
+    /// Waits until all layers are stored, then brings the images where they are wanted, in the order of the outputs.
+    ///
+    /// # Errors
+    /// `User` in the words of BuildKit, of a registry, or of the client that takes an output.
+    pub(super) async fn export(&self, outputs: &[Output], built: Vec<Built>) -> Result<Finished, Failure> {
+        let mut finished = Finished::default();
+        for (index, output) in outputs.iter().enumerate() {
+            let place = format!("{} export {index}", self.executor.build_id);
+            let mut vertex = Vertex::new(&self.trace, &place, output.title().to_owned());
+            vertex.start().await;
+            let exported = tokio::select! {
+                () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
+                exported = self.export_one(&vertex, (index, output), &built) => exported,
+            };
+            vertex.complete(exported.as_ref().err()).await;
+            let response = exported?;
+            if let (Kind::Image { image, .. }, Some(id)) = (&output.kind, response.get("containerimage.config.digest"))
+                && image.store
+            {
+                finished.image_id.clone_from(id);
+            }
+            finished.response.extend(response);
+        }
+        Ok(finished)
+    }
+
+    async fn export_one(
+        &self,
+        vertex: &Vertex,
+        (index, output): (usize, &Output),
+        built: &[Built],
+    ) -> Result<Response, Failure> {
+        vertex.status("exporting layers", self.records.finish()).await?;
+        let mut built = built.to_vec();
+        if output.rewrite_timestamp {
+            for one in &mut built {
+                *one = self.without_late_times(vertex, one).await?;
+            }
+        }
+        match &output.kind {
+            Kind::Image { image, written } => self.export_image(vertex, index, (image, written), &built).await,
+            Kind::Archive { with_docker, names, written } => {
+                let archive = proto::BuildExport {
+                    with_docker: *with_docker,
+                    names: names.clone(),
+                    ..self.request(index, written, &built)
+                };
+                self.export_archive(vertex, archive).await
+            }
+            Kind::Root { is_tar, platform_split } => {
+                let split = platform_split.unwrap_or(built.len() > 1);
+                let what = if *is_tar { "sending tarball" } else { "copying files" };
+                let sent = async {
+                    let root = self.pack_roots(&built, split).await?;
+                    self.send(index, root, Response::new()).await
+                };
+                vertex.status(what, sent).await?;
+                Ok(Response::new())
+            }
+            Kind::CacheOnly => Ok(Response::new()),
+        }
+    }
+
+    async fn export_image(
+        &self,
+        vertex: &Vertex,
+        index: usize,
+        (image, written): (&proto::ImageOutput, &Written),
+        built: &[Built],
+    ) -> Result<Response, Failure> {
+        let request = proto::BuildExport { image: Some(image.clone()), ..self.request(index, written, built) };
+        let what = match built {
+            _ if image.push => "pushing layers".to_owned(),
+            [one] => format!("writing image {}", one.id()),
+            _ => "writing images of all platforms".to_owned(),
+        };
+        let reply = vertex.status(&what, self.ask(&request)).await?;
+        for name in &image.names {
+            let shown = name.parse::<ImageRef>().map_or_else(|_| name.clone(), |name| name.or_latest().to_string());
+            let digest = reply.response.get("containerimage.digest").cloned().unwrap_or_default();
+            if image.push {
+                vertex.status(&format!("pushing manifest for {shown}@{digest}"), async { Ok(()) }).await?;
+            }
+            if image.store {
+                vertex.status(&format!("naming to {shown}"), async { Ok(()) }).await?;
+            }
+        }
+        Ok(reply.response)
+    }
+
+    async fn export_archive(&self, vertex: &Vertex, request: proto::BuildExport) -> Result<Response, Failure> {
+        let reply = vertex.status("packing layers", self.ask(&request)).await?;
+        let archive = reply.archive.ok_or_else(|| Failure::internal("an archive that is not there"))?;
+        if let Some(digest) = reply.response.get("containerimage.digest") {
+            vertex.status(&format!("exporting manifest {digest}"), async { Ok(()) }).await?;
+        }
+        let index = request.index as usize;
+        vertex.status("sending tarball", self.send(index, archive, reply.response.clone())).await?;
+        Ok(reply.response)
+    }
+
+    fn request(&self, index: usize, written: &Written, built: &[Built]) -> proto::BuildExport {
+        let image = |built: &Built| proto::BuiltImage {
+            platform: built.platform.to_string(),
+            image: Some(built.image()),
+            annotations: written.annotations.manifest(&built.platform).into_iter().collect(),
+            descriptor_annotations: written.annotations.manifest_descriptor(&built.platform).into_iter().collect(),
+        };
+        proto::BuildExport {
+            build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            images: built.iter().map(image).collect(),
+            form: Some(written.form.clone()),
+            lease: self.executor.layers.lease.clone(),
+            ..proto::BuildExport::default()
+        }
+    }
+
+    async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
+        let bus = &self.executor.bus;
+        bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None).await.map_err(|error| {
+            match error.kind() {
+                // The build is another worker's.
+                model::ErrorKind::Conflict | model::ErrorKind::Unavailable => error.into(),
+                _ => Failure::user(error.message()),
+            }
+        })
+    }
+
+    /// Sends a blob to the client; returns when the client has it.
+    async fn send(&self, index: usize, blob: proto::Descriptor, metadata: Response) -> Result<(), Failure> {
+        let gateway = self.executor.session_gateway.clone();
+        if gateway.is_empty() {
+            return Err(Failure::user("the build has no session: its client takes no files"));
+        }
+        let request = proto::OutputSend {
+            build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            blob: Some(blob),
+            metadata,
+        };
+        let sent = self.executor.bus.call::<calls::OutputSend>(&Target::GatewayAt(gateway), &request).await;
+        sent.map(drop).map_err(|error| match error.kind() {
+            model::ErrorKind::Conflict => error.into(),
+            _ => Failure::user(error.message()),
+        })
+    }
+}
