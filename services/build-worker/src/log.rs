@@ -1,6 +1,7 @@
 //! The output of a build, as numbered chunks on its subject; stages that run at once each have a part of it, and the
 //! parts are told in the order of the stages.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bus::Bus;
@@ -136,9 +137,9 @@ impl Log {
         self.chunks.error(message, code).await
     }
 
-    /// The last chunk of a successful build.
-    pub async fn end(&self) -> Result<(), bus::Error> {
-        self.chunks.end().await
+    /// The last chunk of a successful build, with what its exporters answered.
+    pub async fn end(&self, response: HashMap<String, String>) -> Result<(), bus::Error> {
+        self.chunks.end(response).await
     }
 }
 
@@ -226,9 +227,9 @@ impl Chunks {
         self.chunk(&mut state, What::Error(message.to_owned()), code).await
     }
 
-    async fn end(&self) -> Result<(), bus::Error> {
+    async fn end(&self, response: HashMap<String, String>) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
-        self.chunk(&mut state, What::End(true), 0).await
+        self.publish(&mut state, proto::BuildLog { what: Some(What::End(true)), response, ..Default::default() }).await
     }
 
     async fn text(&self, state: &mut State, text: &str) -> Result<(), bus::Error> {
@@ -245,7 +246,11 @@ impl Chunks {
     }
 
     async fn chunk(&self, state: &mut State, what: What, error_code: i32) -> Result<(), bus::Error> {
-        let chunk = proto::BuildLog { attempt: self.attempt, number: state.number, what: Some(what), error_code };
+        self.publish(state, proto::BuildLog { what: Some(what), error_code, ..Default::default() }).await
+    }
+
+    async fn publish(&self, state: &mut State, chunk: proto::BuildLog) -> Result<(), bus::Error> {
+        let chunk = proto::BuildLog { attempt: self.attempt, number: state.number, ..chunk };
         state.number += 1;
         self.bus.publish_build_log(&self.build_id, &chunk).await
     }

@@ -200,15 +200,20 @@ impl<'a> Call<'a> {
         if bytes.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&bytes)?) }
     }
 
-    /// Sends with `Upgrade: tcp` and hands over the connection and whether its output is raw
-    /// (a terminal) instead of framed; `None` from a server that does not say.
+    /// Sends with `Upgrade: tcp` and hands over the connection.
     pub async fn hijack(self) -> Outcome<Raw> {
-        let response = self.header("upgrade", "tcp").header("connection", "Upgrade").send().await?;
+        Ok(TokioIo::new(self.upgrade("tcp").await?))
+    }
+
+    /// Sends with `Upgrade` and hands over the connection, on which the other protocol is spoken.
+    pub async fn upgrade(self, protocol: &str) -> Outcome<hyper::upgrade::Upgraded> {
+        let response = self.header("upgrade", protocol).header("connection", "Upgrade").send().await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failure::new(format!("unable to upgrade to tcp, received {}", response.status().as_u16())));
+            let status = response.status().as_u16();
+            return Err(Failure::new(format!("unable to upgrade to {protocol}, received {status}")));
         }
         let upgraded = hyper::upgrade::on(response).await;
-        Ok(TokioIo::new(upgraded.map_err(|e| Failure::new(format!("the connection could not be taken over: {e}")))?))
+        upgraded.map_err(|e| Failure::new(format!("the connection could not be taken over: {e}")))
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![recursion_limit = "512"]
 
+mod attachables;
 mod commands;
 mod content_trust;
 mod context;
@@ -17,6 +18,7 @@ mod output;
 mod progress;
 mod reference;
 mod session;
+mod solve;
 mod terminal;
 mod tls;
 mod units;

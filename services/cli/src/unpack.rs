@@ -89,7 +89,9 @@ fn inside(name: &Path, rename: &Rename) -> Option<PathBuf> {
     (!out.as_os_str().is_empty()).then_some(out)
 }
 
-fn no_link_above(folder: &Path, relative: &Path) -> io::Result<()> {
+/// # Errors
+/// A folder above the path is a link.
+pub fn no_link_above(folder: &Path, relative: &Path) -> io::Result<()> {
     let mut path = folder.to_owned();
     let parts: Vec<_> = relative.components().collect();
     for part in parts.iter().take(parts.len().saturating_sub(1)) {
@@ -102,7 +104,10 @@ fn no_link_above(folder: &Path, relative: &Path) -> io::Result<()> {
 }
 
 /// Removes what is no folder, so that nothing is written through a link.
-fn replace(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// It is a folder.
+pub fn replace(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if found.is_dir() => {
             Err(io::Error::other(format!("cannot overwrite directory {} with non-directory", path.display())))

@@ -39,7 +39,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
             "distribution",
         ],
     ),
-    ("cli", 3, &["model", "trust", "dockerfile", "distribution", "engine-api"]),
+    ("cli", 3, &["model", "trust", "dockerfile", "contexts", "distribution", "engine-api"]),
     ("registry-sync", 3, &["model", "service", "proto", "oci", "bus", "streams", "distribution"]),
     ("layer-store", 3, &["model", "service", "trust", "proto", "oci", "blobs", "bus"]),
     (

@@ -89,6 +89,6 @@ impl Session {
                 builder.log.stream(&format!("Successfully tagged {tag}\n")).await?;
             }
         }
-        Ok(builder.log.end().await?)
+        Ok(builder.log.end(Default::default()).await?)
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Session;
 use crate::ends::Ends;
 use crate::failure::Failure;
-use crate::graph::{Executor, Graph};
+use crate::graph::{Executor, Finished, Graph};
 use crate::log::Log;
 use crate::worker::Worker;
 
@@ -44,11 +44,11 @@ impl Session {
                     attempt: self.lease.attempt,
                     image_id: finished.image_id.clone(),
                     built: true,
-                    response: finished.response,
+                    response: finished.response.clone(),
                     ..proto::BuildFinish::default()
                 };
                 let told = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await;
-                told.map(|_| finished.image_id).map_err(Failure::from)
+                told.map(|_| finished).map_err(Failure::from)
             }
             Err(error) => Err(error),
         };
@@ -64,11 +64,11 @@ impl Session {
         self.release(&layers, keeping, followed).await;
         // The client hears of the end when nothing is held for the build any more: what it removes next can go.
         let built = match built {
-            Ok(image_id) => {
+            Ok(Finished { image_id, response }) => {
                 if !image_id.is_empty() {
                     log.aux(&image_id).await?;
                 }
-                log.end().await.map_err(Failure::from)
+                log.end(response).await.map_err(Failure::from)
             }
             Err(error) => Err(error),
         };

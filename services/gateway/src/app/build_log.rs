@@ -169,7 +169,13 @@ impl BuildLogReader {
     /// The first of the chunks that stand for a lost end.
     fn tell_end(&mut self, ended: Ended) -> BuildLog {
         let attempt = self.attempt;
-        let chunk = |what, error_code| BuildLog { attempt, number: u64::MAX, what: Some(what), error_code };
+        let chunk = |what, error_code| BuildLog {
+            attempt,
+            number: u64::MAX,
+            what: Some(what),
+            error_code,
+            ..BuildLog::default()
+        };
         match ended {
             Ended::Built { image_id } => {
                 self.last = Some(chunk(What::End(true), 0));
@@ -234,7 +240,7 @@ mod tests {
     use super::*;
 
     fn chunk(number: u64, text: &str) -> BuildLog {
-        BuildLog { attempt: 1, number, what: Some(What::Stream(text.to_owned())), error_code: 0 }
+        BuildLog { attempt: 1, number, what: Some(What::Stream(text.to_owned())), ..BuildLog::default() }
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@ pub fn line(chunk: &proto::BuildLog) -> Option<Value> {
         What::AuxId(image) => json!({"aux": {"ID": image}}),
         What::Trace(trace) => json!({"trace": self::trace(trace)}),
         What::Error(message) => json!({"error": message, "code": chunk.error_code}),
-        What::End(_) => json!({"end": true}),
+        What::End(_) if chunk.response.is_empty() => json!({"end": true}),
+        What::End(_) => json!({"end": true, "response": chunk.response}),
     })
 }
 

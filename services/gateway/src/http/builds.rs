@@ -32,9 +32,7 @@ pub async fn build(
     let mut options = proto::BuildOptions { user, ..options(&query)? };
     let lease = app.lease("build").await?;
     if options.remote.is_empty() {
-        let (digest, size) = upload(&app, body, &lease.id).await?;
-        let media_type = "application/x-tar".to_owned();
-        options.context = Some(proto::Descriptor { media_type, digest: digest.to_string(), size });
+        options.context = Some(upload(&app, body, &lease.id).await?);
     }
     let id = random_id()[..32].to_owned();
     let log = app.follow_build_log(&id).await?;
@@ -53,15 +51,16 @@ pub async fn build(
 }
 
 /// Puts a context into the layer store. A client that broke off is told so, not the layer store's view of it.
-async fn upload(app: &App, body: Body, lease: &str) -> Outcome<(model::Digest, u64)> {
+pub async fn upload(app: &App, body: Body, lease: &str) -> Outcome<proto::Descriptor> {
     let broken = Arc::new(AtomicBool::new(false));
     let seen = broken.clone();
     let sent = body.into_data_stream().inspect_err(move |_| seen.store(true, Ordering::SeqCst));
     let stored = app.store.upload(distribution::Body::wrap_stream(sent), Some(lease)).await;
-    stored.map_err(|error| match broken.load(Ordering::SeqCst) {
+    let (digest, size) = stored.map_err(|error| match broken.load(Ordering::SeqCst) {
         true => Failure::invalid("unexpected EOF"),
         false => error.into(),
-    })
+    })?;
+    Ok(proto::Descriptor { media_type: "application/x-tar".to_owned(), digest: digest.to_string(), size })
 }
 
 /// A line for the client, or why there will be none.

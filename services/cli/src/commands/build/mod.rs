@@ -1,32 +1,52 @@
-//! `build`: the classic API (`POST /build`, version 1).
+//! `build`: by a session, which the daemon asks for what it lacks (`session`), or as the classic builder's client.
 
+mod calls;
+mod classic;
+mod options;
+mod outputs;
+mod session;
 mod source;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use self::source::Source;
+use self::calls::Call;
 use crate::content_trust::ContentTrust;
-use crate::create::values;
-use crate::credentials;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
-use crate::progress::{self, Sink};
-use crate::{output, units};
+use crate::solve::Mode;
 
 #[derive(Args, Debug)]
 pub struct Build {
     /// Add a custom host-to-IP mapping ("host:ip")
     #[arg(long)]
     add_host: Vec<String>,
+    /// Allow extra privileged entitlement ("network.host", "security.insecure")
+    #[arg(long)]
+    allow: Vec<String>,
     /// Set build-time variables
     #[arg(long)]
     build_arg: Vec<String>,
-    /// Images to consider as cache sources
-    #[arg(long, value_delimiter = ',')]
+    /// Additional build contexts ("name=path")
+    #[arg(long)]
+    build_context: Vec<String>,
+    /// External cache sources ("user/app:cache", "type=local,src=path/to/dir")
+    #[arg(long)]
     cache_from: Vec<String>,
+    /// Cache export destinations ("user/app:cache", "type=local,dest=path/to/dir")
+    #[arg(long)]
+    cache_to: Vec<String>,
+    /// Set method for evaluating build ("check", "outline", "targets")
+    #[arg(long, value_enum, default_value = "build")]
+    call: Call,
+    /// Shorthand for "--call=check"
+    #[arg(long)]
+    check: bool,
+    /// Build with the classic builder, also where DOCKER_BUILDKIT=1 asks for the other
+    #[arg(long)]
+    classic: bool,
     /// Set the parent cgroup for the "RUN" instructions during build
     #[arg(long)]
     cgroup_parent: Option<String>,
@@ -51,8 +71,14 @@ pub struct Build {
     /// MEMs in which to allow execution (0-3, 0,1)
     #[arg(long)]
     cpuset_mems: Option<String>,
+    /// Print the build's id and do not wait for its end
+    #[arg(short, long)]
+    detach: bool,
     #[command(flatten)]
     trust: ContentTrust,
+    /// Say for each step that ran why it was not found in the cache
+    #[arg(long)]
+    explain: bool,
     /// Name of the Dockerfile (Default is "PATH/Dockerfile")
     #[arg(short, long)]
     file: Option<String>,
@@ -65,21 +91,42 @@ pub struct Build {
     /// Set metadata for an image
     #[arg(long)]
     label: Vec<String>,
+    /// Shorthand for "--output=type=docker"
+    #[arg(long)]
+    load: bool,
     /// Memory limit
     #[arg(short, long)]
     memory: Option<String>,
     /// Swap limit equal to memory plus swap: -1 to enable unlimited swap
     #[arg(long, allow_hyphen_values = true)]
     memory_swap: Option<String>,
+    /// Write build result metadata to a file
+    #[arg(long)]
+    metadata_file: Option<PathBuf>,
     /// Set the networking mode for the RUN instructions during build
     #[arg(long, default_value = "default")]
     network: String,
     /// Do not use cache when building the image
     #[arg(long)]
     no_cache: bool,
-    /// Set platform if server is multi-platform capable
+    /// Do not cache specified stages
+    #[arg(long, value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Output destination ("type=local,dest=path")
+    #[arg(short, long)]
+    output: Vec<String>,
+    /// Set target platforms for build
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Builds of a higher priority begin first
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    priority: i32,
+    /// Set type of progress output
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: Mode,
+    /// Shorthand for "--output=type=registry"
     #[arg(long)]
-    platform: Option<String>,
+    push: bool,
     /// Always attempt to pull a newer version of the image
     #[arg(long)]
     pull: bool,
@@ -89,6 +136,9 @@ pub struct Build {
     /// Remove intermediate containers after a successful build
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     rm: bool,
+    /// Secret to expose to the build ("id=mysecret[,src=/local/secret]")
+    #[arg(long)]
+    secret: Vec<String>,
     /// Security options
     #[arg(long)]
     security_opt: Vec<String>,
@@ -98,6 +148,9 @@ pub struct Build {
     /// Squash newly built layers into a single new layer
     #[arg(long)]
     squash: bool,
+    /// SSH agent socket to expose to the build ("default|<id>[=<socket>]")
+    #[arg(long)]
+    ssh: Vec<String>,
     /// Name and optionally a tag in the "name:tag" format
     #[arg(short, long)]
     tag: Vec<String>,
@@ -107,6 +160,9 @@ pub struct Build {
     /// Ulimit options
     #[arg(long)]
     ulimit: Vec<String>,
+    /// Build only on workers with this label ("key=value")
+    #[arg(long)]
+    worker_label: Vec<String>,
     #[arg(value_name = "PATH | URL | -")]
     context: String,
 }
@@ -120,96 +176,19 @@ impl Build {
         if let Some(path) = &self.iidfile {
             let _ = std::fs::remove_file(path);
         }
-        let source = self.source()?;
-        let call = self.query(engine, &source)?;
-        let call = call
-            .header("content-type", "application/x-tar")
-            .header("x-registry-config", credentials::build_header())
-            .body(source.body);
-        let response = match call.send().await {
-            Ok(response) => response,
-            Err(failure) => {
-                // The reason may be that the context could not be read.
-                if let Some(Ok(Err(e))) =
-                    futures::future::OptionFuture::from(source.producer.filter(|p| p.is_finished())).await
-                {
-                    return Err(Failure::new(format!("error reading the build context: {e}")));
-                }
-                return Err(failure);
-            }
-        };
-        let mut id = None;
-        let sink = if self.quiet { Sink::Nowhere } else { Sink::Stdout };
-        let said = progress::show(response.into_body(), sink, |aux| {
-            if let Some(found) = aux["ID"].as_str() {
-                id = Some(found.to_owned());
-            }
-        })
-        .await?;
-        if self.quiet {
-            // A quiet daemon says the id only, as text or beside it.
-            let text = Some(said.trim().to_owned()).filter(|t| t.starts_with("sha256:"));
-            id = text.or(id);
-            id.iter().for_each(output::line);
+        let buildkit = std::env::var("DOCKER_BUILDKIT").unwrap_or_default();
+        if self.classic || buildkit != "1" {
+            return self.run_classic(engine).await;
         }
-        if let Some(path) = &self.iidfile {
-            let id = id.ok_or_else(|| Failure::new("server did not provide an image ID. Cannot write to file"))?;
-            std::fs::write(path, id)?;
-        }
-        Ok(())
+        self.run_session(engine).await
     }
 
-    fn query<'a>(&self, engine: &'a Engine, source: &Source) -> Outcome<crate::engine::Call<'a>> {
-        let bytes = |v: &Option<String>| match v.as_deref() {
-            None => Ok(0),
-            Some("-1") => Ok(-1),
-            Some(text) => units::parse_bytes(text).map_err(Failure::new),
+    /// `--build-arg`; a name alone has the variable's value, null where there is none.
+    fn build_args(&self) -> Value {
+        let pair = |text: &String| match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Value::from(value)),
+            None => (text.clone(), std::env::var(text).map_or(Value::Null, Value::from)),
         };
-        let args: Value = self
-            .build_arg
-            .iter()
-            .map(|text| match text.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Value::from(value)),
-                None => (text.clone(), std::env::var(text).map_or(Value::Null, Value::from)),
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into();
-        let mut call = engine.post("/build").query("version", 1);
-        for tag in &self.tag {
-            call = call.query("t", tag);
-        }
-        for host in values::extra_hosts(&self.add_host)? {
-            call = call.query("extrahosts", host);
-        }
-        for option in &self.security_opt {
-            call = call.query("securityopt", option);
-        }
-        let quota = self.cpus.map(|c| (c * 100_000.0) as i64).or(self.cpu_quota).unwrap_or(0);
-        let period = self.cpus.map(|_| 100_000).or(self.cpu_period).unwrap_or(0);
-        Ok(call
-            .maybe("remote", source.remote.as_deref())
-            .flag("q", self.quiet)
-            .flag("nocache", self.no_cache)
-            .query("rm", if self.rm { "1" } else { "0" })
-            .flag("forcerm", self.force_rm)
-            .flag("pull", self.pull)
-            .flag("squash", self.squash)
-            .query("cpusetcpus", self.cpuset_cpus.as_deref().unwrap_or_default())
-            .query("cpusetmems", self.cpuset_mems.as_deref().unwrap_or_default())
-            .query("networkmode", &self.network)
-            .query("cpushares", self.cpu_shares.unwrap_or(0))
-            .query("cpuquota", quota)
-            .query("cpuperiod", period)
-            .query("memory", bytes(&self.memory)?)
-            .query("memswap", bytes(&self.memory_swap)?)
-            .query("cgroupparent", self.cgroup_parent.as_deref().unwrap_or_default())
-            .query("shmsize", bytes(&self.shm_size)?)
-            .query("dockerfile", &source.dockerfile)
-            .query("target", self.target.as_deref().unwrap_or_default())
-            .query("ulimits", values::ulimits(&self.ulimit)?)
-            .query("buildargs", args)
-            .query("labels", values::pairs(&self.label))
-            .query("cachefrom", json!(self.cache_from))
-            .maybe("platform", self.platform.as_deref()))
+        self.build_arg.iter().map(pair).collect::<Map<_, _>>().into()
     }
 }

@@ -159,7 +159,7 @@ impl Drop for Tally {
     }
 }
 
-fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {
+pub(super) fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {
     let mut content = Vec::new();
     from.take(DOCKERFILE_MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > DOCKERFILE_MAX_BYTES {
@@ -168,7 +168,7 @@ fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {
     Ok(content)
 }
 
-fn is_remote(context: &str) -> bool {
+pub(super) fn is_remote(context: &str) -> bool {
     ["http://", "https://", "git://", "git@", "ssh://", "github.com/"].iter().any(|p| context.starts_with(p))
 }
 

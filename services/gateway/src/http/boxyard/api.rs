@@ -65,6 +65,19 @@ impl Api {
         self.add(("post", path), about, done, post(handler))
     }
 
+    /// A route by POST that answers with an `A`.
+    pub fn answered<A: Shape, H: Handler<T, Arc<App>>, T: 'static>(
+        mut self,
+        path: &'static str,
+        about: &About,
+        handler: H,
+    ) -> Self {
+        let answer = A::schema(&mut self.components);
+        let content = json!({about.content_type: {"schema": answer}});
+        let done = ("200", json!({"description": about.summary, "content": content}));
+        self.add(("post", path), about, done, post(handler))
+    }
+
     /// A route by DELETE, which answers with 204 and nothing.
     pub fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, about: &About, handler: H) -> Self {
         let done = ("204", json!({"description": "It is gone."}));

@@ -18,7 +18,7 @@ use crate::http::query::Query;
 
 const ID: Parameter = Parameter { name: "id", about: "Id of the build, or how it begins.", kind: ParameterKind::Path };
 /// One JSON value a line.
-const LINES: &str = "application/x-ndjson";
+pub(super) const LINES: &str = "application/x-ndjson";
 
 /// Adds the routes of builds to the table.
 pub fn add_to(api: Api) -> Api {

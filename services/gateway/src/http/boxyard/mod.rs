@@ -1,6 +1,7 @@
 //! `/boxyard/v1`, Boxyard's own HTTP API for dashboards and for builds, and the page at `/boxyard/`.
 
 mod api;
+mod begin_build;
 mod builds;
 mod events;
 mod page;
@@ -73,7 +74,7 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
-    builds::add_to(workers::add_to(api))
+    begin_build::add_to(builds::add_to(workers::add_to(api)))
         .finish("/boxyard/v1/openapi.json")
         .merge(page::routes())
         .method_not_allowed_fallback(wrong_method)

@@ -1,0 +1,173 @@
+//! What was built, received (`FileSend/DiffCopy`): a whole file as bytes, or a folder file by file with fsutil's packets.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bollard_buildkit_proto::fsutil::types::Packet;
+use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+use bollard_buildkit_proto::moby::filesync::packet::file_send_server as files;
+use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
+use bollard_buildkit_proto::moby::filesync::v1::file_send_server as bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Request, Response, Status, Streaming};
+use tower::Service;
+
+use super::receive::receive;
+
+/// Which output the daemon sends.
+const ID: &str = "buildkit-attachable-exporter-id";
+/// Packets that wait to be sent.
+const PACKETS: usize = 64;
+
+/// Where an output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// One file.
+    File(PathBuf),
+    Stdout,
+    /// Files below a folder.
+    Folder(PathBuf),
+}
+
+/// Destinations by the number of their output.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs(pub BTreeMap<u32, Destination>);
+
+impl Outputs {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn service(self) -> FileSend {
+        let outputs = Arc::new(self);
+        FileSend {
+            bytes: bytes::FileSendServer::from_arc(outputs.clone()),
+            files: files::FileSendServer::from_arc(outputs.clone()),
+            outputs,
+        }
+    }
+
+    fn of<T>(&self, request: &Request<T>) -> Result<Destination, Status> {
+        let id = request.metadata().get(ID).and_then(|id| id.to_str().ok());
+        self.find(id).cloned().ok_or_else(|| Status::not_found("no such output"))
+    }
+
+    /// A daemon that does not say which sends the only one.
+    fn find(&self, id: Option<&str>) -> Option<&Destination> {
+        match id {
+            Some(id) => self.0.get(&id.parse().ok()?),
+            None => self.0.values().next(),
+        }
+    }
+}
+
+/// Both forms have one name: which one a call is of, its destination says.
+#[derive(Clone)]
+pub struct FileSend {
+    bytes: bytes::FileSendServer<Outputs>,
+    files: files::FileSendServer<Outputs>,
+    outputs: Arc<Outputs>,
+}
+
+impl NamedService for FileSend {
+    const NAME: &'static str = bytes::SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for FileSend {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let id = request.headers().get(ID).and_then(|id| id.to_str().ok());
+        match self.outputs.find(id) {
+            Some(Destination::Folder(_)) => self.files.call(request),
+            _ => self.bytes.call(request),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl bytes::FileSend for Outputs {
+    type DiffCopyStream = BoxStream<'static, Result<BytesMessage, Status>>;
+
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let destination = self.of(&request)?;
+        let mut messages = request.into_inner();
+        let failed = |error: io::Error| Status::internal(error.to_string());
+        let mut file = Sink::open(&destination).map_err(failed)?;
+        while let Some(message) = messages.message().await? {
+            // A local file does not keep the session waiting for long.
+            file.write(&message.data).map_err(failed)?;
+        }
+        file.finish().map_err(failed)?;
+        Ok(Response::new(futures::stream::empty().boxed()))
+    }
+}
+
+/// A file that is in its place once it is whole, or stdout.
+enum Sink {
+    File { draft: tempfile::NamedTempFile, path: PathBuf },
+    Stdout,
+}
+
+impl Sink {
+    fn open(destination: &Destination) -> io::Result<Self> {
+        let Destination::File(path) = destination else { return Ok(Self::Stdout) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Self::File { draft: tempfile::Builder::new().prefix(".boxyard-").tempfile_in(folder)?, path: path.clone() })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File { draft, .. } => draft.write_all(bytes),
+            Self::Stdout => io::stdout().lock().write_all(bytes),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::File { draft, path } => {
+                use std::os::unix::fs::PermissionsExt as _;
+                draft.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+                draft.persist(path).map(drop).map_err(|error| error.error)
+            }
+            Self::Stdout => io::stdout().lock().flush(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl files::FileSend for Outputs {
+    type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
+
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let Destination::Folder(root) = self.of(&request)? else { return Err(Status::internal("no folder")) };
+        let (to_daemon, sent) = mpsc::channel(PACKETS);
+        tokio::spawn(async move {
+            if let Err(error) = receive(&root, request.into_inner(), &to_daemon).await {
+                let data = error.to_string().into_bytes();
+                let told = Packet { r#type: PacketType::PacketErr.into(), data, ..Packet::default() };
+                let _ = to_daemon.send(Ok(told)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(sent).boxed()))
+    }
+}

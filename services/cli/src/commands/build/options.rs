@@ -1,0 +1,252 @@
+//! What the daemon is told of a build (`options` of `POST /boxyard/v1/builds`), and what it may ask us for.
+
+use std::collections::BTreeMap;
+use std::io::stdin;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::Build;
+use super::outputs::{Output, cache, outputs};
+use super::source::{is_remote, read_dockerfile};
+use crate::attachables::{Agents, Attachables, Folder, Outputs, Secrets};
+use crate::create::values;
+use crate::failure::{Failure, Outcome};
+use crate::solve::Excerpt;
+use crate::units;
+
+/// A build as it is asked for.
+pub struct Asked {
+    pub options: Value,
+    pub attachables: Attachables,
+    /// The Dockerfile, where this machine has it.
+    pub excerpt: Excerpt,
+    /// Files that were made for this build.
+    pub made: Vec<tempfile::TempDir>,
+}
+
+/// Where the context and the Dockerfile are.
+struct Places {
+    remote: Option<String>,
+    folders: BTreeMap<String, Folder>,
+    /// In its folder, or in the remote context.
+    dockerfile: String,
+    /// What this machine calls the context.
+    source: String,
+    excerpt: Excerpt,
+    made: Vec<tempfile::TempDir>,
+}
+
+impl Build {
+    pub(super) fn asked(&self) -> Outcome<Asked> {
+        let mut places = self.places()?;
+        let contexts = self.named_contexts(&mut places.folders)?;
+        let outputs = outputs(&self.output, &self.tag, self.push, self.load)?;
+        let options = self.options(&places, contexts, &outputs)?;
+        let to_us = (0..).zip(&outputs).filter_map(|(number, (_, to))| Some((number, to.clone()?))).collect();
+        let attachables = Attachables {
+            folders: places.folders,
+            secrets: Secrets::parse(&self.secret)?,
+            agents: Agents::parse(&self.ssh)?,
+            outputs: Outputs(to_us),
+            shared_key: hex::encode(Sha256::digest(places.source.as_bytes())),
+        };
+        Ok(Asked { options, attachables, excerpt: places.excerpt, made: places.made })
+    }
+
+    fn options(&self, places: &Places, contexts: Vec<Value>, outputs: &[Output]) -> Outcome<Value> {
+        let flag = |text: &String| match text.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), Value::from(value))),
+            None => Err(Failure::new(format!("ERROR: {text:?} is no label: write key=value"))),
+        };
+        let typed = |flags: &[String]| flags.iter().map(|flag| Ok(cache(flag)?.json())).collect::<Outcome<Vec<_>>>();
+        // A name without a value anywhere is not given.
+        let args: Map<String, Value> = match self.build_args() {
+            Value::Object(args) => args.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            _ => Map::new(),
+        };
+        let check = if self.check { super::Call::Check } else { self.call };
+        let options = json!({
+            "dockerfile": places.dockerfile,
+            "remote": places.remote.as_deref().unwrap_or_default(),
+            "tags": self.tag,
+            "build_args": args,
+            "labels": values::pairs(&self.label),
+            "target": self.target.as_deref().unwrap_or_default(),
+            "network_mode": self.network,
+            "no_cache": self.no_cache,
+            "no_cache_stages": self.no_cache_filter,
+            "pull": self.pull,
+            "squash": self.squash,
+            "extra_hosts": values::extra_hosts(&self.add_host)?,
+            "shm_bytes": bytes(&self.shm_size)?,
+            "ulimits": self.ulimit,
+            "resources": self.resources()?,
+            "contexts": contexts,
+            "outputs": outputs.iter().map(|(typed, _)| typed.json()).collect::<Vec<_>>(),
+            "cache_imports": typed(&self.cache_from)?,
+            "cache_exports": typed(&self.cache_to)?,
+            "platforms": self.platform,
+            "entitlements": self.allow,
+            "check": check.name(),
+            "worker_labels": self.worker_label.iter().map(flag).collect::<Outcome<Map<_, _>>>()?,
+            "priority": self.priority,
+            "source": places.source,
+        });
+        Ok(filled(options))
+    }
+
+    fn resources(&self) -> Outcome<Value> {
+        let quota = self.cpus.map(|cpus| (cpus * 100_000.0) as i64).or(self.cpu_quota).unwrap_or(0);
+        let period = self.cpus.map(|_| 100_000).or(self.cpu_period).unwrap_or(0);
+        Ok(filled(json!({
+            "memory_bytes": bytes(&self.memory)?,
+            "memory_swap_bytes": bytes(&self.memory_swap)?,
+            "cpu_shares": self.cpu_shares.unwrap_or(0),
+            "cpu_period_us": period,
+            "cpu_quota_us": quota,
+            "cpuset_cpus": self.cpuset_cpus.as_deref().unwrap_or_default(),
+            "cpuset_mems": self.cpuset_mems.as_deref().unwrap_or_default(),
+            "cgroup_parent": self.cgroup_parent.as_deref().unwrap_or_default(),
+        })))
+    }
+
+    fn places(&self) -> Outcome<Places> {
+        if self.context == "-" {
+            let content = read_dockerfile(stdin().lock())?;
+            if !is_text(&content) {
+                return Err(Failure::new("ERROR: a context on stdin is built by the classic builder")
+                    .hint("Unpack it and name its folder, or give --classic."));
+            }
+            let empty = tempfile::tempdir()?;
+            let context = Folder { root: empty.path().to_owned(), is_lasting: false };
+            let mut places = self.of_stdin(content)?;
+            places.folders.insert("context".to_owned(), context);
+            places.made.push(empty);
+            return Ok(places);
+        }
+        if !Path::new(&self.context).is_dir() && is_remote(&self.context) {
+            let dockerfile = self.file.clone().unwrap_or_default();
+            let remote = Some(self.context.clone());
+            let source = self.context.clone();
+            let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
+            return Ok(Places { remote, folders, dockerfile, source, excerpt, made: Vec::new() });
+        }
+        let root = folder(&self.context)?;
+        let mut places = match self.file.as_deref() {
+            Some("-") => self.of_stdin(read_dockerfile(stdin().lock())?)?,
+            given => {
+                let path = given.map_or_else(|| root.join("Dockerfile"), PathBuf::from);
+                of_file(&path)?
+            }
+        };
+        places.source = source_of(&root);
+        places.folders.insert("context".to_owned(), Folder { root, is_lasting: true });
+        Ok(places)
+    }
+
+    /// A Dockerfile that was read from stdin lies in a folder of its own.
+    fn of_stdin(&self, content: Vec<u8>) -> Outcome<Places> {
+        let made = tempfile::tempdir()?;
+        std::fs::write(made.path().join("Dockerfile"), &content)?;
+        let folder = Folder { root: made.path().to_owned(), is_lasting: false };
+        Ok(Places {
+            remote: None,
+            folders: BTreeMap::from([("dockerfile".to_owned(), folder)]),
+            dockerfile: "Dockerfile".to_owned(),
+            source: String::new(),
+            excerpt: Excerpt { name: "Dockerfile".to_owned(), text: String::from_utf8_lossy(&content).into_owned() },
+            made: vec![made],
+        })
+    }
+
+    /// `--build-context name=…`: a folder is sent by us, everything else the daemon finds itself.
+    fn named_contexts(&self, folders: &mut BTreeMap<String, Folder>) -> Outcome<Vec<Value>> {
+        let mut contexts = Vec::new();
+        for flag in &self.build_context {
+            let Some((name, value)) = flag.split_once('=') else {
+                return Err(Failure::new(format!("ERROR: invalid context value: {flag}, expected key=value")));
+            };
+            let known = ["docker-image://", "target:", "oci-layout://"];
+            let source = if known.iter().any(|kind| value.starts_with(kind)) || is_remote(value) {
+                value.to_owned()
+            } else {
+                let root = folder(value).map_err(|failure| {
+                    Failure::new(format!("ERROR: failed to find local context {value:?}: {}", failure.message))
+                })?;
+                folders.insert(name.to_owned(), Folder { root, is_lasting: true });
+                "session:".to_owned()
+            };
+            contexts.push(json!({"name": name, "source": source}));
+        }
+        Ok(contexts)
+    }
+}
+
+fn of_file(path: &Path) -> Outcome<Places> {
+    let told = |e: std::io::Error| {
+        let why = crate::commands::os_words(&e);
+        Failure::new(format!("ERROR: resolve : lstat {}: {why}", path.display()))
+    };
+    let absolute = std::path::absolute(path)?;
+    let content = read_dockerfile(std::fs::File::open(&absolute).map_err(told)?)?;
+    let name = absolute.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| Failure::new(format!("ERROR: {} is no Dockerfile", path.display())))?.to_owned();
+    let root = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Places {
+        remote: None,
+        folders: BTreeMap::from([("dockerfile".to_owned(), Folder { root, is_lasting: false })]),
+        excerpt: Excerpt { name: name.clone(), text: String::from_utf8_lossy(&content).into_owned() },
+        dockerfile: name,
+        source: String::new(),
+        made: Vec::new(),
+    })
+}
+
+fn folder(path: &str) -> Outcome<PathBuf> {
+    let told = |e: std::io::Error| {
+        Failure::new(format!("ERROR: unable to prepare context: path {path:?} not found"))
+            .hint(crate::commands::os_words(&e))
+    };
+    let root = std::fs::canonicalize(path).map_err(told)?;
+    match root.is_dir() {
+        true => Ok(root),
+        false => Err(Failure::new(format!(
+            "ERROR: unable to prepare context: context must be a directory: {}",
+            root.display()
+        ))),
+    }
+}
+
+/// The folder of this machine: the same one over many builds.
+fn source_of(root: &Path) -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("{}:{}", host.to_string_lossy(), root.display())
+}
+
+fn is_text(content: &[u8]) -> bool {
+    !content.contains(&0) && std::str::from_utf8(content).is_ok()
+}
+
+fn bytes(text: &Option<String>) -> Outcome<i64> {
+    match text.as_deref() {
+        None => Ok(0),
+        Some("-1") => Ok(-1),
+        Some(text) => units::parse_bytes(text).map_err(Failure::new),
+    }
+}
+
+/// Without what says nothing.
+fn filled(value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let is_empty = |value: &Value| match value {
+        Value::String(text) => text.is_empty(),
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Null => true,
+    };
+    Value::Object(fields.into_iter().filter(|(_, value)| !is_empty(value)).collect())
+}

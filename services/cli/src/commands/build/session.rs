@@ -1,0 +1,223 @@
+//! A build by a session: the daemon asks for what it lacks, and tells its steps as BuildKit does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::options::Asked;
+use super::{Build, Call};
+use crate::credentials;
+use crate::engine::{Engine, empty, next_chunk};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::solve::{Excerpt, Mode, Progress};
+
+const TICK: Duration = Duration::from_millis(100);
+/// How long a build whose gateway has gone is asked for.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Build {
+    pub(super) async fn run_session(self, engine: &Engine) -> Outcome {
+        if self.detach {
+            return self.run_detached(engine).await;
+        }
+        let Asked { mut options, attachables, excerpt, made: _made } = self.asked()?;
+        let session = attachables.open(engine).await?;
+        options["session_id"] = session.id.clone().into();
+        options["attachable"] = true.into();
+        let mode = if self.quiet { Mode::Quiet } else { self.progress };
+        let progress = Progress::new(mode, self.explain);
+        let interrupts = signal(SignalKind::interrupt())?;
+        let mut following = Following { engine, progress, interrupts, told: Told::default() };
+        let call = engine
+            .post("/boxyard/v1/builds")
+            .query("options", &options)
+            .header("x-registry-config", credentials::build_header());
+        let outcome = following.run(call).await;
+        following.progress.finish();
+        match outcome {
+            Ok(()) => self.end(&following.told, &excerpt),
+            // The daemon would not begin it.
+            Err(failure) if following.told.id.is_empty() => Err(failure),
+            Err(failure) => Err(following.progress.failure(failure, &excerpt)),
+        }
+    }
+
+    /// Sends all that the build needs and does not wait for it.
+    async fn run_detached(self, engine: &Engine) -> Outcome {
+        let asks_back = !self.secret.is_empty() || !self.ssh.is_empty() || !self.build_context.is_empty();
+        if asks_back || !self.output.is_empty() {
+            return Err(Failure::new(
+                "ERROR: --detach leaves nobody that --secret, --ssh, --build-context or --output could ask",
+            ));
+        }
+        let Asked { mut options, .. } = self.asked()?;
+        let source = Self { quiet: true, ..self }.source()?;
+        options["dockerfile"] = source.dockerfile.clone().into();
+        let call = engine
+            .post("/boxyard/v1/builds")
+            .query("options", &options)
+            .flag("detach", true)
+            .header("content-type", "application/x-tar")
+            .header("x-registry-config", credentials::build_header())
+            .body(source.body);
+        let answer = call.value().await?;
+        output::line(answer["id"].as_str().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Tells and writes what was made.
+    fn end(&self, told: &Told, excerpt: &Excerpt) -> Outcome {
+        let call = if self.check { Call::Check } else { self.call };
+        if call != Call::Build {
+            let answer = told.response["result.json"].as_str().unwrap_or_default();
+            return call.print(&serde_json::from_str(answer)?, excerpt);
+        }
+        let of_response = ["containerimage.config.digest", "containerimage.digest"];
+        let of_response = of_response.iter().find_map(|key| told.response[*key].as_str());
+        let image = Some(told.image.as_str()).filter(|image| !image.is_empty()).or(of_response);
+        if self.quiet {
+            image.iter().for_each(output::line);
+        }
+        if let Some(path) = &self.iidfile {
+            let missing = || Failure::new("server did not provide an image ID. Cannot write to file");
+            std::fs::write(path, image.ok_or_else(missing)?)?;
+        }
+        if let Some(path) = &self.metadata_file {
+            std::fs::write(path, serde_json::to_string_pretty(&told.response)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the build itself.
+#[derive(Default)]
+struct Told {
+    id: String,
+    image: String,
+    /// Of the exporters.
+    response: Value,
+    /// Updates that were shown: an answer that begins again tells them again.
+    updates: usize,
+}
+
+struct Following<'a> {
+    engine: &'a Engine,
+    progress: Progress,
+    interrupts: Signal,
+    told: Told,
+}
+
+/// How an answer came to its end.
+enum End {
+    Built,
+    Failed(Failure),
+    /// It broke off: the build may go on.
+    Broken(Failure),
+}
+
+impl Following<'_> {
+    /// Follows the build to its end, through another gateway if its own has gone.
+    async fn run(&mut self, call: crate::engine::Call<'_>) -> Outcome {
+        let mut end = self.answer(call, 0).await?;
+        let since = std::time::Instant::now();
+        loop {
+            let broken = match end {
+                End::Built => return Ok(()),
+                End::Failed(failure) => return Err(failure),
+                End::Broken(broken) => broken,
+            };
+            if self.told.id.is_empty() || since.elapsed() > PATIENCE {
+                return Err(broken);
+            }
+            tokio::time::sleep(RETRY).await;
+            let path = format!("/boxyard/v1/builds/{}/logs", self.told.id);
+            let again = self.engine.get(path).flag("follow", true);
+            end = match self.answer(again, self.told.updates).await {
+                Ok(end) => end,
+                // It has started, and does not know the build: so nobody does.
+                Err(failure) if failure.is_not_found() => return Err(failure),
+                Err(failure) => End::Broken(failure),
+            };
+        }
+    }
+
+    /// Shows an answer, from an update on.
+    async fn answer(&mut self, call: crate::engine::Call<'_>, mut known: usize) -> Outcome<End> {
+        let mut ticks = tokio::time::interval(TICK);
+        let send = call.send();
+        tokio::pin!(send);
+        let response = loop {
+            tokio::select! {
+                response = &mut send => break response?,
+                _ = self.interrupts.recv() => return Ok(End::Failed(cancelled())),
+                _ = ticks.tick() => self.progress.tick(),
+            }
+        };
+        let mut body = response.into_body();
+        let mut pending = Vec::new();
+        loop {
+            let chunk = tokio::select! {
+                chunk = next_chunk(&mut body) => chunk,
+                _ = self.interrupts.recv() => return self.cancel().await.map(End::Failed),
+                _ = ticks.tick() => {
+                    self.progress.tick();
+                    continue;
+                }
+            };
+            match chunk {
+                Ok(Some(chunk)) => pending.extend_from_slice(&chunk),
+                Ok(None) => return Ok(End::Broken(Failure::new("the daemon's answer broke off"))),
+                Err(failure) => return Ok(End::Broken(failure)),
+            }
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                if let Some(end) = self.line(&serde_json::from_slice(&line)?, &mut known)? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, line: &Value, known: &mut usize) -> Outcome<Option<End>> {
+        if let Some(message) = line["error"].as_str() {
+            return Ok(Some(End::Failed(Failure::new(message))));
+        }
+        if line["end"] == true {
+            self.told.response = line["response"].clone();
+            return Ok(Some(End::Built));
+        }
+        if let Some(id) = line["id"].as_str() {
+            id.clone_into(&mut self.told.id);
+        } else if let Some(image) = line["aux"]["ID"].as_str() {
+            image.clone_into(&mut self.told.image);
+        } else if let Some(text) = line["stream"].as_str() {
+            self.progress.note(text.trim_end());
+        } else if line["trace"].is_object() {
+            match *known {
+                0 => {
+                    self.told.updates += 1;
+                    self.progress.update(&line["trace"])?;
+                }
+                _ => *known -= 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The build ends, for whoever else follows it too.
+    async fn cancel(&mut self) -> Outcome<Failure> {
+        if !self.told.id.is_empty() {
+            let cancel = self.engine.post(format!("/boxyard/v1/builds/{}/cancel", self.told.id)).body(empty());
+            // One that has just ended cannot be cancelled, and need not be.
+            let _ = cancel.send().await;
+        }
+        Ok(cancelled())
+    }
+}
+
+fn cancelled() -> Failure {
+    Failure::new("Canceled: context canceled")
+}

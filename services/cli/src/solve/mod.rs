@@ -1,0 +1,114 @@
+//! A build's progress as BuildKit's clients show it: from its SolveStatus lines to text, a tree on a terminal, or the
+//! lines themselves.
+
+mod failed;
+mod plain;
+mod status;
+mod tree;
+
+use std::io::IsTerminal as _;
+
+use serde_json::Value;
+
+use crate::failure::{Failure, Outcome};
+use plain::Plain;
+use status::Solve;
+use tree::Tree;
+
+pub use failed::Excerpt;
+
+/// `--progress`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// `tty` on a terminal, else `plain`.
+    Auto,
+    Tty,
+    Plain,
+    /// BuildKit's SolveStatus, a line each.
+    Rawjson,
+    Quiet,
+}
+
+enum Screen {
+    Tree(Tree),
+    Plain(Plain),
+    Raw,
+    Nothing,
+}
+
+/// Shows a build while it goes on.
+pub struct Progress {
+    solve: Solve,
+    screen: Screen,
+    /// Why steps ran is told too (`--explain`).
+    explain: bool,
+}
+
+impl Progress {
+    pub fn new(mode: Mode, explain: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let screen = match mode {
+            Mode::Tty | Mode::Auto if is_terminal => Screen::Tree(Tree::default()),
+            Mode::Tty | Mode::Auto | Mode::Plain => Screen::Plain(Plain::default()),
+            Mode::Rawjson => Screen::Raw,
+            Mode::Quiet => Screen::Nothing,
+        };
+        Self { solve: Solve::default(), screen, explain }
+    }
+
+    /// Takes a SolveStatus in.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn update(&mut self, trace: &Value) -> Outcome {
+        if matches!(self.screen, Screen::Raw) {
+            eprintln!("{trace}");
+        }
+        let touched = self.solve.update(trace)?;
+        if let Screen::Plain(plain) = &mut self.screen {
+            plain.show(&mut self.solve, &touched, self.explain);
+        }
+        Ok(())
+    }
+
+    /// A word that belongs to no step.
+    pub fn note(&mut self, text: &str) {
+        match &mut self.screen {
+            Screen::Tree(tree) => tree.note(text),
+            Screen::Plain(_) => eprintln!("{text}"),
+            Screen::Raw | Screen::Nothing => {}
+        }
+    }
+
+    /// Time goes on: a terminal is drawn anew, and plain text goes to a step that says something.
+    pub fn tick(&mut self) {
+        match &mut self.screen {
+            Screen::Tree(tree) => tree.draw(&self.solve, false),
+            Screen::Plain(plain) => plain.tick(&mut self.solve, self.explain),
+            Screen::Raw | Screen::Nothing => {}
+        }
+    }
+
+    /// Shows what is left, the logs of failed steps and the warnings.
+    pub fn finish(&mut self) {
+        match &mut self.screen {
+            Screen::Tree(tree) => tree.draw(&self.solve, true),
+            Screen::Plain(plain) => plain.finish(&mut self.solve, self.explain),
+            Screen::Raw => return,
+            Screen::Nothing => {}
+        }
+        failed::logs(&self.solve);
+        if matches!(self.screen, Screen::Tree(_) | Screen::Plain(_)) {
+            failed::warnings(&self.solve);
+        }
+    }
+
+    /// Why a build failed, with the lines of the Dockerfile that did.
+    pub fn failure(&self, failure: Failure, excerpt: &Excerpt) -> Failure {
+        if !matches!(self.screen, Screen::Raw) {
+            excerpt.print(&self.solve);
+        }
+        let message = format!("ERROR: failed to solve: {}", failure.message);
+        Failure { message, code: 1, ..failure }
+    }
+}
