@@ -12,6 +12,7 @@
 //! self-contained and runs on any worker by [`execute::Executor`], which knows nothing of Dockerfiles.
 
 mod base;
+mod check;
 mod execute;
 mod export;
 mod files;
@@ -47,6 +48,7 @@ use plan::Plan;
 use records::Records;
 use scope::Globals;
 use solving::Solving;
+use source::Source;
 use state::State;
 use trace::Trace;
 
@@ -90,18 +92,22 @@ impl Graph {
     /// # Errors
     /// `User` and `Process` in BuildKit's words.
     pub async fn run(&self) -> Result<Finished, Failure> {
-        let finished = async {
-            let outputs = export::options::parse(&self.options)?;
-            let built = self.build().await?;
-            self.export(&outputs, built).await
-        };
-        let finished = finished.await;
+        let finished = self.finish().await;
         self.trace.flush().await;
         finished
     }
 
-    async fn build(&self) -> Result<Vec<Built>, Failure> {
+    async fn finish(&self) -> Result<Finished, Failure> {
+        let outputs = export::options::parse(&self.options)?;
         let source = Arc::new(self.source().await?);
+        if let Some(answer) = self.check(&source).await? {
+            return Ok(answer);
+        }
+        let built = self.build(source).await?;
+        self.export(&outputs, built).await
+    }
+
+    async fn build(&self, source: Arc<Source>) -> Result<Vec<Built>, Failure> {
         let host = Platform::host();
         let wanted: Vec<Platform> = match self.options.platforms.as_slice() {
             [] if self.options.platform.is_empty() => vec![host.clone()],

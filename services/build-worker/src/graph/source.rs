@@ -20,6 +20,8 @@ const TEXT_LIMIT_BYTES: u64 = 4 << 20;
 
 pub struct Source {
     pub file: Dockerfile,
+    /// Digest of the step that read the file.
+    pub definition: String,
     context: Files,
     /// Told once, by the first step that reads it.
     told: OnceCell<()>,
@@ -71,10 +73,11 @@ impl Graph {
             let shown = "[internal] load .dockerignore".to_owned();
             Vertex::new(&self.trace, &self.named("ignore"), shown).around(async { Ok(()) }).await?;
         }
+        let definition = vertex.digest().to_owned();
         let mut file = Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?;
         replace_stages(&mut file, &self.options.contexts);
         let context = Files::There(self.origin_of(context).await?);
-        Ok(Source { file, context, told: OnceCell::new() })
+        Ok(Source { file, definition, context, told: OnceCell::new() })
     }
 
     fn named(&self, what: &str) -> String {
@@ -126,6 +129,7 @@ impl Graph {
             Ok((text.ok_or_else(missing)?, self.text(&sent, &own_ignore).await?))
         };
         let (text, own_rules) = vertex.around(load).await?;
+        let definition = vertex.digest().to_owned();
         let shown = format!("[internal] load {}", if own_rules.is_some() { &own_ignore } else { &ignore });
         let mut vertex = Vertex::new(&self.trace, &self.named("ignore"), shown);
         let load = async {
@@ -142,7 +146,7 @@ impl Graph {
         replace_stages(&mut file, &self.options.contexts);
         let (some, whole) = (OnceCell::new(), OnceCell::new());
         let client = Client { excludes: patterns(&rules), paths: paths(&file), some, whole };
-        Ok(Source { file, context: Files::Client(client), told: OnceCell::new() })
+        Ok(Source { file, definition, context: Files::Client(client), told: OnceCell::new() })
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.

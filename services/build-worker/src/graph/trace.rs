@@ -28,6 +28,7 @@ enum Told {
     Vertex(Box<proto::BuildVertex>),
     Status(Box<proto::BuildStatus>),
     Line(proto::BuildOutputLine),
+    Warning(Box<proto::BuildWarning>),
     /// Everything before it is in the log.
     Flush(oneshot::Sender<()>),
 }
@@ -43,12 +44,36 @@ impl Trace {
         let _ = self.queue.send(told).await;
     }
 
+    /// Warns of the Dockerfile, beside the step that read it.
+    pub async fn warn(&self, vertex: &str, warned: Warned) {
+        let Warned { short, detail, url, lines: (first_line, last_line) } = warned;
+        let warning = proto::BuildWarning {
+            vertex: vertex.to_owned(),
+            level: 1,
+            short,
+            detail: vec![detail],
+            url,
+            first_line,
+            last_line,
+        };
+        self.tell(Told::Warning(Box::new(warning))).await;
+    }
+
     /// Waits until all that was told is in the log.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         self.tell(Told::Flush(done)).await;
         let _ = flushed.await;
     }
+}
+
+/// What the author of a Dockerfile is warned of.
+pub struct Warned {
+    pub short: String,
+    pub detail: String,
+    pub url: String,
+    /// The first and the last one.
+    pub lines: (u32, u32),
 }
 
 /// Messages that wait go together into one chunk.
@@ -87,6 +112,11 @@ fn add(trace: &mut proto::BuildTrace, told: Told, flushed: &mut Vec<oneshot::Sen
         Told::Line(line) => {
             let bytes = line.encoded_len();
             trace.lines.push(line);
+            bytes
+        }
+        Told::Warning(warning) => {
+            let bytes = warning.encoded_len();
+            trace.warnings.push(*warning);
             bytes
         }
         Told::Flush(done) => {

@@ -37,9 +37,10 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    pub(super) fn print(&self, solve: &Solve) {
-        if let Some(vertex) = failed(solve).find(|vertex| vertex.line > 0) {
-            eprint!("{}", self.at(vertex.line as usize));
+    pub(super) fn print(&self, solve: &Solve, error: &str) {
+        let of_step = failed(solve).find(|vertex| vertex.line > 0).map(|vertex| vertex.line as usize);
+        if let Some(line) = of_step.or_else(|| line_of(error)) {
+            eprint!("{}", self.at(line));
         }
     }
 
@@ -70,6 +71,12 @@ impl Excerpt {
     }
 }
 
+/// The line that an error of the Dockerfile itself names.
+fn line_of(error: &str) -> Option<usize> {
+    let (_, rest) = error.split_once("dockerfile parse error on line ")?;
+    rest.split(':').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +93,7 @@ mod tests {
             )
         );
         assert_eq!(excerpt.at(9), "");
+        assert_eq!(line_of("dockerfile parse error on line 12: unknown instruction: X"), Some(12));
+        assert_eq!(line_of("exit code: 1"), None);
     }
 }

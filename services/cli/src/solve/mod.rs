@@ -106,7 +106,7 @@ impl Progress {
     /// Why a build failed, with the lines of the Dockerfile that did.
     pub fn failure(&self, failure: Failure, excerpt: &Excerpt) -> Failure {
         if !matches!(self.screen, Screen::Raw) {
-            excerpt.print(&self.solve);
+            excerpt.print(&self.solve, &failure.message);
         }
         let message = format!("ERROR: failed to solve: {}", failure.message);
         Failure { message, code: 1, ..failure }
