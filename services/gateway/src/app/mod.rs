@@ -15,6 +15,7 @@ pub mod failure;
 pub mod filters;
 pub mod gateways;
 pub mod images;
+pub mod jobs;
 pub mod known;
 pub mod lease;
 pub mod lines;
@@ -89,6 +90,8 @@ pub struct App {
     flights: pull::Flights,
     /// Connections of clients that builds ask for files, secrets and agents.
     sessions: sessions::Sessions,
+    /// Builds by the names that their clients gave them.
+    jobs: jobs::Jobs,
 }
 
 impl App {
@@ -120,6 +123,7 @@ impl App {
             build_credentials: Mutex::default(),
             flights: Mutex::default(),
             sessions: Default::default(),
+            jobs: Default::default(),
         })
     }
 }

@@ -26,7 +26,7 @@ pub async fn build(
 ) -> Answer {
     match query.maybe("version").unwrap_or("") {
         "" | "1" => {}
-        "2" => return Err(Failure::not_built("BuildKit's protocol is not built yet: set DOCKER_BUILDKIT=0").into()),
+        "2" => return super::buildkit::docker::build(app, user, query, body).await,
         other => return Err(Failure::invalid(format!("invalid version {other:?}")).into()),
     }
     let mut options = proto::BuildOptions { user, ..options(&query)? };

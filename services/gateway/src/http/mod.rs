@@ -4,6 +4,7 @@
 mod answer;
 mod boxyard;
 mod build_lines;
+mod buildkit;
 mod builds;
 mod containers;
 mod counts;
@@ -139,6 +140,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", any(images::named))
         .route("/build", post(builds::build))
+        .route("/build/cancel", post(buildkit::docker::cancel))
         .route("/build/prune", post(builds::prune))
         .route("/session", post(session::session))
         .route("/commit", post(containers::commit))
@@ -174,6 +176,7 @@ fn routes(app: Arc<App>) -> Router {
         .fallback(system::unknown)
         .method_not_allowed_fallback(system::unknown)
         .merge(boxyard::routes())
+        .merge(buildkit::grpc::routes(app.clone()))
         .layer(axum::middleware::from_fn(counts::count))
         .with_state(app)
 }

@@ -1,0 +1,148 @@
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend as wire;
+use futures::Stream;
+use futures::future::BoxFuture;
+use model::ErrorKind;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::control::worker_records;
+use super::grpc::status_of;
+use super::rounds::{Round, Rounds};
+use crate::app::{App, Failure, Outcome};
+
+/// Key of the metadata that names the round of a call.
+const ROUND: &str = "buildkit-controlapi-buildid";
+/// What clients find of the frontend's interface here (frontend/gateway/pb of moby/buildkit, caps).
+const CAPABILITIES: [&str; 7] = [
+    "solve.base",
+    "return",
+    "returnmap",
+    "importcaches",
+    "proto.refarray",
+    "gateway.solve.metadata",
+    "gateway.solve.evaluate",
+];
+
+/// BuildKit's interface for frontends, as far as a client needs it that names the Dockerfile's.
+pub struct Bridge {
+    pub app: Arc<App>,
+    pub rounds: Arc<Rounds>,
+}
+
+impl Bridge {
+    async fn round<T>(&self, request: &Request<T>) -> Result<Arc<Round>, Status> {
+        let name = request.metadata().get(ROUND).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if name.is_empty() {
+            return Err(Status::invalid_argument(format!("no {ROUND} found in request")));
+        }
+        self.rounds.find(name).await.map_err(status_of)
+    }
+
+    async fn metadata(&self, image_id: &str) -> Outcome<HashMap<String, Vec<u8>>> {
+        let image = self.app.db.image(image_id).await?;
+        Ok(image.map(|image| ("containerimage.config".to_owned(), image.config)).into_iter().collect())
+    }
+}
+
+/// Methods of the trait as `async_trait` writes them, since it does not look into macros.
+macro_rules! not_served {
+    ($($name:ident($request:ident) -> $response:ident;)*) => {
+        $(fn $name<'a, 'b>(
+            &'a self,
+            _: Request<wire::$request>,
+        ) -> BoxFuture<'b, Result<Response<wire::$response>, Status>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async { Err(Status::unimplemented(concat!("LLBBridge/", stringify!($name), " is not served"))) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl wire::llb_bridge_server::LlbBridge for Bridge {
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<wire::ExecMessage, Status>> + Send>>;
+
+    async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PongResponse>, Status> {
+        self.round(&request).await?;
+        let capability = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..Default::default() };
+        Ok(Response::new(wire::PongResponse {
+            frontend_api_caps: CAPABILITIES.map(capability).to_vec(),
+            // Definitions are not solved.
+            llb_caps: Vec::new(),
+            workers: worker_records(&self.app).await.map_err(status_of)?,
+        }))
+    }
+
+    /// Builds to the end: a result is never lazy.
+    async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
+        let round = self.round(&request).await?;
+        let request = request.into_inner();
+        if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
+            return Err(Status::unimplemented("LLB definitions are not solved: name the frontend dockerfile.v0"));
+        }
+        if !request.frontend_inputs.is_empty() {
+            return Err(Status::unimplemented("a frontend's inputs are not taken"));
+        }
+        let image_id = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(status_of)?;
+        let metadata = self.metadata(&image_id).await.map_err(status_of)?;
+        let id = if image_id.is_empty() { round.request.r#ref.clone() } else { image_id };
+        let result = match request.allow_result_array_ref {
+            true => wire::result::Result::Ref(wire::Ref { id: id.clone(), def: None }),
+            false => wire::result::Result::RefDeprecated(id.clone()),
+        };
+        let result = wire::Result { metadata, result: Some(result), ..Default::default() };
+        Ok(Response::new(wire::SolveResponse { r#ref: id, result: request.allow_result_return.then_some(result) }))
+    }
+
+    async fn r#return(&self, request: Request<wire::ReturnRequest>) -> Result<Response<wire::ReturnResponse>, Status> {
+        let round = self.round(&request).await?;
+        let error = request.into_inner().error;
+        let outcome = match error {
+            None => Ok(()),
+            Some(error) => Err(Failure::new(ErrorKind::Internal, error.message)),
+        };
+        round.returned.send_replace(Some(outcome));
+        Ok(Response::new(wire::ReturnResponse {}))
+    }
+
+    /// A result is there as soon as it was named.
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Result<Response<wire::EvaluateResponse>, Status> {
+        self.round(&request).await?;
+        Ok(Response::new(wire::EvaluateResponse {}))
+    }
+
+    async fn inputs(&self, request: Request<wire::InputsRequest>) -> Result<Response<wire::InputsResponse>, Status> {
+        self.round(&request).await?;
+        Ok(Response::new(wire::InputsResponse::default()))
+    }
+
+    async fn exec_process(
+        &self,
+        _: Request<Streaming<wire::ExecMessage>>,
+    ) -> Result<Response<Self::ExecProcessStream>, Status> {
+        Err(Status::unimplemented("LLBBridge.ExecProcess is not served"))
+    }
+
+    not_served! {
+        resolve_image_config(ResolveImageConfigRequest) -> ResolveImageConfigResponse;
+        resolve_source_meta(ResolveSourceMetaRequest) -> ResolveSourceMetaResponse;
+        read_file(ReadFileRequest) -> ReadFileResponse;
+        read_dir(ReadDirRequest) -> ReadDirResponse;
+        stat_file(StatFileRequest) -> StatFileResponse;
+        new_container(NewContainerRequest) -> NewContainerResponse;
+        release_container(ReleaseContainerRequest) -> ReleaseContainerResponse;
+        read_file_container(ReadFileRequest) -> ReadFileResponse;
+        read_dir_container(ReadDirRequest) -> ReadDirResponse;
+        stat_file_container(StatFileRequest) -> StatFileResponse;
+        warn(WarnRequest) -> WarnResponse;
+    }
+}

@@ -1,0 +1,216 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1 as wire;
+use model::ErrorKind;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::run::{Build, Told};
+use super::solve::Solve;
+use crate::app::{App, Failure, Outcome, lock};
+
+/// A client asks for a round's status at the same time as it begins it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The frontends that the graph builder is.
+const DOCKERFILE: &str = "dockerfile.v0";
+const GATEWAY: &str = "gateway.v0";
+
+/// Calls of `Control/Solve` that go on, by the client's name for each (`Ref`). What the client asks beside it names the
+/// same round.
+#[derive(Default)]
+pub struct Rounds {
+    by_ref: Mutex<HashMap<String, Arc<Round>>>,
+    begun: Notify,
+}
+
+pub struct Round {
+    pub request: wire::SolveRequest,
+    user: String,
+    /// Ids of the builds that were begun for it.
+    pub builds: watch::Sender<Vec<String>>,
+    /// What the client has made of it: its own error, or the ids of images.
+    pub returned: watch::Sender<Option<Outcome<()>>>,
+    image_id: Mutex<String>,
+    over: CancellationToken,
+}
+
+/// Holds a round; when it is dropped, the round is over and its builds are cancelled.
+pub struct Holding {
+    rounds: Arc<Rounds>,
+    pub round: Arc<Round>,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.round.over.cancel();
+        lock(&self.rounds.by_ref).remove(&self.round.request.r#ref);
+    }
+}
+
+impl Rounds {
+    /// # Errors
+    /// `AlreadyExists` for a name that is in use.
+    pub fn begin(self: &Arc<Self>, request: wire::SolveRequest, user: String) -> Outcome<Holding> {
+        let mut rounds = lock(&self.by_ref);
+        if rounds.contains_key(&request.r#ref) {
+            return Err(Failure::new(ErrorKind::AlreadyExists, format!("job ID {} exists", request.r#ref)));
+        }
+        let round = Arc::new(Round {
+            user,
+            builds: watch::Sender::default(),
+            returned: watch::Sender::default(),
+            image_id: Mutex::default(),
+            over: CancellationToken::new(),
+            request,
+        });
+        rounds.insert(round.request.r#ref.clone(), round.clone());
+        self.begun.notify_waiters();
+        Ok(Holding { rounds: self.clone(), round })
+    }
+
+    /// The round of that name, which may be about to begin.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn find(&self, name: &str) -> Outcome<Arc<Round>> {
+        let wait = async {
+            loop {
+                let begun = self.begun.notified();
+                tokio::pin!(begun);
+                begun.as_mut().enable();
+                if let Some(round) = lock(&self.by_ref).get(name) {
+                    return round.clone();
+                }
+                begun.await;
+            }
+        };
+        let late = |_| Failure::not_found(format!("no such job {name}"));
+        tokio::time::timeout(PATIENCE, wait).await.map_err(late)
+    }
+}
+
+impl Round {
+    /// Builds by a frontend, to the end; gives the image's id, which is empty where none was asked for.
+    ///
+    /// # Errors
+    /// Why the build failed; `Cancelled` when the round is over first.
+    pub async fn build(&self, app: &Arc<App>, frontend: &str, attrs: HashMap<String, String>) -> Outcome<String> {
+        is_built_in(frontend, &attrs)?;
+        let solve = Solve {
+            attrs,
+            exporters: exporters(&self.request),
+            cache: self.request.cache.clone().unwrap_or_default(),
+            session: self.request.session.clone(),
+            entitlements: self.request.entitlements.clone(),
+            context: None,
+            user: self.user.clone(),
+        };
+        let mut build = Build::begin(app, &solve.options(app)?, None).await?;
+        self.builds.send_modify(|builds| builds.push(build.id.clone()));
+        loop {
+            let told = tokio::select! {
+                told = build.next() => told,
+                () = self.over.cancelled() => return Err(Failure::new(ErrorKind::Cancelled, "context canceled")),
+            };
+            match told {
+                // Who wants to know reads the log.
+                Some(Told::Status(_)) => {}
+                Some(Told::Built { image_id }) => {
+                    lock(&self.image_id).clone_from(&image_id);
+                    return Ok(image_id);
+                }
+                Some(Told::Failed(failure)) => return Err(failure),
+                None => return Err(Failure::new(ErrorKind::Internal, "the build has no end")),
+            }
+        }
+    }
+
+    /// Returns when the round is over.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// What the exporters tell. An image of this engine is called by its id, as in dockerd without containerd's store.
+    pub fn response(&self) -> HashMap<String, String> {
+        let id = lock(&self.image_id).clone();
+        if id.is_empty() {
+            return HashMap::new();
+        }
+        let mut response = HashMap::from(
+            ["containerimage.digest", "containerimage.config.digest"].map(|key| (key.to_owned(), id.clone())),
+        );
+        let names = exporters(&self.request).into_iter().find_map(|mut exporter| exporter.attrs.remove("name"));
+        response.extend(names.map(|names| ("image.name".to_owned(), names)));
+        response
+    }
+}
+
+/// Newer clients say a list, older ones one exporter.
+fn exporters(request: &wire::SolveRequest) -> Vec<wire::Exporter> {
+    if !request.exporters.is_empty() || request.exporter_deprecated.is_empty() {
+        return request.exporters.clone();
+    }
+    let attrs = request.exporter_attrs_deprecated.clone();
+    vec![wire::Exporter { r#type: request.exporter_deprecated.clone(), attrs }]
+}
+
+/// Images that hold BuildKit's Dockerfile frontend name what is built in here.
+fn is_built_in(frontend: &str, attrs: &HashMap<String, String>) -> Outcome<()> {
+    let source = attrs.get("source").map(String::as_str).unwrap_or_default();
+    let source = source.strip_prefix("docker.io/").unwrap_or(source);
+    let name = source.split_once([':', '@']).map_or(source, |(name, _)| name);
+    match (frontend, name) {
+        (DOCKERFILE, _) | (GATEWAY, "docker/dockerfile" | "docker/dockerfile-upstream") => Ok(()),
+        (GATEWAY, _) => {
+            Err(Failure::not_built(format!("the frontend {source} is not built in: only Dockerfiles are built")))
+        }
+        ("", _) => Err(Failure::not_built("LLB definitions are not solved: name the frontend dockerfile.v0")),
+        _ => Err(Failure::not_found(format!("frontend {frontend} not found"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frontends() {
+        for (frontend, source, taken) in [
+            ("dockerfile.v0", "", true),
+            ("gateway.v0", "docker/dockerfile:1", true),
+            ("gateway.v0", "docker.io/docker/dockerfile@sha256:a", true),
+            ("gateway.v0", "else/frontend:1", false),
+            ("", "", false),
+            ("other.v0", "", false),
+        ] {
+            let attrs = HashMap::from([("source".to_owned(), source.to_owned())]);
+            assert_eq!(is_built_in(frontend, &attrs).is_ok(), taken, "{frontend} {source}");
+        }
+    }
+
+    #[test]
+    fn exporters_of_old_and_new_clients() {
+        let old = wire::SolveRequest { exporter_deprecated: "moby".to_owned(), ..Default::default() };
+        assert_eq!(exporters(&old).len(), 1);
+        let new = wire::SolveRequest { exporters: vec![Default::default(); 2], ..old };
+        assert_eq!(exporters(&new).len(), 2);
+        assert!(exporters(&wire::SolveRequest::default()).is_empty(), "only the cache is warmed");
+    }
+
+    #[tokio::test]
+    async fn a_round_may_be_found_before_it_begins_and_ends_with_its_holder() {
+        let rounds = Arc::new(Rounds::default());
+        let (waiting, request) = (rounds.clone(), wire::SolveRequest { r#ref: "a".to_owned(), ..Default::default() });
+        let found = tokio::spawn(async move { waiting.find("a").await });
+        tokio::task::yield_now().await;
+        let held = rounds.begin(request.clone(), String::new()).expect("begun");
+        let found = found.await.expect("joined").expect("found");
+        assert_eq!(found.request.r#ref, "a");
+        assert!(rounds.begin(request.clone(), String::new()).is_err(), "its name is in use");
+        drop(held);
+        found.over().await;
+        assert!(rounds.begin(request, String::new()).is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
+use proto::build_log::What;
+
+use super::status;
+use crate::app::build_log::BuildLogReader;
+use crate::app::lease::Lease;
+use crate::app::registry::Credentials;
+use crate::app::{App, Failure, Outcome, now_ns, random_id};
+
+/// What a build tells its client.
+pub enum Told {
+    Status(StatusResponse),
+    /// It succeeded; the id is empty where no image was asked for.
+    Built {
+        image_id: String,
+    },
+    Failed(Failure),
+}
+
+/// A build of a client; when this is dropped before its end, the build is cancelled.
+pub struct Build {
+    app: Arc<App>,
+    pub id: String,
+    log: BuildLogReader,
+    context: Option<String>,
+    image_id: String,
+    is_over: bool,
+    /// Of its context.
+    _lease: Option<Lease>,
+}
+
+impl Build {
+    /// Queues a build. A session that it names must be there, or come within seconds.
+    pub async fn begin(app: &Arc<App>, options: &proto::BuildOptions, lease: Option<Lease>) -> Outcome<Self> {
+        if !options.session_id.is_empty() {
+            app.session(&options.session_id).await?;
+        }
+        let id = random_id()[..32].to_owned();
+        let log = app.follow_build_log(&id).await?;
+        app.queue_build(&id, options, Credentials::default()).await?;
+        let context = options.context.as_ref().map(|context| context.digest.clone());
+        Ok(Self { app: app.clone(), id, log, context, image_id: String::new(), is_over: false, _lease: lease })
+    }
+
+    /// The next word; none after the end, which is the last one.
+    pub async fn next(&mut self) -> Option<Told> {
+        while !self.is_over {
+            let told = match self.log.next().await {
+                Some(Ok(chunk)) => self.told(chunk),
+                Some(Err(failure)) => Some(Told::Failed(failure)),
+                None => Some(Told::Failed(Failure::new(model::ErrorKind::Internal, "the build's log has no end"))),
+            };
+            let Some(told) = told else { continue };
+            self.is_over = !matches!(told, Told::Status(_));
+            return Some(told);
+        }
+        None
+    }
+
+    fn told(&mut self, chunk: proto::BuildLog) -> Option<Told> {
+        match chunk.what? {
+            What::AuxId(id) => {
+                self.image_id = id;
+                None
+            }
+            What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id) }),
+            What::Error(why) => Some(Told::Failed(Failure::new(model::ErrorKind::Internal, why))),
+            other => status_of(other).map(Told::Status),
+        }
+    }
+}
+
+/// What a chunk says of steps.
+pub fn status_of(what: What) -> Option<StatusResponse> {
+    match what {
+        What::Trace(trace) => Some(status::response(trace)),
+        What::Stream(text) => Some(status::note(&text, now_ns())),
+        What::StatusJson(_) | What::AuxId(_) | What::Error(_) | What::End(_) => None,
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        let (app, id, context) = (self.app.clone(), std::mem::take(&mut self.id), self.context.take());
+        let is_over = self.is_over;
+        // At the end of a process its session ends, and the builds with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if !is_over {
+                    app.cancel_build(&id).await;
+                }
+                app.end_build(&id, context).await;
+            });
+        }
+    }
+}

@@ -1,0 +1,256 @@
+use std::collections::HashMap;
+
+use bollard_buildkit_proto::moby::buildkit::v1 as wire;
+use serde_json::Value;
+
+use crate::app::{App, Failure, Outcome};
+
+/// The exporters that make an image of this engine: BuildKit's name for it in dockerd, and its usual one.
+const IMAGE_EXPORTERS: [&str; 3] = ["moby", "image", ""];
+
+/// A build as BuildKit's clients ask for it.
+#[derive(Debug, Default, Clone)]
+pub struct Solve {
+    /// Options of the Dockerfile frontend: `filename`, `target`, `build-arg:NAME`, ...
+    pub attrs: HashMap<String, String>,
+    /// None: only the cache is warmed.
+    pub exporters: Vec<wire::Exporter>,
+    pub cache: wire::CacheOptions,
+    pub session: String,
+    pub entitlements: Vec<String>,
+    /// A tar in the layer store, in place of the session's folder.
+    pub context: Option<proto::Descriptor>,
+    pub user: String,
+}
+
+impl Solve {
+    /// The same for the graph builder.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what makes no sense, `Unimplemented` for what the builder does not know.
+    pub fn options(&self, app: &App) -> Outcome<proto::BuildOptions> {
+        let mut options = proto::BuildOptions {
+            graph: true,
+            remove: true,
+            user: self.user.clone(),
+            context: self.context.clone(),
+            entitlements: self.entitlements.clone(),
+            ..Default::default()
+        };
+        for (key, value) in &self.attrs {
+            attribute(&mut options, key, value)?;
+        }
+        if !self.session.is_empty() {
+            options.session_id.clone_from(&self.session);
+            app.db.session().clone_into(&mut options.session_gateway);
+            options.session_context = options.remote.is_empty() && options.context.is_none();
+        }
+        for exporter in &self.exporters {
+            export(&mut options, exporter)?;
+        }
+        let entry = |entry: &wire::CacheOptionsEntry| proto::CacheOption {
+            r#type: entry.r#type.clone(),
+            attributes: entry.attrs.clone(),
+        };
+        options.cache_imports.extend(self.cache.imports.iter().map(entry));
+        options.cache_exports.extend(self.cache.exports.iter().map(entry));
+        Ok(options)
+    }
+}
+
+fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outcome<()> {
+    let text = || value.to_owned();
+    let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned);
+    if let Some(name) = key.strip_prefix("build-arg:") {
+        options.build_args.insert(name.to_owned(), text());
+        return Ok(());
+    }
+    if let Some(name) = key.strip_prefix("label:") {
+        options.labels.insert(name.to_owned(), text());
+        return Ok(());
+    }
+    if let Some(name) = key.strip_prefix("context:") {
+        options.contexts.push(named_context(name, value)?);
+        return Ok(());
+    }
+    match key {
+        "filename" => options.dockerfile = text(),
+        "target" => options.target = text(),
+        "platform" => {
+            for platform in list() {
+                platform.parse::<model::Platform>()?;
+                options.platforms.push(platform);
+            }
+        }
+        "no-cache" => {
+            options.no_cache_stages.extend(list());
+            options.no_cache = options.no_cache_stages.is_empty();
+        }
+        "image-resolve-mode" => options.pull = value == "pull",
+        "force-network-mode" => options.network_mode = text(),
+        "add-hosts" => {
+            for host in list() {
+                let (name, address) = host.split_once('=').ok_or_else(|| wrong("host", &host))?;
+                options.extra_hosts.push(format!("{name}:{address}"));
+            }
+        }
+        "shm-size" => options.shm_bytes = value.parse().map_err(|_| wrong("shm-size", value))?,
+        "ulimit" => options.ulimits.extend(list()),
+        "cgroup-parent" => {
+            options.resources.get_or_insert_default().cgroup_parent = text();
+        }
+        // A folder of the session has no URL.
+        "context" if value.starts_with("local:") && value != "local:context" => {
+            return Err(Failure::not_built(format!("context {value} is not the session's \"context\"")));
+        }
+        "context" if !value.starts_with("local:") => options.remote = text(),
+        "cache-from" => options.cache_imports.extend(list().map(|reference| registry_cache(&reference))),
+        "cache-imports" => options.cache_imports.extend(cache_imports(value)?),
+        "requestid" => options.check = subrequest(value)?.to_owned(),
+        // How the client came to what it asks; and a frontend that is built in.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn wrong(what: &str, value: &str) -> Failure {
+    Failure::invalid(format!("invalid {what} {value}"))
+}
+
+fn named_context(name: &str, value: &str) -> Outcome<proto::NamedContext> {
+    let source = match value.split_once(':') {
+        Some(("local", folder)) => format!("session:{folder}"),
+        Some(("input", _)) => return Err(Failure::not_built(format!("context {name}={value}: no inputs are taken"))),
+        _ => value.to_owned(),
+    };
+    // Clients put the platform that it is for behind the name.
+    let name = name.split_once("::").map_or(name, |(name, _)| name).to_owned();
+    Ok(proto::NamedContext { name, source })
+}
+
+fn registry_cache(reference: &str) -> proto::CacheOption {
+    let attributes = HashMap::from([("ref".to_owned(), reference.to_owned())]);
+    proto::CacheOption { r#type: "registry".to_owned(), attributes }
+}
+
+/// JSON of BuildKit's CacheOptionsEntry.
+fn cache_imports(json: &str) -> Outcome<Vec<proto::CacheOption>> {
+    let entries: Vec<Value> = serde_json::from_str(json).map_err(|_| wrong("cache-imports", json))?;
+    let import = |entry: &Value| {
+        let attributes = entry["Attrs"].as_object().into_iter().flatten();
+        let attributes = attributes.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        proto::CacheOption {
+            r#type: entry["Type"].as_str().unwrap_or_default().to_owned(),
+            attributes: attributes.collect(),
+        }
+    };
+    Ok(entries.iter().map(import).collect())
+}
+
+fn subrequest(id: &str) -> Outcome<&'static str> {
+    match id {
+        "frontend.lint" => Ok("lint"),
+        "frontend.outline" => Ok("outline"),
+        "frontend.targets" => Ok("targets"),
+        _ => Err(Failure::not_built(format!("unsupported request {id}"))),
+    }
+}
+
+fn export(options: &mut proto::BuildOptions, exporter: &wire::Exporter) -> Outcome<()> {
+    let wire::Exporter { r#type, attrs } = exporter;
+    let mut attributes = attrs.clone();
+    let is_image = IMAGE_EXPORTERS.contains(&r#type.as_str());
+    if is_image && let Some(names) = attributes.get("name") {
+        let names = names.split(',').filter(|name| !name.is_empty());
+        let names = names.map(|name| Ok(name.parse::<model::ImageRef>()?.or_latest().familiar()));
+        options.tags = names.collect::<Outcome<Vec<_>>>()?;
+        attributes.insert("name".to_owned(), options.tags.join(","));
+    }
+    let r#type = if is_image { "image" } else { r#type }.to_owned();
+    options.outputs.push(proto::BuildOutput { r#type, attributes });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(attrs: &[(&str, &str)]) -> Result<proto::BuildOptions, String> {
+        let mut options = proto::BuildOptions::default();
+        for (key, value) in attrs {
+            attribute(&mut options, key, value).map_err(|failure| failure.message)?;
+        }
+        Ok(options)
+    }
+
+    #[test]
+    fn attributes_of_the_frontend() {
+        let read = options(&[
+            ("filename", "sub/D"),
+            ("build-arg:A", "1=2"),
+            ("label:l", "v"),
+            ("platform", "linux/amd64,linux/arm64"),
+            ("add-hosts", "a=1.2.3.4,b=::1"),
+            ("shm-size", "65536"),
+            ("ulimit", "nofile=1:2"),
+            ("context:base", "docker-image://busybox"),
+            ("context:own", "local:own-dir"),
+            ("image-resolve-mode", "pull"),
+            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"r/x"}}]"#),
+            ("source", "docker/dockerfile:1"),
+        ])
+        .expect("read");
+        assert_eq!((read.dockerfile.as_str(), read.build_args["A"].as_str()), ("sub/D", "1=2"));
+        assert_eq!(read.extra_hosts, ["a:1.2.3.4", "b:::1"]);
+        assert_eq!((read.platforms.len(), read.shm_bytes, read.pull), (2, 65536, true));
+        let sources: Vec<_> = read.contexts.iter().map(|context| context.source.as_str()).collect();
+        assert_eq!(sources, ["docker-image://busybox", "session:own-dir"]);
+        assert_eq!(read.cache_imports[0].attributes["ref"], "r/x");
+    }
+
+    #[test]
+    fn no_cache_is_for_all_stages_or_for_some() {
+        let of = |value| options(&[("no-cache", value)]).map(|read| (read.no_cache, read.no_cache_stages.join(" ")));
+        assert_eq!(of(""), Ok((true, String::new())));
+        assert_eq!(of("a,b"), Ok((false, "a b".to_owned())));
+    }
+
+    #[test]
+    fn contexts_are_folders_of_the_session_or_urls() {
+        let of = |value| options(&[("context", value)]).map(|read| read.remote);
+        assert_eq!(of("https://x/y.git"), Ok("https://x/y.git".to_owned()));
+        assert_eq!(of("local:context"), Ok(String::new()));
+        assert!(of("local:else").is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (key, value, why) in [
+            ("platform", "a/b/c/d/e", "platform"),
+            ("add-hosts", "nothing", "invalid host nothing"),
+            ("shm-size", "1x", "invalid shm-size 1x"),
+            ("cache-imports", "{", "invalid cache-imports {"),
+            ("requestid", "frontend.dance", "unsupported request frontend.dance"),
+            ("context:a", "input:x", "context a=input:x: no inputs are taken"),
+        ] {
+            let refused = options(&[(key, value)]).expect_err(value);
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn exporters() {
+        let of = |kind: &str, name: &str| {
+            let mut options = proto::BuildOptions::default();
+            let attrs = HashMap::from([("name".to_owned(), name.to_owned())]);
+            export(&mut options, &wire::Exporter { r#type: kind.to_owned(), attrs }).map_err(|f| f.message)?;
+            let output = options.outputs.remove(0);
+            Ok::<_, String>((output.r#type, output.attributes["name"].clone(), options.tags.join(" ")))
+        };
+        let image = || ("image".to_owned(), "a:latest,b:1".to_owned(), "a:latest b:1".to_owned());
+        assert_eq!(of("moby", "a,docker.io/library/b:1"), Ok(image()));
+        assert_eq!(of("", "a,b:1"), Ok(image()));
+        assert_eq!(of("oci", "a"), Ok(("oci".to_owned(), "a".to_owned(), String::new())));
+        assert!(of("image", "UPPER").is_err());
+    }
+}
