@@ -10,6 +10,21 @@ fn build(engine: &Engine, args: &str) -> kit::Output {
     engine.shell(&format!("{DOCKER} build {args} 2>&1"))
 }
 
+/// The steps that a build found in the cache, in their order. Some versions count FROM among them, others do not.
+fn cached(output: &kit::Output) -> Vec<String> {
+    let mut steps = Vec::new();
+    for line in output.lines().into_iter().filter_map(|line| line.strip_suffix(" CACHED")) {
+        let begins =
+            output.lines().into_iter().find_map(|other| other.strip_prefix(&format!("{line} ["))?.split_once("] "));
+        let (place, name) = begins.expect("a step has a name");
+        if !name.starts_with("FROM ") {
+            steps.push((place.to_owned(), name.to_owned()));
+        }
+    }
+    steps.sort();
+    steps.into_iter().map(|(_, name)| name).collect()
+}
+
 /// What a build printed that failed, and said this (without quotes).
 fn fails(engine: &Engine, args: &str, why: &str) -> String {
     let failed = build(engine, args);
@@ -33,10 +48,10 @@ on_both! {
         engine.shell("docker run --rm built stat -c '%a %F %n' /all/sub/file /all/sub/link")
             .says("750 regular file /all/sub/file\n777 symbolic link /all/sub/link");
         let again = build(engine, "-t built c");
-        assert_eq!(again.stdout.matches("CACHED").count(), 3, "{again}");
+        assert_eq!(cached(&again), ["RUN echo first > /first", "COPY . /all/", "RUN cat /all/sub/link && ls -R /all"]);
         engine.write("c/sub/file", "two\n");
         let changed = build(engine, "-t built c");
-        assert_eq!(changed.stdout.matches("CACHED").count(), 1, "{changed}");
+        assert_eq!(cached(&changed), ["RUN echo first > /first"]);
         changed.says(" two\n");
         engine.shell("docker run --rm built cat /all/sub/link").says("two");
         let id = engine.shell(&format!("{DOCKER} build -q c")).ok().to_owned();
@@ -53,28 +68,6 @@ on_both! {
             .says(" alone\n");
         engine.write("s/Dockerfile", "FROM busybox\nCOPY here /\nRUN echo packed; cat /here\n");
         engine.shell(&format!("tar -C s -c . | {DOCKER} build --no-cache - 2>&1")).says(" packed\n").says("from the folder");
-    }
-
-    fn secrets_reach_a_step_and_nothing_else(engine: &Engine) {
-        engine.write("x/Dockerfile", concat!(
-            "FROM busybox\n",
-            "RUN --mount=type=secret,id=key test \"$(cat /run/secrets/key)\" = s3cr3t-of-the-test && echo it is known\n",
-            "RUN test ! -s /run/secrets/key && echo it is gone\n",
-        ));
-        engine.write("key", "s3cr3t-of-the-test");
-        let built = build(engine, "--no-cache -t secret --secret id=key,src=key x");
-        built.says("it is known").says("it is gone").hides(" s3cr3t-of-the-test\n");
-        engine.shell("docker save secret | tar xO | grep -ac s3cr3t-of-the-test || true").says("1");
-    }
-
-    fn outputs_go_to_the_client(engine: &Engine) {
-        engine.write("o/data", "exported\n");
-        engine.write("o/Dockerfile", "FROM busybox AS base\nFROM scratch\nCOPY data /d/data\nCOPY --from=base /bin/echo /bin/\n");
-        build(engine, "-o out o").ok();
-        engine.shell("cat out/d/data && test -x out/bin/echo").says("exported");
-        build(engine, "-o type=tar,dest=out.tar o").ok();
-        engine.shell("tar tf out.tar").says("d/data").says("bin/echo");
-        engine.shell(&format!("{DOCKER} build -q -o - o | tar xO d/data")).says("exported");
     }
 
     fn arguments_targets_and_labels(engine: &Engine) {
