@@ -20,9 +20,12 @@ impl Known {
         for (number, tree) in trees.iter().enumerate() {
             let stored: Vec<bool> = tree.packs.iter().map(|pack| is_stored(&pack.digest)).collect();
             for (at, entry) in tree.entries.iter().enumerate() {
-                let Kind::File { content, .. } = &entry.kind else { continue };
+                let Kind::File { content, hard_link } = &entry.kind else { continue };
                 if content.pack.is_some_and(|pack| stored[pack]) {
-                    by_path.entry(entry.path.clone()).or_insert((number, at));
+                    // What was another name of a file is not the file that is there now.
+                    if hard_link.is_none() {
+                        by_path.entry(entry.path.clone()).or_insert((number, at));
+                    }
                     by_sha256.entry(content.sha256).or_insert((number, at));
                 }
             }

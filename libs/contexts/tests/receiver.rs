@@ -205,3 +205,29 @@ fn hard_links_share_their_content_and_links_to_nothing_are_files() {
     });
     assert_eq!(kinds.collect::<Vec<_>>(), [(0, None), (0, Some("a")), (0, Some("a")), (3, None)]);
 }
+
+/// Two files may be alike in size and times: fsutil compares the link, too.
+#[test]
+fn a_file_that_was_a_hard_link_is_asked_for() {
+    let file = |path: &str, link: &str| Stat {
+        path: path.to_owned(),
+        mode: 0o644,
+        size: 3,
+        linkname: link.to_owned(),
+        ..Stat::default()
+    };
+    let mut receiver = Receiver::new(Known::default(), limits());
+    for stat in [Some(file("a", "")), Some(file("b", "a")), None] {
+        receiver.stat(stat).expect("taken");
+    }
+    assert_eq!(receiver.next_request(), Some(0));
+    receiver.data(0, b"one".to_vec()).expect("content");
+    receiver.data(0, Vec::new()).expect("its end");
+    receiver.flush();
+    let known = Known::new(vec![receiver.finish().expect("complete")], |_| true);
+    let mut receiver = Receiver::new(known, limits());
+    for stat in [Some(file("a", "")), Some(file("b", "")), None] {
+        receiver.stat(stat).expect("taken");
+    }
+    assert_eq!((receiver.next_request(), receiver.next_request()), (Some(1), None));
+}
