@@ -33,7 +33,7 @@ pub use changes::{Change, ChangeKind};
 pub use error::Error;
 pub use holds::Trimmed;
 pub use layers::{LayerStat, Snapshots};
-pub use mount::{MountSpec, unmount};
+pub use mount::{MountSpec, mount_over, unmount};
 pub use pack::{DiffStat, export, export_all, pack};
 pub use unpack::{UnpackOptions, unpack};
 pub use walk::upper_size;

@@ -68,19 +68,36 @@ impl Snapshots {
         let mut options = b"redirect_dir=nofollow,metacopy=off,index=off,lowerdir=".to_vec();
         options.extend(lower);
         for (key, path) in [("upperdir", spec.upper), ("workdir", spec.work)] {
-            options.extend_from_slice(format!(",{key}=").as_bytes());
-            for &byte in path.as_os_str().as_bytes() {
-                if matches!(byte, b'\\' | b',') {
-                    options.push(b'\\');
-                }
-                options.push(byte);
-            }
+            add(&mut options, &format!(",{key}="), path);
         }
         if options.len() > MAX_OPTION_BYTES {
             return Err(Error::TooManyLayers(spec.layers.len()));
         }
         Ok(options)
     }
+}
+
+fn add(options: &mut Vec<u8>, key: &str, path: &Path) {
+    options.extend_from_slice(key.as_bytes());
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            options.push(b'\\');
+        }
+        options.push(byte);
+    }
+}
+
+/// Mounts a plain folder with a writable one on top, which must not change by itself meanwhile. All folders must be there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn mount_over(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<(), Error> {
+    let mut options = b"redirect_dir=nofollow,metacopy=off,index=off".to_vec();
+    for (key, path) in [(",lowerdir=", lower), (",upperdir=", upper), (",workdir=", work)] {
+        add(&mut options, key, path);
+    }
+    mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_slice()))
+        .map_err(Error::sys("mounting", target))
 }
 
 /// Takes a mount away; one that is still in use vanishes with its last user. Nothing happens when nothing is mounted.

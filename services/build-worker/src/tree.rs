@@ -27,6 +27,18 @@ impl Tree {
         Ok(tree)
     }
 
+    /// A plain folder instead of layers. It must not change meanwhile.
+    pub async fn over(lower: PathBuf, folder: PathBuf) -> Result<Self, Failure> {
+        let tree = Self { folder, below: Vec::new() };
+        let folder = tree.folder.clone();
+        blocking(move || {
+            let [upper, work, target] = folders(&folder)?;
+            snapshots::mount_over(&lower, &upper, &work, &target).map_err(Failure::caused)
+        })
+        .await?;
+        Ok(tree)
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -57,14 +69,19 @@ impl Tree {
 }
 
 fn mount(snapshots: &snapshots::Snapshots, folder: &Path, layers: &[DiffId]) -> Result<(), Failure> {
-    let at = |name: &str| folder.join(name);
+    let [upper, work, target] = folders(folder)?;
+    snapshots.mount(&MountSpec { layers, upper: &upper, work: &work, target: &target }).map_err(Failure::caused)
+}
+
+/// What an overlay needs: the writable folder, overlayfs' own and the mount point.
+fn folders(folder: &Path) -> Result<[PathBuf; 3], Failure> {
     std::fs::create_dir_all(folder).doing(|| format!("making {}", folder.display()))?;
     space::ensure(folder, 0).doing(|| "mounting a step's root".to_owned())?;
-    for name in ["u", "w", "r"] {
-        std::fs::create_dir_all(at(name)).doing(|| format!("making {}", at(name).display()))?;
+    let all = ["u", "w", "r"].map(|name| folder.join(name));
+    for path in &all {
+        std::fs::create_dir_all(path).doing(|| format!("making {}", path.display()))?;
     }
-    let (upper, work, target) = (at("u"), at("w"), at("r"));
-    snapshots.mount(&MountSpec { layers, upper: &upper, work: &work, target: &target }).map_err(Failure::caused)
+    Ok(all)
 }
 
 impl Drop for Tree {

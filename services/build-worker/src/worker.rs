@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
+use crate::graph::Caches;
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
 use crate::limits::Groups;
@@ -40,6 +41,7 @@ pub struct Worker {
     pub machine: Machine,
     pub contexts: Arc<Kept>,
     pub trees: Arc<Trees>,
+    pub caches: Arc<Caches>,
     pub claims: Arc<Claims>,
     pub id: String,
     pub slots: Slots,
@@ -111,7 +113,8 @@ impl Worker {
         let claims = Claims::new(bus.clone(), &config.id);
         let (id, slots, running) = (config.id.clone(), Slots::new(config.slots), Arc::default());
         let trees = Arc::new(Trees::open(config.data_dir.join("trees"), store.clone())?);
-        Ok(Self { bus, store, snapshots, machine, contexts, trees, claims, id, slots, running })
+        let caches = Caches::open(config.data_dir.join("cache"))?;
+        Ok(Self { bus, store, snapshots, machine, contexts, trees, caches, claims, id, slots, running })
     }
 
     fn router(&self) -> Router {

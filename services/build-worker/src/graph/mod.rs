@@ -37,11 +37,10 @@ use std::sync::Arc;
 use model::Platform;
 use tokio::sync::Semaphore;
 
-use crate::claims::Claims;
 use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
-pub use execute::Executor;
+pub use execute::{Caches, Executor};
 use export::Built;
 pub use export::Finished;
 use plan::Plan;
@@ -60,7 +59,6 @@ const STEPS_AT_ONCE: usize = 32;
 pub struct Graph {
     pub options: Arc<proto::BuildOptions>,
     pub executor: Executor,
-    pub claims: Arc<Claims>,
     pub worker_id: String,
     trace: Trace,
     records: Arc<Records>,
@@ -70,7 +68,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    pub fn new(options: proto::BuildOptions, executor: Executor, log: Arc<Log>, claims: Arc<Claims>) -> Self {
+    pub fn new(options: proto::BuildOptions, executor: Executor, log: Arc<Log>) -> Self {
         let at_once = match usize::try_from(options.max_parallel) {
             Ok(limit @ 1..) => limit,
             _ => STEPS_AT_ONCE,
@@ -81,8 +79,7 @@ impl Graph {
             records: Arc::new(Records::new(executor.bus.clone(), &executor.build_id, executor.attempt)),
             images: Arc::default(),
             slots: Arc::new(Semaphore::new(at_once)),
-            worker_id: claims.worker_id().to_owned(),
-            claims,
+            worker_id: executor.claims.worker_id().to_owned(),
             executor,
         }
     }

@@ -73,7 +73,7 @@ impl Graph {
         let mut dead = None;
         loop {
             let flight = Flight::new(&self.executor.build_id, 0);
-            let followed = match self.claims.take(&step.key, flight, dead.take()).await {
+            let followed = match self.executor.claims.take(&step.key, flight, dead.take()).await {
                 Err(error) => {
                     tracing::warn!(%error, build_id = %self.executor.build_id, "a step runs without a claim");
                     return self.work(vertex, step, None).await;
@@ -138,7 +138,7 @@ impl Graph {
         vertex.told.worker.clone_from(&claim.worker_id);
         vertex.start().await;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
-        let call = self.claims.follow(claim, progress);
+        let call = self.executor.claims.follow(claim, progress);
         let forward = async {
             while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
                 vertex.line(line).await;

@@ -21,13 +21,15 @@ impl Session {
     ) -> Result<(), Failure> {
         let layers = Arc::new(self.layers().await?);
         let keeping = self.keep_blobs(&layers.lease);
-        let Worker { bus, machine, claims, contexts, trees, .. } = self.worker.clone();
+        let Worker { bus, machine, claims, contexts, trees, caches, .. } = self.worker.clone();
         let executor = Executor {
             bus,
             machine,
             layers: layers.clone(),
             contexts,
             trees,
+            caches,
+            claims: claims.clone(),
             build_id: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
             session_gateway: options.session_gateway.clone(),
@@ -36,7 +38,7 @@ impl Session {
             lease: self.renewals.clone(),
         };
         let context = executor.context.clone();
-        let graph = Graph::new(options, executor, log.clone(), claims.clone());
+        let graph = Graph::new(options, executor, log.clone());
         let built = match graph.run().await {
             Ok(finished) => {
                 let finish = proto::BuildFinish {

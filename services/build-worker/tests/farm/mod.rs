@@ -221,9 +221,9 @@ impl Farm {
         let busybox = std::fs::read("/bin/busybox").expect("a static busybox");
         let mut header = entry(tar::EntryType::Regular, 0o755, busybox.len() as u64);
         tar.append_data(&mut header, "bin/busybox", busybox.as_slice()).expect("entry");
-        for name in
-            ["sh", "ls", "cat", "echo", "true", "false", "id", "mkdir", "touch", "sleep", "env", "stat", "rm", "ln"]
-        {
+        for name in [
+            "sh", "[", "ls", "cat", "echo", "true", "false", "id", "mkdir", "touch", "sleep", "env", "stat", "rm", "ln",
+        ] {
             let mut header = entry(tar::EntryType::Symlink, 0o777, 0);
             tar.append_link(&mut header, format!("bin/{name}"), "busybox").expect("entry");
         }
@@ -360,10 +360,15 @@ impl Farm {
 /// The gateway of the session `s`, whose client takes whatever is sent.
 fn session(state: &Arc<Mutex<State>>) -> Router {
     let state = state.clone();
-    Router::new().on::<calls::OutputSend, _, _>(move |request| {
-        state.lock().expect("state").sent.push(request);
-        async { Ok(proto::Empty {}) }
-    })
+    Router::new()
+        .on::<calls::SecretGet, _, _>(|request: proto::SecretGet| async move {
+            let found = request.id == "token";
+            Ok(proto::SecretGetReply { found, value: if found { b"s3cret".to_vec() } else { Vec::new() } })
+        })
+        .on::<calls::OutputSend, _, _>(move |request| {
+            state.lock().expect("state").sent.push(request);
+            async { Ok(proto::Empty {}) }
+        })
 }
 
 fn gateway(state: &Arc<Mutex<State>>) -> Router {

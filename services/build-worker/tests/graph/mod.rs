@@ -138,3 +138,50 @@ async fn files_are_copied_as_buildkit_copies() {
     }
     assert_eq!(farm.mounts(), [""; 0]);
 }
+
+#[tokio::test]
+async fn caches_outlive_their_step_and_secrets_do_not() {
+    let farm = Farm::start().await;
+    let session = || proto::BuildOptions { session_gateway: "s".to_owned(), ..options() };
+    let add = |text: &str, more: &str| {
+        format!(
+            "FROM busybox\nRUN --mount=type=cache,target=/c,uid=5,mode=0750{more} echo {text} >> /c/f; cat /c/f; stat -c %u:%a /c\n"
+        )
+    };
+    assert_eq!(build(&farm, &add("one", ""), &[]).await.built().printed(), "one\n5:750\n");
+    let second = build(&farm, &add("two", ""), &[]).await.built();
+    assert_eq!(second.printed(), "one\ntwo\n5:750\n", "another build finds what the first one left");
+    assert_eq!(last_layer(&farm, &second).await, [""; 0], "a mount point is no part of the image");
+    assert_eq!(build(&farm, &add("three", ",id=other"), &[]).await.built().printed(), "three\n5:750\n");
+    let from = "FROM busybox\nRUN --mount=type=cache,target=/c,id=seeded,from=busybox,source=/etc ls /c\n";
+    assert_eq!(build(&farm, from, &[]).await.built().printed(), "group\npasswd\n");
+
+    // Each waits for the other's end: at once they would both find the mark.
+    let locked = |name: &str| {
+        format!(
+            "FROM busybox AS {name}\nRUN --mount=type=cache,target=/c,sharing=locked,id=l \\\n\
+             test ! -e /c/mark && touch /c/mark && sleep 1 && rm /c/mark && touch /{name}\n"
+        )
+    };
+    let both = format!("{}{}FROM one\nCOPY --from=two /two /\n", locked("one"), locked("two"));
+    build(&farm, &both.replace("test ! -e", "[ ! -e").replace("/mark && touch /c", "/mark ] && touch /c"), &[])
+        .await
+        .built();
+
+    let secret = "FROM busybox\nRUN --mount=type=secret,id=token,uid=7,mode=0440 --mount=type=secret,id=token,env=T \\\n\
+        stat -c %u:%a /run/secrets/token; cat /run/secrets/token; echo \" $T\"; touch /done\n";
+    let built = farm.build_with(secret, &[], session()).await.built();
+    assert_eq!(built.printed(), "7:440\ns3cret s3cret\n");
+    assert_eq!(last_layer(&farm, &built).await, ["done 644 0:0"]);
+    let absent =
+        |flag: &str| format!("FROM busybox\nRUN --mount=type=secret,id=absent{flag} ls /run/secrets 2>&1 || true\n");
+    let optional = farm.build_with(&absent(""), &[], session()).await.built();
+    assert!(optional.printed().contains("No such file"), "{optional:#?}");
+    farm.build_with(&absent(",required"), &[], session()).await.fails("secret absent: not found");
+
+    let written = "FROM busybox\nRUN --mount=target=/ctx,rw echo more >> /ctx/f && cat /ctx/f\nCOPY f /\n";
+    let built = build(&farm, written, &[("f", "f\n")]).await.built();
+    assert_eq!(built.printed(), "f\nmore\n");
+    assert_eq!(last_layer(&farm, &built).await, ["f 644 0:0 f"], "what a step writes into a mount is lost");
+    assert_eq!(farm.mounts(), [""; 0]);
+}

@@ -9,12 +9,15 @@ mod mounts;
 mod owner;
 mod run;
 
+pub use mounts::Caches;
+
 use std::sync::Arc;
 
 use bus::Bus;
 use proto::step_definition::Operation;
 use tokio::sync::OnceCell;
 
+use crate::claims::Claims;
 use crate::context::Context;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
@@ -35,6 +38,8 @@ pub struct Executor {
     pub layers: Arc<Layers>,
     pub contexts: Arc<Kept>,
     pub trees: Arc<Trees>,
+    pub caches: Arc<Caches>,
+    pub claims: Arc<Claims>,
     pub build_id: String,
     pub attempt: u32,
     /// Gateway that holds the client's session; empty: there is none.

@@ -27,11 +27,12 @@ impl Executor {
     ) -> Result<(), Failure> {
         let id = hex::encode(rand::random::<[u8; 32]>());
         let build = self.machine.build_folder(&self.build_id);
-        let (network, mounted) = tokio::join!(self.machine.networks.join(&run.network, &id, &build), self.mounts(run));
-        let (network, mounted) = (network?.named(HOSTNAME), mounted?);
+        let (network, mounted) =
+            tokio::join!(self.machine.networks.join(&run.network, &id, &build), self.mounts(tree, run));
+        let (network, mut mounted) = (network?.named(HOSTNAME), mounted?);
         let mut resources = run.resources.clone().unwrap_or_default();
         resources.ulimits.extend(run.ulimits.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?);
-        let mut mounts = mounted.mounts;
+        let mut mounts = std::mem::take(&mut mounted.mounts);
         for script in &run.scripts {
             let file = tree.folder().join("script");
             write_script(&file, &script.content).doing(|| "writing a step's script".to_owned())?;
@@ -66,12 +67,14 @@ impl Executor {
                 other => other,
             })?;
         if exit.oom {
+            // It may have enough in another build.
             let why = "cannot allocate memory";
             return Err(Failure::user(format!("process {command:?} did not complete successfully: {why}")));
         }
         if exit.code != 0 {
             return Err(Failure::Process { command, code: exit.code });
         }
+        mounted.release();
         tree.unmount()?;
         let upper = tree.upper();
         blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await

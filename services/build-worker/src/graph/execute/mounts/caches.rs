@@ -1,0 +1,163 @@
+//! Cache mounts: folders of this worker that outlive their steps, by id.
+//!
+//! ```text
+//! D/<hash of the id>/shared      for all steps at once, also those that wait for one another (locked)
+//! D/<hash of the id>/<number>    private: one that no other step uses
+//! ```
+//!
+//! A locked one hangs on a claim of the whole cluster, so that no two steps of any workers have it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+
+use super::super::Executor;
+use super::super::copier::{Copier, Destination};
+use super::{Mounted, inside};
+use crate::claims::{Claim, Taken};
+use crate::container::bind;
+use crate::failure::{Doing as _, Failure};
+use crate::flight::Flight;
+use crate::graph::key;
+use crate::layers::blocking;
+use crate::rooted::Root;
+
+const SHARED: &str = "shared";
+/// A folder's name until its content is whole.
+const NEW: &str = "new";
+/// The holder of a lock that has fallen silent is looked at so often.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The cache mounts of a worker.
+pub struct Caches {
+    folder: PathBuf,
+    /// Private ones that a step has.
+    used: Mutex<HashSet<PathBuf>>,
+}
+
+/// A cache that a step has, for as long as this lives.
+pub struct Held {
+    caches: Arc<Caches>,
+    path: PathBuf,
+}
+
+impl Caches {
+    pub fn open(folder: PathBuf) -> Result<Arc<Self>, Failure> {
+        std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
+        Ok(Arc::new(Self { folder, used: Mutex::default() }))
+    }
+
+    fn take(self: &Arc<Self>, hash: &str, sharing: &str) -> Held {
+        let all = self.folder.join(hash);
+        let path = match sharing {
+            "private" => {
+                let mut used = self.used.lock().expect("no holder panics");
+                let free = (0..).map(|number| all.join(number.to_string())).find(|path| !used.contains(path));
+                let path = free.expect("numbers do not end");
+                used.insert(path.clone());
+                path
+            }
+            _ => all.join(SHARED),
+        };
+        Held { caches: self.clone(), path }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.caches.used.lock().expect("no holder panics").remove(&self.path);
+    }
+}
+
+impl Executor {
+    pub(super) async fn cache(&self, mounted: &mut Mounted, wanted: &proto::StepMount) -> Result<(), Failure> {
+        let hash = key::digest(wanted.id.as_bytes());
+        let held = self.caches.take(&hash, &wanted.sharing);
+        if !held.path.exists() {
+            self.fill(&held.path, wanted).await?;
+        }
+        let mount = bind(held.path.clone(), wanted.target.clone());
+        mounted.mounts.push(runtime::bundle::Mount { read_only: wanted.readonly, ..mount });
+        mounted.caches.push(held);
+        Ok(())
+    }
+
+    /// Waits for each of the step's locked caches until no step of the cluster has it. All steps take them in one order,
+    /// so that no two wait for each other.
+    pub(super) async fn locks(&self, mounts: &[proto::StepMount]) -> Result<Vec<Claim>, Failure> {
+        let locked = mounts.iter().filter(|mount| mount.r#type == "cache" && mount.sharing == "locked");
+        let keys: BTreeSet<String> =
+            locked.map(|mount| format!("cache-{}", key::digest(mount.id.as_bytes()))).collect();
+        let mut locks = Vec::new();
+        for key in keys {
+            locks.push(self.lock(&key).await?);
+        }
+        Ok(locks)
+    }
+
+    async fn lock(&self, key: &str) -> Result<Claim, Failure> {
+        loop {
+            let flight = Flight::new(&self.build_id, 0);
+            let holder = match self.claims.take(key, flight, None).await? {
+                Taken::New(claim) | Taken::Again(claim) => return Ok(claim),
+                Taken::Held { claim, .. } => claim,
+            };
+            let (lines, _) = mpsc::channel(1);
+            let ended = tokio::select! {
+                () = self.ends.cancel.cancelled() => return Err(Failure::Cancelled),
+                ended = self.claims.follow(&holder, lines) => ended,
+            };
+            if ended.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Makes a cache's folder, with what its mount's `from` holds.
+    async fn fill(&self, path: &Path, wanted: &proto::StepMount) -> Result<(), Failure> {
+        let files = match &wanted.from {
+            Some(from) => Some(self.files(Some(from)).await?),
+            None => None,
+        };
+        let source = match files.as_ref().and_then(super::super::copy::Files::folder) {
+            Some(folder) => Some(inside(&folder, &wanted.source).await?),
+            None => None,
+        };
+        let (path, wanted) = (path.to_owned(), wanted.clone());
+        let name = format!("{NEW}-{}", hex::encode(rand::random::<[u8; 6]>()));
+        let new = path.with_file_name(name);
+        blocking(move || {
+            let made = make(&new, source.as_deref(), &wanted).and_then(|()| match std::fs::rename(&new, &path) {
+                // Another step was faster.
+                Err(_) if path.exists() => std::fs::remove_dir_all(&new),
+                other => other,
+            });
+            drop(files);
+            made.doing(|| format!("making the cache {}", wanted.id))
+        })
+        .await
+    }
+}
+
+fn make(new: &Path, source: Option<&Path>, wanted: &proto::StepMount) -> std::io::Result<()> {
+    std::fs::create_dir_all(new)?;
+    if let Some(source) = source {
+        let (from, to) = (Root::open(source)?, Root::open(new)?);
+        let copier = Copier {
+            from: &from,
+            to: &to,
+            owner: None,
+            chmod: None,
+            excludes: None,
+            epoch: None,
+            disk: new,
+            linked: Default::default(),
+        };
+        copier.source(Path::new(""), &Destination::new("/", "/"))?;
+    }
+    std::os::unix::fs::chown(new, Some(wanted.uid), Some(wanted.gid))?;
+    std::fs::set_permissions(new, std::fs::Permissions::from_mode(wanted.mode))
+}

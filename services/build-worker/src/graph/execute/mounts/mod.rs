@@ -1,0 +1,100 @@
+//! Mounts of RUN.
+
+mod agent;
+mod caches;
+mod secrets;
+
+use std::path::{Path, PathBuf};
+
+use runtime::bundle::Mount;
+
+use super::Executor;
+use super::copy::Files;
+use crate::claims::Claim;
+use crate::container::bind;
+use crate::failure::Failure;
+use crate::flight::Ended;
+use crate::graph::files::missing;
+use crate::layers::blocking;
+use crate::rooted::{Root, clean};
+use crate::tree::Tree;
+pub use caches::Caches;
+
+/// What a step has mounted, for as long as this lives.
+#[derive(Default)]
+pub struct Mounted {
+    pub mounts: Vec<Mount>,
+    /// Secrets that are variables, and where the agent is.
+    pub env: Vec<String>,
+    /// What the mounts lie on.
+    files: Vec<Files>,
+    caches: Vec<caches::Held>,
+    locks: Vec<Claim>,
+    agents: Vec<agent::Agent>,
+    memory: Option<secrets::Memory>,
+}
+
+impl Mounted {
+    /// The step has ended.
+    pub fn release(self) {
+        let Self { mounts: _, env: _, files, caches, locks, agents, memory } = self;
+        drop((files, caches, agents, memory));
+        // Another step may have the caches now.
+        locks.into_iter().for_each(|lock| lock.end(Ended::Dropped));
+    }
+}
+
+impl Executor {
+    pub(super) async fn mounts(&self, tree: &Tree, run: &proto::RunOperation) -> Result<Mounted, Failure> {
+        let mut mounted = Mounted { locks: self.locks(&run.mounts).await?, ..Mounted::default() };
+        for mount in &run.mounts {
+            match mount.r#type.as_str() {
+                "bind" => self.bind(&mut mounted, mount).await?,
+                "cache" => self.cache(&mut mounted, mount).await?,
+                "tmpfs" => mounted.mounts.push(tmpfs(mount)),
+                "secret" => self.secret(tree, &mut mounted, mount).await?,
+                "ssh" => self.agent(tree, &mut mounted, mount).await?,
+                other => return Err(Failure::internal(format!("a mount of type {other:?}"))),
+            }
+        }
+        Ok(mounted)
+    }
+
+    async fn bind(&self, mounted: &mut Mounted, mount: &proto::StepMount) -> Result<(), Failure> {
+        let mut files = self.files(mount.from.as_ref()).await?;
+        let folder = files.folder().ok_or_else(|| Failure::internal("inline files are not mounted"))?;
+        // Who may write has a view of its own, whose changes are lost at the end; layers come with one.
+        if !mount.readonly && !matches!(files, Files::Mounted(_)) {
+            let view = Tree::over(folder, self.machine.step_folder(&self.build_id)).await?;
+            mounted.files.push(std::mem::replace(&mut files, Files::Mounted(view)));
+        }
+        let folder = files.folder().ok_or_else(|| Failure::internal("inline files are not mounted"))?;
+        let path = inside(&folder, &mount.source).await?;
+        mounted.mounts.push(Mount { read_only: mount.readonly, ..bind(path, mount.target.clone()) });
+        // What lies below goes after what lies on it.
+        mounted.files.insert(0, files);
+        Ok(())
+    }
+}
+
+/// Where a path leads in a hostile folder; a link there cannot lead out of it.
+async fn inside(folder: &Path, path: &str) -> Result<PathBuf, Failure> {
+    let (folder, path) = (folder.to_owned(), path.to_owned());
+    blocking(move || {
+        let real = Root::open(&folder).and_then(|root| root.real_path(&clean(Path::new(&path))));
+        real.map(|real| folder.join(real)).map_err(|_| missing(&path))
+    })
+    .await
+}
+
+fn tmpfs(mount: &proto::StepMount) -> Mount {
+    let size = (mount.size_bytes > 0).then(|| format!("size={}", mount.size_bytes));
+    Mount {
+        kind: "tmpfs".to_owned(),
+        source: PathBuf::new(),
+        target: mount.target.clone(),
+        read_only: mount.readonly,
+        propagation: String::new(),
+        options: size.into_iter().chain(["exec".to_owned()]).collect(),
+    }
+}
