@@ -219,7 +219,7 @@ impl Solving {
         // What comes from layers is known by them, before any file is looked at.
         let quick = asked.reads.iter().map(|(origin, reading)| reading.quickly(origin)).collect::<Option<Vec<_>>>();
         let quick = quick.filter(|files| !files.is_empty()).map(|files| {
-            let files = files.into_iter().flatten().collect();
+            let files = files.into_iter().enumerate().flat_map(|(number, files)| of_source(number, files)).collect();
             key::of(&definition, &Inputs { files, uncounted: asked.uncounted.clone() })
         });
         if use_cache
@@ -231,8 +231,8 @@ impl Solving {
             return state.add_layer(asked.line, &record);
         }
         let mut files: Vec<FileInput> = Vec::new();
-        for (origin, reading) in &asked.reads {
-            files.extend(self.graph.digests(origin, reading).await?);
+        for (number, (origin, reading)) in asked.reads.iter().enumerate() {
+            files.extend(of_source(number, self.graph.digests(origin, reading).await?));
         }
         let key = key::of(&definition, &Inputs { files, uncounted: asked.uncounted });
         let step = Step { definition, key, also: quick, use_cache };
@@ -294,6 +294,11 @@ impl Solving {
             false => Err(Failure::user(format!("{entitlement} is not allowed"))),
         }
     }
+}
+
+/// Which of its sources gives a file counts, too.
+fn of_source(number: usize, files: Vec<FileInput>) -> impl Iterator<Item = FileInput> {
+    files.into_iter().map(move |FileInput { name, digest }| FileInput { name, digest: format!("{number} {digest}") })
 }
 
 fn step_mount(mount: Mount, origin: Option<&Origin>) -> proto::StepMount {

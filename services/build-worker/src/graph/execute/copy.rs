@@ -163,7 +163,9 @@ impl Work {
 fn failed(path: &Path, error: &io::Error) -> Failure {
     let path = Path::new("/").join(path);
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-        Some(nix::errno::Errno::EISDIR) => Failure::user(format!("cannot copy to directory: {}", path.display())),
+        Some(nix::errno::Errno::EISDIR) => {
+            Failure::user(format!("cannot replace to directory {} with file", path.display()))
+        }
         Some(nix::errno::Errno::ENOTDIR) => Failure::user(format!("cannot copy to non-directory: {}", path.display())),
         _ => Failure::user(format!("failed to copy to {}: {}", path.display(), why(error))),
     }
