@@ -44,7 +44,7 @@ pub struct Build {
     /// Shorthand for "--call=check"
     #[arg(long)]
     check: bool,
-    /// Build with the classic builder, also where DOCKER_BUILDKIT=1 asks for the other
+    /// Build with the classic builder (also: DOCKER_BUILDKIT=0)
     #[arg(long)]
     classic: bool,
     /// Set the parent cgroup for the "RUN" instructions during build
@@ -176,8 +176,7 @@ impl Build {
         if let Some(path) = &self.iidfile {
             let _ = std::fs::remove_file(path);
         }
-        let buildkit = std::env::var("DOCKER_BUILDKIT").unwrap_or_default();
-        if self.classic || buildkit != "1" {
+        if self.classic || std::env::var("DOCKER_BUILDKIT").is_ok_and(|on| on == "0") {
             return self.run_classic(engine).await;
         }
         self.run_session(engine).await

@@ -1,7 +1,7 @@
 //! What the daemon is told of a build (`options` of `POST /boxyard/v1/builds`), and what it may ask us for.
 
 use std::collections::BTreeMap;
-use std::io::stdin;
+use std::io::{Cursor, Read as _, stdin};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Build;
 use super::outputs::{Output, cache, outputs};
-use super::source::{is_remote, read_dockerfile};
+use super::source::{is_archive, is_remote, read_dockerfile};
 use crate::attachables::{Agents, Attachables, Folder, Outputs, Secrets};
 use crate::create::values;
 use crate::failure::{Failure, Outcome};
@@ -39,8 +39,9 @@ struct Places {
 }
 
 impl Build {
-    pub(super) fn asked(&self) -> Outcome<Asked> {
-        let mut places = self.places()?;
+    /// `head` is what has been read of stdin.
+    pub(super) fn asked(&self, head: Vec<u8>) -> Outcome<Asked> {
+        let mut places = self.places(head)?;
         let contexts = self.named_contexts(&mut places.folders)?;
         let outputs = outputs(&self.output, &self.tag, self.push, self.load)?;
         let options = self.options(&places, contexts, &outputs)?;
@@ -112,13 +113,15 @@ impl Build {
         })))
     }
 
-    fn places(&self) -> Outcome<Places> {
+    fn places(&self, head: Vec<u8>) -> Outcome<Places> {
+        if self.context == "-" && is_archive(&head) {
+            let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
+            let dockerfile = self.file.clone().unwrap_or_default();
+            let source = String::new();
+            return Ok(Places { remote: None, folders, dockerfile, source, excerpt, made: Vec::new() });
+        }
         if self.context == "-" {
-            let content = read_dockerfile(stdin().lock())?;
-            if !is_text(&content) {
-                return Err(Failure::new("ERROR: a context on stdin is built by the classic builder")
-                    .hint("Unpack it and name its folder, or give --classic."));
-            }
+            let content = read_dockerfile(Cursor::new(head).chain(stdin().lock()))?;
             let empty = tempfile::tempdir()?;
             let context = Folder { root: empty.path().to_owned(), is_lasting: false };
             let mut places = self.of_stdin(content)?;
@@ -223,10 +226,6 @@ fn folder(path: &str) -> Outcome<PathBuf> {
 fn source_of(root: &Path) -> String {
     let host = nix::unistd::gethostname().unwrap_or_default();
     format!("{}:{}", host.to_string_lossy(), root.display())
-}
-
-fn is_text(content: &[u8]) -> bool {
-    !content.contains(&0) && std::str::from_utf8(content).is_ok()
 }
 
 fn bytes(text: &Option<String>) -> Outcome<i64> {

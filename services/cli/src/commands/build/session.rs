@@ -6,9 +6,10 @@ use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::options::Asked;
+use super::source::{is_archive, rest_of_stdin, stdin_head};
 use super::{Build, Call};
 use crate::credentials;
-use crate::engine::{Engine, empty, next_chunk};
+use crate::engine::{Engine, empty, next_chunk, streamed};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::solve::{Excerpt, Mode, Progress};
@@ -23,10 +24,25 @@ impl Build {
         if self.detach {
             return self.run_detached(engine).await;
         }
-        let Asked { mut options, attachables, excerpt, made: _made } = self.asked()?;
-        let session = attachables.open(engine).await?;
-        options["session_id"] = session.id.clone().into();
+        let head = if self.context == "-" { stdin_head()? } else { Vec::new() };
+        let is_sent = self.context == "-" && is_archive(&head);
+        let asks_back = !self.secret.is_empty() || !self.ssh.is_empty() || !self.build_context.is_empty();
+        if is_sent && asks_back {
+            return Err(Failure::new(
+                "ERROR: a context on stdin cannot be built with --secret, --ssh or --build-context",
+            ));
+        }
+        let Asked { mut options, attachables, excerpt, made: _made } = self.asked(head.clone())?;
         options["attachable"] = true.into();
+        let mut session = None;
+        let mut body = empty();
+        if is_sent {
+            body = streamed(rest_of_stdin(head));
+        } else {
+            let open = attachables.open(engine).await?;
+            options["session_id"] = open.id.clone().into();
+            session = Some(open);
+        }
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
         let progress = Progress::new(mode, self.explain);
         let interrupts = signal(SignalKind::interrupt())?;
@@ -34,8 +50,11 @@ impl Build {
         let call = engine
             .post("/boxyard/v1/builds")
             .query("options", &options)
-            .header("x-registry-config", credentials::build_header());
+            .header("content-type", "application/x-tar")
+            .header("x-registry-config", credentials::build_header())
+            .body(body);
         let outcome = following.run(call).await;
+        drop(session);
         following.progress.finish();
         match outcome {
             Ok(()) => self.end(&following.told, &excerpt),
@@ -48,12 +67,12 @@ impl Build {
     /// Sends all that the build needs and does not wait for it.
     async fn run_detached(self, engine: &Engine) -> Outcome {
         let asks_back = !self.secret.is_empty() || !self.ssh.is_empty() || !self.build_context.is_empty();
-        if asks_back || !self.output.is_empty() {
+        if asks_back || !self.output.is_empty() || self.context == "-" {
             return Err(Failure::new(
-                "ERROR: --detach leaves nobody that --secret, --ssh, --build-context or --output could ask",
+                "ERROR: --detach leaves nobody that --secret, --ssh, --build-context, --output or stdin could ask",
             ));
         }
-        let Asked { mut options, .. } = self.asked()?;
+        let Asked { mut options, .. } = self.asked(Vec::new())?;
         let source = Self { quiet: true, ..self }.source()?;
         options["dockerfile"] = source.dockerfile.clone().into();
         let call = engine

@@ -39,13 +39,9 @@ impl Build {
 
     /// A tar goes through as it is; anything else is a Dockerfile.
     fn stdin_source(&self) -> Outcome<Source> {
-        let mut head = Vec::new();
-        stdin().lock().take(512).read_to_end(&mut head)?;
-        let plain = head.get(257..262) == Some(b"ustar".as_slice());
-        let packed = [&[0x1f, 0x8b][..], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
-        if plain || packed.iter().any(|magic| head.starts_with(magic)) {
-            let rest = tokio_util::io::ReaderStream::new(tokio::io::stdin());
-            let whole = futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest);
+        let head = stdin_head()?;
+        if is_archive(&head) {
+            let whole = rest_of_stdin(head);
             let mut tally = Tally { bytes: 0, quiet: self.quiet };
             let whole = futures::StreamExt::inspect(whole, move |chunk: &std::io::Result<Bytes>| {
                 tally.add(chunk.as_ref().map_or(0, Bytes::len));
@@ -157,6 +153,26 @@ impl Drop for Tally {
             announce(self.bytes);
         }
     }
+}
+
+/// The first bytes of stdin, which tell an archive from a Dockerfile.
+pub(super) fn stdin_head() -> Outcome<Vec<u8>> {
+    let mut head = Vec::new();
+    stdin().lock().take(512).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// A tar, plain or compressed.
+pub(super) fn is_archive(head: &[u8]) -> bool {
+    let plain = head.get(257..262) == Some(b"ustar".as_slice());
+    let packed = [&[0x1f, 0x8b][..], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
+    plain || packed.iter().any(|magic| head.starts_with(magic))
+}
+
+/// All of stdin, of which the head has been read.
+pub(super) fn rest_of_stdin(head: Vec<u8>) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync {
+    let rest = tokio_util::io::ReaderStream::new(tokio::io::stdin());
+    futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest)
 }
 
 pub(super) fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {

@@ -1,0 +1,106 @@
+//! `boxyard build`: a build by a session, its progress, and what it leaves on the client.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kit::{Boxyard, Options, Output};
+
+/// A Boxyard with busybox, and a folder for contexts.
+fn start() -> (Boxyard, PathBuf) {
+    let boxyard = Boxyard::start(Options::default());
+    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    let folder = boxyard.work_dir().join("context");
+    fs::create_dir_all(folder.join("src")).expect("folders");
+    (boxyard, folder)
+}
+
+fn build(boxyard: &Boxyard, folder: &Path, flags: &[&str]) -> Output {
+    let folder = folder.to_string_lossy();
+    boxyard.boxyard(&[&["build", "--progress", "plain"], flags, &[&folder]].concat())
+}
+
+#[test]
+fn a_build_tells_its_steps_and_finds_them_again() {
+    let (boxyard, folder) = start();
+    fs::write(folder.join("src/a"), "one\n").expect("a file");
+    fs::write(folder.join("ignored"), "x").expect("a file");
+    fs::write(folder.join(".dockerignore"), "ignored\n").expect("a file");
+    let dockerfile = "# syntax=docker/dockerfile:1\nFROM busybox AS base\nARG WORD=hello\nRUN echo $WORD > /word\n\
+                      FROM busybox AS unneeded\nRUN false\nFROM base\nWORKDIR /app\nCOPY . .\n\
+                      RUN cat src/a && ls && echo more >&2\nCMD [\"cat\", \"/word\"]\n";
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let iidfile = folder.with_file_name("iid");
+    let iid = iidfile.to_string_lossy();
+    let first = build(&boxyard, &folder, &["-t", "made", "--iidfile", &iid, "--build-arg", "WORD=hi"]);
+    first.ok();
+    let log = &first.stderr;
+    for expected in ["load build definition from Dockerfile", "RUN cat src/a", " one\n", " more\n", " DONE "] {
+        assert!(log.contains(expected), "{expected}: {first}");
+    }
+    assert!(!log.contains("unneeded") && !log.contains("ignored"), "{first}");
+    let id = fs::read_to_string(&iidfile).expect("the image's id");
+    assert_eq!(boxyard.docker(&["image", "inspect", "-f", "{{.Id}}", "made"]).ok().trim(), id);
+    assert_eq!(boxyard.docker(&["run", "--rm", "made"]).ok(), "hi");
+    assert_eq!(boxyard.docker(&["run", "--rm", "made", "ls", "/app"]).ok(), "Dockerfile\nsrc");
+    let again = build(&boxyard, &folder, &["-q", "--build-arg", "WORD=hi"]);
+    assert_eq!(again.ok().trim(), id, "the same image");
+    let cached = build(&boxyard, &folder, &["--build-arg", "WORD=hi"]);
+    cached.ok();
+    assert!(cached.stderr.matches(" CACHED\n").count() >= 3, "{cached}");
+    // Only the times of a file have changed: nothing is built anew.
+    fs::write(folder.join("src/a"), "one\n").expect("a file");
+    assert!(!build(&boxyard, &folder, &["--build-arg", "WORD=hi"]).stderr.contains(" one\n"));
+}
+
+#[test]
+fn a_failed_step_is_shown_with_its_lines() {
+    let (boxyard, folder) = start();
+    let dockerfile = "FROM busybox\nRUN echo before && \\\n    exit 3\nCMD [\"true\"]\n";
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let failed = build(&boxyard, &folder, &[]);
+    failed.fails(1, "ERROR: failed to solve: process \"/bin/sh -c echo before &&     exit 3\" did not complete successfully: exit code: 3");
+    let excerpt = "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> RUN echo before && \\\n   3 | >>>     exit 3\n   4 |     CMD [\"true\"]\n--------------------\n";
+    assert!(failed.stderr.contains(excerpt), "{failed}");
+    assert!(failed.stderr.contains(" before\n------\n"), "{failed}");
+    fs::write(folder.join("Dockerfile"), "FROM busybox\nRUM x\n").expect("a Dockerfile");
+    let message = "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)";
+    build(&boxyard, &folder, &[]).fails(1, message);
+    fs::write(folder.join("Dockerfile"), "FROM busybox\nCOPY nothing /\n").expect("a Dockerfile");
+    build(&boxyard, &folder, &[]).fails(1, "\"/nothing\": not found");
+}
+
+#[test]
+fn a_detached_build_goes_on_alone() {
+    let (boxyard, folder) = start();
+    fs::write(folder.join("src/a"), "one\n").expect("a file");
+    fs::write(folder.join("Dockerfile"), "FROM busybox\nCOPY src /src\nRUN cat /src/a\n").expect("a Dockerfile");
+    let detached = build(&boxyard, &folder, &["--detach", "-t", "alone"]);
+    let id = detached.ok().to_owned();
+    assert_eq!(id.len(), 32, "{detached}");
+    boxyard.boxyard(&["build", "attach", &id]).ok();
+    assert_eq!(boxyard.docker(&["run", "--rm", "alone", "cat", "/src/a"]).ok(), "one");
+    build(&boxyard, &folder, &["--detach", "--secret", "id=x,env=HOME"]).fails(1, "--detach leaves nobody");
+}
+
+#[test]
+fn what_a_dockerfile_offers_and_what_is_wrong_with_it() {
+    let (boxyard, folder) = start();
+    let dockerfile = "# WORD to say\nARG WORD=hi\n# base is where it begins\nFROM busybox as base\nFROM base AS last\n\
+                      ARG WORD\nRUN --mount=type=secret,id=token,required true\n";
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let checked = build(&boxyard, &folder, &["--check"]);
+    checked.fails(1, "Check complete, 1 warning has been found!\n\nWARNING: FromAsCasing - https://docs.docker.com/go/dockerfile/rule/from-as-casing/\n'as' and 'FROM' keywords' casing do not match\nDockerfile:4\n");
+    let outline = build(&boxyard, &folder, &["--call", "outline"]);
+    outline
+        .says("BUILD ARG   VALUE   DESCRIPTION\nWORD        hi      to say\n")
+        .says("SECRET   REQUIRED\ntoken    true\n");
+    let targets = build(&boxyard, &folder, &["--call", "targets"]);
+    targets.says("TARGET           DESCRIPTION\nbase             is where it begins\nlast (default)\n");
+    fs::write(folder.join("Dockerfile"), "# check=error=true\nFROM busybox as base\n").expect("a Dockerfile");
+    build(&boxyard, &folder, &[]).fails(1, "lint violation found for rules: FromAsCasing");
+    fs::write(folder.join("Dockerfile"), "FROM busybox as base\nRUN true\n").expect("a Dockerfile");
+    let warned = build(&boxyard, &folder, &[]);
+    warned.ok();
+    let warning = "\n 1 warning found:\n - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n";
+    assert!(warned.stderr.contains(warning), "{warned}");
+}
