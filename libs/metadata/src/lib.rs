@@ -5,6 +5,7 @@
 //! into here. A change of a container is applied only when its (epoch, sequence) is newer than the one that the row
 //! holds, in one transaction with the position in the stream of events.
 
+mod build_cache;
 mod builds;
 mod containers;
 mod contexts;
@@ -28,6 +29,7 @@ mod workers;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use build_cache::CachedStep;
 pub use builds::{Build, BuildsPage};
 pub use containers::{Change, Container};
 pub use contexts::ContextTree;

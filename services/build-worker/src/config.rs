@@ -31,6 +31,10 @@ pub struct Config {
     /// Builds at once, and steps of builds that other workers have.
     #[arg(long, env = "BOXYARD_WORKER_SLOTS", default_value_t = 2)]
     pub slots: u32,
+    /// Bytes of content that unpacked layers may take on this machine while nobody holds them; those held longest ago go
+    /// first. 0: half of the disk.
+    #[arg(long, env = "BOXYARD_WORKER_CACHE_BYTES", default_value_t = 0)]
+    pub cache_bytes: u64,
     /// What builds may ask for, NAME=VALUE (may be repeated).
     #[arg(long = "label", env = "BOXYARD_WORKER_LABELS", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,

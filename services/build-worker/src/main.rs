@@ -18,6 +18,7 @@ mod copy;
 mod ends;
 mod failure;
 mod flight;
+mod garbage;
 mod graph;
 mod handover;
 mod heredocs;

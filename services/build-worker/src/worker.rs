@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
+use crate::garbage;
 use crate::graph::Caches;
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
@@ -71,6 +72,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             tracing::error!(%error, "calls are no longer answered");
         }
     });
+    let cap_bytes = garbage::cap_bytes(config.cache_bytes, &config.machine.machine_dir);
+    tokio::spawn(garbage::hold_cap(worker.snapshots.clone(), cap_bytes, stop.clone()));
     service::announce_ready();
     worker.take_builds(info, &stop).await;
     // A machine's node does this where there is one.

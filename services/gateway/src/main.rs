@@ -94,6 +94,10 @@ struct HistoryArgs {
     /// Bytes that the logs of builds may take in the layer store, compressed; the oldest builds go first.
     #[arg(long, env = "BOXYARD_BUILD_HISTORY_BYTES", default_value_t = 1 << 30)]
     build_history_bytes: u64,
+    /// Bytes that results of build steps may take in the layer store, besides what images share; those used longest ago
+    /// go first. 0: a fifth of the store's disk.
+    #[arg(long, env = "BOXYARD_BUILD_CACHE_BYTES", default_value_t = 0)]
+    build_cache_bytes: u64,
 }
 
 impl HistoryArgs {
@@ -151,6 +155,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         async move { app.finish_what_was_left().await }
     });
     let session = tokio::spawn(app::keep_session(app.clone(), config.id.clone(), cancel.clone()));
+    tokio::spawn(app::keep_cache_cap(app.clone(), config.history.build_cache_bytes, cancel.clone()));
     let alive = bus::sign_of_life("gateway", &config.id, Vec::new());
     tokio::spawn({
         let cancel = cancel.clone();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Up;
+use super::caps::Caps;
 use super::cluster::{Head, Joined, Kind, Member};
 use super::nats;
 use super::own_registry::OwnRegistry;
@@ -36,6 +37,8 @@ pub struct Kept {
     pub extra_workers: Vec<Extra>,
     #[serde(default)]
     pub tls: tls::Files,
+    #[serde(default)]
+    pub caps: Caps,
     #[serde(default)]
     pub registry: OwnRegistry,
     #[serde(default)]
@@ -89,6 +92,7 @@ impl Plan {
         if let Some(workers) = up.workers {
             kept.workers = workers;
         }
+        kept.caps = up.caps.over(kept.caps);
         if let Some(mirrors) = &up.registry_mirrors {
             kept.registry_mirrors = registries::mirrors(mirrors)?;
         }
@@ -321,7 +325,8 @@ impl Plan {
         if self.joined.is_none() {
             let store = [flags(&store), self.kept.registry.store_flags()].concat();
             all.push(program("layer-store".into(), "boxyard-layer-store", "store", store));
-            all.push(program("gateway".into(), "boxyard-gateway", "gateway", flags(&gateway)));
+            let gateway = [flags(&gateway), self.kept.caps.gateway_flags()].concat();
+            all.push(program("gateway".into(), "boxyard-gateway", "gateway", gateway));
             all.push(program("registry-sync".into(), "boxyard-registry-sync", "sync", flags(&sync)));
         }
         let own_node = || Member { kind: Kind::Node, name: self.node_id().to_owned() };
@@ -349,7 +354,8 @@ impl Plan {
                 Some(extra) => (extra.service(), extra.flags()),
                 None => (format!("build-worker-{}", n + 1), Vec::new()),
             };
-            all.push(program(name, "boxyard-build-worker", &worker.user(), [flags(&own), more].concat()));
+            let given = [flags(&own), self.kept.caps.worker_flags(), more].concat();
+            all.push(program(name, "boxyard-build-worker", &worker.user(), given));
         }
         all
     }

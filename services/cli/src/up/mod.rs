@@ -2,6 +2,7 @@
 //! `status` shows them. Nothing here speaks on the bus; a process says `ready` on its
 //! standard output, and what `status` shows is what the supervisor wrote down.
 
+mod caps;
 mod cluster;
 mod config;
 mod nats;
@@ -49,6 +50,8 @@ pub struct Up {
     /// Registry that may be reached without TLS: HOST[:PORT] or a network (may be repeated; empty: none)
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     insecure_registries: Option<Vec<String>>,
+    #[command(flatten)]
+    caps: caps::Caps,
     #[command(flatten)]
     registry: own_registry::OwnRegistry,
     #[command(flatten)]

@@ -146,6 +146,7 @@ pub async fn detach(up: &Up, plan: &Plan) -> Outcome {
     if up.no_node {
         command.arg("--no-node");
     }
+    command.args(plan.kept.caps.up_flags());
     command.args(plan.kept.registry.up_flags());
     for (flag, path) in up.tls.flags() {
         command.arg(flag).arg(path);

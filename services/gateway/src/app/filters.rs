@@ -50,6 +50,8 @@ pub const OF_VOLUMES: &[&str] = &["dangling", "driver", "label", "name"];
 pub const OF_SEARCH: &[&str] = &["is-automated", "is-official", "stars"];
 pub const OF_PRUNE: &[&str] = &["label", "label!", "until"];
 pub const OF_IMAGE_PRUNE: &[&str] = &["dangling", "label", "label!", "until"];
+/// Keys of `docker builder prune`; `unused-for` is what `until` is called there by newer clients.
+pub const OF_BUILD_PRUNE: &[&str] = &["description", "id", "inuse", "private", "shared", "type", "unused-for", "until"];
 pub const OF_VOLUME_PRUNE: &[&str] = &["all", "label", "label!"];
 
 impl Filters {
@@ -131,13 +133,21 @@ impl Filters {
     /// # Errors
     /// `InvalidArgument` for several, or for what is no time.
     pub fn until_ms(&self, now_ms: i64) -> Outcome<Option<i64>> {
-        let mut values = self.values("until");
+        self.moment_ms("until", now_ms)
+    }
+
+    /// As [`Self::until_ms`], by another key.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for several, or for what is no time.
+    pub fn moment_ms(&self, key: &str, now_ms: i64) -> Outcome<Option<i64>> {
+        let mut values = self.values(key);
         let Some(text) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(Failure::invalid("more than one until filter specified"));
+            return Err(Failure::invalid(format!("more than one {key} filter specified")));
         }
         time_ms(text, now_ms).map(Some).ok_or_else(|| {
-            Failure::invalid(format!("invalid until filter: failed to parse value as time or duration: {text:?}"))
+            Failure::invalid(format!("invalid {key} filter: failed to parse value as time or duration: {text:?}"))
         })
     }
 }

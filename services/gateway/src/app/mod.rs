@@ -1,5 +1,6 @@
 //! What the gateway decides: which node, which image, in which order. Knows no HTTP.
 
+pub mod build_cache;
 pub mod build_history;
 pub mod build_log;
 pub mod builds;
@@ -54,6 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, broadcast};
 
+pub use build_cache::keep_cache_cap;
 pub use failure::{Failure, Outcome};
 pub use gateways::share_events;
 pub use presence::keep_session;
@@ -70,6 +72,8 @@ pub struct App {
     pub registries: service::RegistryArgs,
     /// How much is remembered of builds.
     pub history: metadata::HistoryCaps,
+    /// A result of a step was recorded.
+    cache_grew: Notify,
     pub events: events::Hub,
     outbox: gateways::Outbox,
     containers: known::Containers,
@@ -111,6 +115,7 @@ impl App {
             store,
             registries,
             history,
+            cache_grew: Notify::new(),
             events: events::Hub::new(),
             outbox: gateways::Outbox::new(),
             containers: Default::default(),

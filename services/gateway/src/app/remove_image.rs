@@ -210,11 +210,24 @@ impl App {
         }
     }
 
-    /// Digests of blobs that images, steps' results and containers name, of packed layers that belong to their layers, and of
-    /// builds' logs.
+    /// Digests of blobs that images, steps' results and containers name, of packed layers that belong to their layers, of
+    /// builds' logs and of clients' last contexts.
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
-        let mut used = HashSet::new();
-        let mut diff_ids = HashSet::new();
+        let (mut used, mut diff_ids) = self.blobs_of_images().await?;
+        for layer in self.db.step_result_layers().await? {
+            used.insert(layer.digest);
+            diff_ids.insert(layer.diff_id);
+        }
+        used.extend(self.db.build_logs().await?.into_iter().map(|log| log.log));
+        let packed = self.db.packed_in_store().await?.into_iter();
+        used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
+        used.extend(self.context_blobs().await?);
+        Ok(used)
+    }
+
+    /// Digests, and diff ids of layers, that images and containers name.
+    pub async fn blobs_of_images(&self) -> Outcome<(HashSet<String>, HashSet<String>)> {
+        let (mut used, mut diff_ids) = (HashSet::new(), HashSet::new());
         for (id, layers) in self.db.image_layers().await? {
             for layer in layers {
                 used.insert(layer.digest);
@@ -222,23 +235,13 @@ impl App {
             }
             used.insert(id);
         }
-        for layer in self.db.step_result_layers().await? {
-            used.insert(layer.digest);
-            diff_ids.insert(layer.diff_id);
-        }
         for container in self.db.containers().await? {
-            use prost::Message as _;
-            let spec = proto::ContainerSpec::decode(container.spec.as_slice()).unwrap_or_default();
-            for layer in spec.layers {
+            for layer in super::view::spec_of(&container).layers {
                 used.extend(layer.blob.map(|blob| blob.digest));
                 diff_ids.insert(layer.diff_id);
             }
         }
-        used.extend(self.db.build_logs().await?.into_iter().map(|log| log.log));
-        let packed = self.db.packed_in_store().await?.into_iter();
-        used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
-        used.extend(self.context_blobs().await?);
-        Ok(used)
+        Ok((used, diff_ids))
     }
 }
 

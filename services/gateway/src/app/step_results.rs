@@ -34,6 +34,7 @@ impl App {
             layers: record.layers.into_iter().map(layer_row).collect(),
         };
         self.db.record_step_result(&result).await?;
+        self.cache_grew.notify_one();
         Ok(proto::Empty {})
     }
 }

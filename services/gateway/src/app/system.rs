@@ -106,6 +106,7 @@ impl App {
             })
             .collect();
         let sizes = self.sizes(&containers).await?;
+        let cache = self.cache_usage().await?;
         let now = super::now_ns();
         let container_row = |c: &metadata::Container| {
             let sizes = sizes.get(&c.id).copied().unwrap_or((0, 0));
@@ -114,7 +115,7 @@ impl App {
         Ok(json!({
             "LayersSize": layers.values().map(|layer| layer.0).sum::<u64>(), "Images": rows,
             "Containers": containers.iter().map(container_row).collect::<Vec<_>>(),
-            "Volumes": self.volumes_with_usage().await?, "BuildCache": [], "BuilderSize": 0
+            "Volumes": self.volumes_with_usage().await?, "BuildCache": cache.rows, "BuilderSize": cache.bytes
         }))
     }
 }

@@ -14,7 +14,9 @@ use super::credentials;
 use super::images::error_line;
 use super::peer::UserName;
 use super::query::Query;
+use crate::app::build_cache::Prune;
 use crate::app::build_log::BuildLogReader;
+use crate::app::filters;
 use crate::app::{App, Failure, Outcome, random_id};
 
 pub async fn build(
@@ -171,7 +173,16 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
     })
 }
 
-pub async fn prune() -> Answer {
-    // The classic builder's cache is its intermediate images, which an image prune takes.
-    ok(&json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
+/// The classic builder's cache is its intermediate images, which an image prune takes; this is the graph builder's.
+/// `dry-run=1`, which is Boxyard's own, says what would go.
+pub async fn prune(State(app): State<Arc<App>>, query: Query) -> Answer {
+    let wanted = Prune {
+        filters: query.filters(filters::OF_BUILD_PRUNE)?,
+        all: query.flag("all"),
+        keep_bytes: query.number("keep-storage")?.unwrap_or(0),
+        is_dry: query.flag("dry-run"),
+    };
+    let pruned = app.prune_cache(&wanted).await?;
+    let deleted = if pruned.keys.is_empty() { Value::Null } else { json!(pruned.keys) };
+    ok(&json!({"CachesDeleted": deleted, "SpaceReclaimed": pruned.bytes}))
 }

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod list;
 pub mod logs;
 pub mod plain;
+pub mod prune;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
@@ -34,6 +35,8 @@ pub enum Manage {
     /// List builds
     #[command(visible_alias = "list")]
     Ls(list::List),
+    /// Remove results of build steps
+    Prune(prune::Prune),
     /// Forget builds that are over, with their logs
     #[command(visible_alias = "remove")]
     Rm(list::Remove),
@@ -49,6 +52,7 @@ impl BuildCommand {
             Self::Manage(Manage::Inspect(c)) => c.run(engine).await,
             Self::Manage(Manage::Logs(c)) => c.run(engine).await,
             Self::Manage(Manage::Ls(c)) => c.run(engine).await,
+            Self::Manage(Manage::Prune(c)) => c.run(engine).await,
             Self::Manage(Manage::Rm(c)) => c.run(engine).await,
         }
     }
