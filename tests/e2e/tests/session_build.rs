@@ -104,3 +104,36 @@ fn what_a_dockerfile_offers_and_what_is_wrong_with_it() {
     let warning = "\n 1 warning found:\n - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n";
     assert!(warned.stderr.contains(warning), "{warned}");
 }
+
+#[test]
+fn secrets_and_outputs_of_the_client() {
+    let (boxyard, folder) = start();
+    fs::write(folder.join("data"), "of the context\n").expect("a file");
+    fs::write(folder.join("token"), "s3cret\n").expect("a file");
+    fs::write(folder.join(".dockerignore"), "token\n").expect("a file");
+    let dockerfile = "FROM busybox AS made\nCOPY data /out/data\n\
+                      RUN --mount=type=secret,id=token wc -c < /run/secrets/token > /out/size\n\
+                      RUN ! test -e /run/secrets/token\nFROM scratch\nCOPY --from=made /out /\n";
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let (out, token) = (folder.with_file_name("out"), folder.join("token"));
+    let flags = ["--secret", &format!("id=token,src={}", token.display()), "-o", &out.to_string_lossy()];
+    let built = build(&boxyard, &folder, &flags);
+    built.ok();
+    assert!(!built.stderr.contains("s3cret"), "{built}");
+    assert_eq!(fs::read_to_string(out.join("data")).expect("an output"), "of the context\n");
+    assert_eq!(fs::read_to_string(out.join("size")).expect("an output"), "7\n");
+    let tar = folder.with_file_name("out.tar");
+    build(&boxyard, &folder, &[&flags[..2], &["-o", &format!("type=tar,dest={}", tar.display())]].concat()).ok();
+    let mut archive = tar::Archive::new(fs::File::open(&tar).expect("a tar"));
+    let names: Vec<_> = archive
+        .entries()
+        .expect("entries")
+        .map(|e| e.expect("an entry").path().expect("a path").into_owned())
+        .collect();
+    assert!(names.iter().any(|name| name.ends_with("data")), "{names:?}");
+    fs::write(folder.join("Dockerfile"), "FROM busybox\nRUN --mount=type=secret,id=none,required true\n")
+        .expect("a Dockerfile");
+    build(&boxyard, &folder, &[]).fails(1, "secret none: not found");
+    build(&boxyard, &folder, &["--secret", "id=x,src=/nosuch"])
+        .fails(1, "failed to stat /nosuch: no such file or directory");
+}

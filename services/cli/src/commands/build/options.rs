@@ -179,7 +179,7 @@ impl Build {
                     Failure::new(format!("ERROR: failed to find local context {value:?}: {}", failure.message))
                 })?;
                 folders.insert(name.to_owned(), Folder { root, is_lasting: true });
-                "session:".to_owned()
+                format!("session:{name}")
             };
             contexts.push(json!({"name": name, "source": source}));
         }
