@@ -121,6 +121,21 @@ impl Reading {
         Ok(files)
     }
 
+    /// The files that are read of a tree, each with its digest.
+    pub fn files_of(&self, view: &View) -> Vec<(String, String)> {
+        let excludes = self.ignore();
+        let mut files = Vec::new();
+        for pattern in &self.paths {
+            let wanted = Wanted::new(pattern, self.parents);
+            for path in wanted.find_in(view).unwrap_or_default() {
+                let Some(leads) = view.follow(&path) else { continue };
+                let leaves_out = |below: &Path, is_dir: bool| wanted.leaves_out(excludes.as_ref(), below, is_dir);
+                files.extend(view.files(&leads, &leaves_out));
+            }
+        }
+        files
+    }
+
     fn ignore(&self) -> Option<Ignore> {
         (!self.excludes.is_empty()).then(|| Ignore::parse(&self.excludes.join("\n")))
     }

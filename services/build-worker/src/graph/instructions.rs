@@ -10,6 +10,7 @@ use super::files::{Origin, Reading};
 use super::key::{self, FileInput, Inputs};
 use super::named::Resolved;
 use super::plan::Base;
+use super::reasons;
 use super::solving::Solving;
 use super::source::Needs;
 use super::state::State;
@@ -227,6 +228,8 @@ impl Solving {
             && let Some(record) = self.graph.found(quick).await?
         {
             vertex.told.key.clone_from(quick);
+            let inputs = Inputs { files: Vec::new(), uncounted: asked.uncounted };
+            vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
             vertex.cached().await;
             return state.add_layer(asked.line, &record);
         }
@@ -234,7 +237,9 @@ impl Solving {
         for (number, (origin, reading)) in asked.reads.iter().enumerate() {
             files.extend(of_source(number, self.graph.digests(origin, reading).await?));
         }
-        let key = key::of(&definition, &Inputs { files, uncounted: asked.uncounted });
+        let inputs = Inputs { files, uncounted: asked.uncounted };
+        let key = key::of(&definition, &inputs);
+        vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
         let step = Step { definition, key, also: quick, use_cache };
         let record = self.graph.solve(vertex, step).await?;
         state.add_layer(asked.line, &record)
@@ -294,6 +299,11 @@ impl Solving {
             false => Err(Failure::user(format!("{entitlement} is not allowed"))),
         }
     }
+}
+
+/// A step's name without its number.
+fn instruction(name: &str) -> &str {
+    name.split_once("] ").map_or(name, |(_, text)| text)
 }
 
 /// Which of its sources gives a file counts, too.

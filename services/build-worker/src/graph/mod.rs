@@ -21,6 +21,7 @@ mod key;
 mod named;
 mod place;
 mod plan;
+mod reasons;
 mod records;
 mod remote;
 mod scope;

@@ -32,7 +32,7 @@ enum Files {
     /// They are in the layer store.
     There(Origin),
     /// The client sends them when a step needs them.
-    Client(Client),
+    Client(Box<Client>),
 }
 
 struct Client {
@@ -146,7 +146,7 @@ impl Graph {
         replace_stages(&mut file, &self.options.contexts);
         let (some, whole) = (OnceCell::new(), OnceCell::new());
         let client = Client { excludes: patterns(&rules), paths: paths(&file), some, whole };
-        Ok(Source { file, definition, context: Files::Client(client), told: OnceCell::new() })
+        Ok(Source { file, definition, context: Files::Client(Box::new(client)), told: OnceCell::new() })
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.

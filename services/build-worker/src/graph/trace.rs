@@ -130,13 +130,19 @@ fn add(trace: &mut proto::BuildTrace, told: Told, flushed: &mut Vec<oneshot::Sen
 pub struct Vertex {
     trace: Trace,
     pub told: proto::BuildVertex,
+    /// What its key is made of, told when it is over.
+    pub key_inputs: Vec<proto::KeyInput>,
 }
 
 impl Vertex {
     /// `place` names the step in its build.
     pub fn new(trace: &Trace, place: &str, name: String) -> Self {
         let digest = model::Digest::of(place.as_bytes()).to_string();
-        Self { trace: trace.clone(), told: proto::BuildVertex { digest, name, ..Default::default() } }
+        Self {
+            trace: trace.clone(),
+            told: proto::BuildVertex { digest, name, ..Default::default() },
+            key_inputs: Vec::new(),
+        }
     }
 
     pub fn digest(&self) -> &str {
@@ -167,6 +173,8 @@ impl Vertex {
             self.told.started_ns = now_ns();
         }
         self.told.completed_ns = now_ns();
+        self.told.code = error.map_or(0, Failure::code);
+        self.told.key_inputs = std::mem::take(&mut self.key_inputs);
         self.told.error = error
             .map(|error| match error {
                 // As every client of BuildKit knows it.

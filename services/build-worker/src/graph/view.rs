@@ -80,8 +80,17 @@ impl View<'_> {
             self.0.find(path).into_iter().for_each(|entry| add(entry, name, &mut hasher));
             return format!("file:{}", hex::encode(hasher.finalize()));
         }
+        for (name, entry) in self.inside(path, leaves_out) {
+            add(entry, name, &mut hasher);
+        }
+        format!("dir:{}", hex::encode(hasher.finalize()))
+    }
+
+    /// What lies below a folder, by its name there.
+    fn inside(&self, path: &str, leaves_out: &LeavesOut) -> Vec<(&str, &Entry)> {
         let prefix = if path.is_empty() { 0 } else { path.len() + 1 };
         let mut skipped: Option<&str> = None;
+        let mut inside = Vec::new();
         for entry in self.0.under(path).iter().filter(|entry| entry.path != path) {
             if skipped.is_some_and(|folder| entry.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))) {
                 continue;
@@ -89,10 +98,24 @@ impl View<'_> {
             let name = &entry.path[prefix..];
             match leaves_out(Path::new(name), entry.kind == Kind::Folder) {
                 true => skipped = Some(&entry.path),
-                false => add(entry, name, &mut hasher),
+                false => inside.push((name, entry)),
             }
         }
-        format!("dir:{}", hex::encode(hasher.finalize()))
+        inside
+    }
+
+    /// The paths of all files that a path (that [`View::follow`] gave) leads to, each with its digest.
+    pub fn files(&self, path: &str, leaves_out: &LeavesOut) -> Vec<(String, String)> {
+        let entries = match self.is_folder(path) {
+            true => self.inside(path, leaves_out).into_iter().map(|(_, entry)| entry).collect(),
+            false => self.0.find(path).into_iter().collect::<Vec<_>>(),
+        };
+        let digest = |entry: &&Entry| {
+            let mut hasher = Sha256::new();
+            add(entry, "", &mut hasher);
+            (entry.path.clone(), hex::encode(hasher.finalize()))
+        };
+        entries.iter().map(digest).collect()
     }
 }
 

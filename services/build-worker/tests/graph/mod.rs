@@ -79,6 +79,10 @@ async fn a_build_is_told_recorded_and_found_again() {
     assert_eq!(again.printed(), "");
     let changed = build(&farm, dockerfile, &[("file", "changed")]).await.built();
     assert!(changed.vertex("WORKDIR").cached && !changed.vertex("COPY").cached);
+    let inputs = |outcome: &Outcome| outcome.vertex("COPY").key_inputs.clone();
+    let (was, is) = (inputs(&first), inputs(&changed));
+    let other: Vec<_> = was.iter().zip(&is).filter(|(was, is)| was != is).map(|(was, _)| was.kind.as_str()).collect();
+    assert_eq!(other, ["file"], "it is told what made the step run: {was:#?} {is:#?}");
     let anew = farm.build_with(dockerfile, &files, proto::BuildOptions { no_cache: true, ..options() }).await.built();
     assert!(!anew.vertex("RUN").cached);
     let latest = build(&farm, dockerfile, &files).await.built();

@@ -135,9 +135,18 @@ impl Work {
                 None if source.unpack && self.unpacked(copier, &path, to)? => Ok(()),
                 None => copier.source(&path, to),
             };
-            copied.map_err(|error| failed(&to.path, &error))?;
+            copied.map_err(|error| failed(&self.reached(copier.to, &path, to), &error))?;
         }
         Ok(())
+    }
+
+    /// What was to be written, for an error: below the destination where that is a folder.
+    fn reached(&self, root: &Root, path: &Path, to: &Destination) -> PathBuf {
+        let there = root.stat(&to.path).is_ok_and(|stat| is_dir(&stat));
+        match path.file_name().filter(|_| there || to.is_folder) {
+            Some(name) => to.path.join(name),
+            None => to.path.clone(),
+        }
     }
 
     /// Unpacks a source that is an archive; says whether it was one.
