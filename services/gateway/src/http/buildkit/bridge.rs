@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::control::worker_records;
 use super::grpc::status_of;
-use super::rounds::{Round, Rounds};
+use super::rounds::{Built, Round, Rounds};
 use crate::app::{App, Failure, Outcome};
 
 /// Key of the metadata that names the round of a call.
@@ -42,9 +42,13 @@ impl Bridge {
         self.rounds.find(name).await.map_err(status_of)
     }
 
-    async fn metadata(&self, image_id: &str) -> Outcome<HashMap<String, Vec<u8>>> {
-        let image = self.app.db.image(image_id).await?;
-        Ok(image.map(|image| ("containerimage.config".to_owned(), image.config)).into_iter().collect())
+    /// The image's config, and what a request about the Dockerfile answers ("result.json", "result.txt").
+    async fn metadata(&self, built: &Built) -> Outcome<HashMap<String, Vec<u8>>> {
+        let image = self.app.db.image(&built.image_id).await?;
+        let config = image.map(|image| ("containerimage.config".to_owned(), image.config));
+        let results = built.response.iter().filter(|(key, _)| !key.starts_with("containerimage."));
+        let results = results.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        Ok(results.chain(config).collect())
     }
 }
 
@@ -89,9 +93,9 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         if !request.frontend_inputs.is_empty() {
             return Err(Status::unimplemented("a frontend's inputs are not taken"));
         }
-        let image_id = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(status_of)?;
-        let metadata = self.metadata(&image_id).await.map_err(status_of)?;
-        let id = if image_id.is_empty() { round.request.r#ref.clone() } else { image_id };
+        let built = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(status_of)?;
+        let metadata = self.metadata(&built).await.map_err(status_of)?;
+        let id = if built.image_id.is_empty() { round.request.r#ref.clone() } else { built.image_id };
         let result = match request.allow_result_array_ref {
             true => wire::result::Result::Ref(wire::Ref { id: id.clone(), def: None }),
             false => wire::result::Result::RefDeprecated(id.clone()),

@@ -70,7 +70,7 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
                 Some(Told::Status(status)) => {
                     json!({"id": "moby.buildkit.trace", "aux": STANDARD.encode(status.encode_to_vec())})
                 }
-                Some(Told::Built { image_id }) if makes_image => {
+                Some(Told::Built { image_id, .. }) if makes_image => {
                     json!({"id": "moby.image.id", "aux": {"ID": image_id}})
                 }
                 Some(Told::Failed(failure)) => error_line(&failure.message, None),

@@ -32,8 +32,17 @@ pub struct Round {
     pub builds: watch::Sender<Vec<String>>,
     /// What the client has made of it: its own error, or the ids of images.
     pub returned: watch::Sender<Option<Outcome<()>>>,
-    image_id: Mutex<String>,
+    built: Mutex<Built>,
     over: CancellationToken,
+}
+
+/// What a build has made.
+#[derive(Clone, Default)]
+pub struct Built {
+    /// Empty where no image was asked for.
+    pub image_id: String,
+    /// What the exporters, or a request about the Dockerfile, answer.
+    pub response: HashMap<String, String>,
 }
 
 /// Holds a round; when it is dropped, the round is over and its builds are cancelled.
@@ -61,7 +70,7 @@ impl Rounds {
             user,
             builds: watch::Sender::default(),
             returned: watch::Sender::default(),
-            image_id: Mutex::default(),
+            built: Mutex::default(),
             over: CancellationToken::new(),
             request,
         });
@@ -92,11 +101,11 @@ impl Rounds {
 }
 
 impl Round {
-    /// Builds by a frontend, to the end; gives the image's id, which is empty where none was asked for.
+    /// Builds by a frontend, to the end.
     ///
     /// # Errors
     /// Why the build failed; `Cancelled` when the round is over first.
-    pub async fn build(&self, app: &Arc<App>, frontend: &str, attrs: HashMap<String, String>) -> Outcome<String> {
+    pub async fn build(&self, app: &Arc<App>, frontend: &str, attrs: HashMap<String, String>) -> Outcome<Built> {
         is_built_in(frontend, &attrs)?;
         let solve = Solve {
             attrs,
@@ -117,9 +126,10 @@ impl Round {
             match told {
                 // Who wants to know reads the log.
                 Some(Told::Status(_)) => {}
-                Some(Told::Built { image_id }) => {
-                    lock(&self.image_id).clone_from(&image_id);
-                    return Ok(image_id);
+                Some(Told::Built { image_id, response }) => {
+                    let built = Built { image_id, response };
+                    lock(&self.built).clone_from(&built);
+                    return Ok(built);
                 }
                 Some(Told::Failed(failure)) => return Err(failure),
                 None => return Err(Failure::new(ErrorKind::Internal, "the build has no end")),
@@ -134,15 +144,16 @@ impl Round {
 
     /// What the exporters tell. An image of this engine is called by its id, as in dockerd without containerd's store.
     pub fn response(&self) -> HashMap<String, String> {
-        let id = lock(&self.image_id).clone();
-        if id.is_empty() {
-            return HashMap::new();
+        let Built { image_id: id, mut response } = lock(&self.built).clone();
+        if !id.is_empty() {
+            response.extend(
+                ["containerimage.digest", "containerimage.config.digest"].map(|key| (key.to_owned(), id.clone())),
+            );
         }
-        let mut response = HashMap::from(
-            ["containerimage.digest", "containerimage.config.digest"].map(|key| (key.to_owned(), id.clone())),
-        );
         let names = exporters(&self.request).into_iter().find_map(|mut exporter| exporter.attrs.remove("name"));
-        response.extend(names.map(|names| ("image.name".to_owned(), names)));
+        if let Some(names) = names.filter(|_| !id.is_empty()) {
+            response.entry("image.name".to_owned()).or_insert(names);
+        }
         response
     }
 }

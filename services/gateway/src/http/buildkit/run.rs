@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
@@ -12,9 +13,11 @@ use crate::app::{App, Failure, Outcome, now_ns, random_id};
 /// What a build tells its client.
 pub enum Told {
     Status(StatusResponse),
-    /// It succeeded; the id is empty where no image was asked for.
+    /// It succeeded; the id is empty where no image was asked for. With what the exporters, or a request about the
+    /// Dockerfile, answer.
     Built {
         image_id: String,
+        response: HashMap<String, String>,
     },
     Failed(Failure),
 }
@@ -60,12 +63,13 @@ impl Build {
     }
 
     fn told(&mut self, chunk: proto::BuildLog) -> Option<Told> {
+        let response = chunk.response;
         match chunk.what? {
             What::AuxId(id) => {
                 self.image_id = id;
                 None
             }
-            What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id) }),
+            What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id), response }),
             What::Error(why) => Some(Told::Failed(Failure::new(model::ErrorKind::Internal, why))),
             other => status_of(other).map(Told::Status),
         }
