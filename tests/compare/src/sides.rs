@@ -106,7 +106,7 @@ impl Sides {
     }
 }
 
-fn with_dockerd() -> bool {
+pub fn with_dockerd() -> bool {
     std::env::var("COMPARE_WITH").is_ok_and(|value| value == "dockerd")
 }
 

@@ -23,13 +23,15 @@ pub struct Options {
     /// URL of a database; else a file in the data folder, or a PostgreSQL of its own where the environment has
     /// `BOXYARD_TEST_POSTGRES`.
     pub database: Option<String>,
+    /// What each worker does at once; else its own default.
+    pub worker_slots: Option<u32>,
     /// More flags of `up`, such as `--registry-mirror=URL`.
     pub flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, data_dir: None, database: None, flags: Vec::new() }
+        Self { workers: 1, data_dir: None, database: None, worker_slots: None, flags: Vec::new() }
     }
 }
 
@@ -44,7 +46,7 @@ pub struct Boxyard {
     child: Option<Child>,
     /// Where the latest start's lines begin in the log.
     log_start: usize,
-    expected_errors: std::cell::RefCell<Vec<String>>,
+    expected_errors: std::sync::Mutex<Vec<String>>,
     /// Ends after everything else.
     _postgres: Option<Postgres>,
 }
@@ -62,7 +64,7 @@ impl Boxyard {
             fs::create_dir_all(path).expect("make a folder");
         }
         let socket = folder.path().join("docker.sock");
-        let expected_errors = std::cell::RefCell::default();
+        let expected_errors = std::sync::Mutex::default();
         let mut boxyard = Self {
             folder,
             data,
@@ -107,6 +109,9 @@ impl Boxyard {
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log)
             .process_group(0);
+        if let Some(slots) = self.options.worker_slots {
+            command.env("BOXYARD_WORKER_SLOTS", slots.to_string());
+        }
         if let Some(url) = &self.options.database {
             command.env("BOXYARD_DATABASE", url);
         }
@@ -167,17 +172,22 @@ impl Boxyard {
 
     /// Runs the boxyard command on it.
     pub fn boxyard(&self, args: &[&str]) -> Output {
+        self.boxyard_in(&self.work, args)
+    }
+
+    /// Runs the boxyard command on it, in a folder.
+    pub fn boxyard_in(&self, folder: &Path, args: &[&str]) -> Output {
         let mut command = Command::new(program());
         command
             .env("BOXYARD_HOST", format!("unix://{}", self.socket.display()))
             .env("BOXYARD_DATA_DIR", &self.data)
             .env("PATH", search_path());
-        run_command(command.current_dir(&self.work), args, None)
+        run_command(command.current_dir(folder), args, None)
     }
 
     /// An ERROR line of a service log that holds this text is part of the test.
     pub fn expect_error(&self, text: &str) {
-        self.expected_errors.borrow_mut().push(text.to_owned());
+        self.expected_errors.lock().expect("no thread of the test panicked").push(text.to_owned());
     }
 
     /// Processes of one service of this Boxyard, by the name of its program.
@@ -264,7 +274,7 @@ impl Boxyard {
     }
 
     fn unexpected_errors(&self) -> Vec<String> {
-        let expected = self.expected_errors.borrow();
+        let expected = self.expected_errors.lock().expect("no thread of the test panicked");
         let mut files = vec![self.log_path()];
         for folder in [self.data.join("logs"), self.data.join("log")] {
             files.extend(fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()));

@@ -214,6 +214,21 @@ pub fn client(socket: &Path) -> Command {
     command
 }
 
+/// The docker command that speaks to BuildKit by itself: Debian's 20.10. Later ones want a plug-in for that.
+pub fn session_client(socket: &Path) -> Command {
+    let program = Path::new("/usr/bin/docker");
+    assert!(program.is_file(), "Debian's docker.io is installed: run make setup");
+    let mut command = Command::new(program);
+    for (key, value) in client(socket).get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command.env("DOCKER_BUILDKIT", "1");
+    command
+}
+
 /// The docker command that goes on by itself, its output in a file.
 pub fn spawn_client(socket: &Path, args: &[&str], output: &Path) -> Child {
     let file = File::create(output).expect("make the output's file");

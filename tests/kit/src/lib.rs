@@ -28,7 +28,7 @@ pub use cluster::Cluster;
 pub use compose::Compose;
 pub use disk::LoopDisk;
 pub use dockerd::Dockerd;
-pub use engine::{Engine, Kind, client, run_command};
+pub use engine::{Engine, Kind, client, run_command, session_client};
 pub use gateway::Gateway;
 pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};
