@@ -41,6 +41,7 @@ docker-compose docker-compose
 mmdebstrap mmdebstrap
 skopeo skopeo
 podman podman
+buildah buildah
 openssl openssl
 docker-registry docker-registry
 chromium chromium

@@ -5,8 +5,12 @@
 //!
 //! How to read the numbers is in README.md beside this crate.
 
+mod buildah;
 mod builds;
 mod containers;
+mod contexts;
+mod farm;
+mod graph;
 mod load;
 mod memory;
 mod pair;
@@ -27,10 +31,13 @@ fn main() {
     let pair = Pair::start(with_dockerd);
     containers::measure(&pair, &mut report);
     builds::measure(&pair, &mut report);
+    graph::measure(&pair, &mut report);
+    contexts::measure(&pair, &mut report);
     transfers::measure(&pair, &mut report);
     pulls::measure(&pair, &mut report);
     memory::measure(&pair, &mut report);
     registries::measure(&mut report);
     pair.stop();
+    farm::measure(&mut report);
     report.print();
 }

@@ -23,6 +23,11 @@ impl Side {
         kit::run_command(&mut kit::client(self.socket()), args, stdin)
     }
 
+    /// The docker command that speaks to BuildKit, in this folder.
+    pub fn buildkit(&self, folder: &std::path::Path, args: &[&str]) -> Output {
+        kit::run_command(kit::session_client(self.socket()).current_dir(folder), args, None)
+    }
+
     pub fn socket(&self) -> &std::path::Path {
         match self {
             Self::Docker(dockerd) => dockerd.socket(),
@@ -107,6 +112,7 @@ pub enum Goal {
 
 struct Row {
     name: &'static str,
+    peer: &'static str,
     unit: &'static str,
     docker: f64,
     ours: f64,
@@ -129,15 +135,27 @@ impl Report {
         self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// Adds a row; smaller is better. Times in seconds are shown in milliseconds.
+    /// Adds a row beside dockerd; smaller is better. Times in seconds are shown in milliseconds.
     pub fn row(&mut self, name: &'static str, values: [f64; 2], unit: &'static str, goal: Goal) {
+        self.row_beside("dockerd", name, values, unit, goal);
+    }
+
+    /// The same beside another peer, whose value comes first.
+    pub fn row_beside(
+        &mut self,
+        peer: &'static str,
+        name: &'static str,
+        values: [f64; 2],
+        unit: &'static str,
+        goal: Goal,
+    ) {
         let factor = if unit == "ms" { 1000.0 } else { 1.0 };
-        eprintln!("{name}: dockerd {:.1} {unit}, Boxyard {:.1} {unit}", values[0] * factor, values[1] * factor);
-        self.rows.push(Row { name, unit, docker: values[0] * factor, ours: values[1] * factor, goal });
+        eprintln!("{name}: {peer} {:.1} {unit}, Boxyard {:.1} {unit}", values[0] * factor, values[1] * factor);
+        self.rows.push(Row { name, peer, unit, docker: values[0] * factor, ours: values[1] * factor, goal });
     }
 
     pub fn print(&self) {
-        println!("\n{:<44} {:>12} {:>12} {:>8}  goal", "row", "dockerd", "Boxyard", "ratio");
+        println!("\n{:<44} {:<16} {:>12} {:>12} {:>8}  goal", "row", "beside", "it", "Boxyard", "ratio");
         for row in &self.rows {
             let ratio = row.docker / row.ours;
             let goal = match row.goal {
@@ -146,7 +164,8 @@ impl Report {
                 Goal::None => String::new(),
             };
             let value = |number: f64| format!("{number:.1} {}", row.unit);
-            println!("{:<44} {:>12} {:>12} {:>7.2}x  {goal}", row.name, value(row.docker), value(row.ours), ratio);
+            let (theirs, ours) = (value(row.docker), value(row.ours));
+            println!("{:<44} {:<16} {theirs:>12} {ours:>12} {ratio:>7.2}x  {goal}", row.name, row.peer);
         }
     }
 }
