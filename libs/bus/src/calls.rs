@@ -114,6 +114,7 @@ calls! {
         StepResult(StepResult) -> Empty;
         BuildFinish(BuildFinish) -> BuildFinishReply;
         BuildExport(BuildExport) -> BuildExportReply;
+        CacheImport(CacheImport) -> CacheFetchReply;
         StepContainer(StepContainer) -> Empty;
         ResultLookup(ResultLookup) -> ResultLookupReply;
         ResultPut(ResultPut) -> Empty;
@@ -138,6 +139,7 @@ calls! {
         SyncPull(Pull) -> PullReply;
         SyncPush(Push) -> PushReply;
         SyncArchive(Archive) -> ArchiveReply;
+        SyncCache(CacheFetch) -> CacheFetchReply;
         RegistryTags(RegistryTags) -> RegistryTagsReply;
         RegistryLogin(RegistryLogin) -> RegistryLoginReply;
         RegistryInspect(RegistryInspect) -> RegistryInspectReply;

@@ -50,7 +50,7 @@ pub fn router(app: Arc<App>) -> Router {
             router
         }};
     }
-    let (hello, next, exporting) = (app.clone(), app.clone(), app.clone());
+    let (hello, next, exporting, importing) = (app.clone(), app.clone(), app.clone(), app.clone());
     let router = Router::new()
         .on_from::<calls::NodeHello, _, _>(move |caller, request: proto::NodeHello| {
             let app = hello.clone();
@@ -79,6 +79,10 @@ pub fn router(app: Arc<App>) -> Router {
         ResultPut => put_result,
         LayersLookup => lookup_layers,
     )
+    .on_while_wanted::<calls::CacheImport, _, _>(move |request, _| {
+        let app = importing.clone();
+        async move { app.import_cache(request).await.map_err(bus::Error::from) }
+    })
     .on_while_wanted::<calls::BuildExport, _, _>(move |request, progress| {
         let app = exporting.clone();
         async move { app.export_build(request, &progress).await.map_err(bus::Error::from) }

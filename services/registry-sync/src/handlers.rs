@@ -1,6 +1,6 @@
 use bus::calls::{
-    RegistryInspect, RegistryLogin, RegistrySearch, RegistryTags, SyncArchive, SyncImport, SyncLoad, SyncPull,
-    SyncPush, SyncSave,
+    RegistryInspect, RegistryLogin, RegistrySearch, RegistryTags, SyncArchive, SyncCache, SyncImport, SyncLoad,
+    SyncPull, SyncPush, SyncSave,
 };
 use distribution::Store;
 use tokio::runtime::Handle;
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::progress::Teller;
-use crate::registry::{Remote, archive, pull, push, questions};
+use crate::registry::{Remote, archive, cache, pull, push, questions};
 use crate::{import, load, save};
 
 pub fn router(remote: Remote) -> bus::Router {
@@ -17,8 +17,16 @@ pub fn router(remote: Remote) -> bus::Router {
 
 /// What is asked of other registries; it ends when whoever asked has gone.
 fn registries(remote: Remote) -> bus::Router {
-    let (pulling, pushing, packing, inspecting, logging_in, searching, listing) =
-        (remote.clone(), remote.clone(), remote.clone(), remote.clone(), remote.clone(), remote.clone(), remote);
+    let (pulling, pushing, packing, caching, inspecting, logging_in, searching, listing) = (
+        remote.clone(),
+        remote.clone(),
+        remote.clone(),
+        remote.clone(),
+        remote.clone(),
+        remote.clone(),
+        remote.clone(),
+        remote,
+    );
     bus::Router::new()
         .on_while_wanted::<SyncPull, _, _>(move |request, progress| {
             let remote = pulling.clone();
@@ -27,6 +35,10 @@ fn registries(remote: Remote) -> bus::Router {
         .on_while_wanted::<SyncPush, _, _>(move |request, progress| {
             let remote = pushing.clone();
             async move { Ok(push::push(&remote, request, progress).await?) }
+        })
+        .on_while_wanted::<SyncCache, _, _>(move |request, progress| {
+            let remote = caching.clone();
+            async move { Ok(cache::fetch(&remote, request, progress).await?) }
         })
         .on_while_wanted::<SyncArchive, _, _>(move |request, _| {
             let remote = packing.clone();

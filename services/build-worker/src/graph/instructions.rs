@@ -231,6 +231,7 @@ impl Solving {
             let inputs = Inputs { files: Vec::new(), uncounted: asked.uncounted };
             vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
             vertex.cached().await;
+            self.graph.exchange.note(quick, &record);
             return state.add_layer(asked.line, &record);
         }
         let mut files: Vec<FileInput> = Vec::new();
@@ -240,8 +241,10 @@ impl Solving {
         let inputs = Inputs { files, uncounted: asked.uncounted };
         let key = key::of(&definition, &inputs);
         vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
+        let keys: Vec<String> = quick.iter().chain([&key]).cloned().collect();
         let step = Step { definition, key, also: quick, use_cache };
         let record = self.graph.solve(vertex, step).await?;
+        keys.iter().for_each(|key| self.graph.exchange.note(key, &record));
         state.add_layer(asked.line, &record)
     }
 

@@ -13,6 +13,7 @@
 
 mod base;
 mod check;
+mod exchange;
 mod execute;
 mod export;
 mod files;
@@ -41,6 +42,7 @@ use tokio::sync::Semaphore;
 use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
+use exchange::Exchange;
 pub use execute::{Caches, Executor};
 use export::Built;
 pub use export::Finished;
@@ -64,6 +66,7 @@ pub struct Graph {
     trace: Trace,
     records: Arc<Records>,
     images: Arc<Images>,
+    exchange: Arc<Exchange>,
     /// Steps that may run at once.
     slots: Arc<Semaphore>,
 }
@@ -79,6 +82,7 @@ impl Graph {
             trace: Trace::new(log),
             records: Arc::new(Records::new(executor.bus.clone(), &executor.build_id, executor.attempt)),
             images: Arc::default(),
+            exchange: Arc::default(),
             slots: Arc::new(Semaphore::new(at_once)),
             worker_id: executor.claims.worker_id().to_owned(),
             executor,
@@ -101,8 +105,12 @@ impl Graph {
         if let Some(answer) = self.check(&source).await? {
             return Ok(answer);
         }
-        let built = self.build(source).await?;
-        self.export(&outputs, built).await
+        exchange::check(&self.options)?;
+        let graph = Self { exchange: Arc::new(self.import_caches().await), ..self.clone() };
+        let built = graph.build(source).await?;
+        let finished = graph.export(&outputs, built.clone()).await?;
+        graph.export_caches(&built).await?;
+        Ok(finished)
     }
 
     async fn build(&self, source: Arc<Source>) -> Result<Vec<Built>, Failure> {

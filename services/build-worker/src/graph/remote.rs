@@ -54,6 +54,7 @@ impl Graph {
             description: shown(&file.url),
             value_json: fetched.value_json,
         };
+        self.exchange.note(&record.key, &record);
         if known.as_ref().is_none_or(|known| known.value_json != record.value_json) {
             self.records.add(Made { record, upload: fetched.upload, also: None, claim: None }).await;
         }

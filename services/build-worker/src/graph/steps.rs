@@ -42,7 +42,7 @@ impl Graph {
         let found = self.executor.bus.call::<calls::ResultLookup>(&Target::Gateway, &request).await?;
         match found.records.into_iter().next() {
             Some(record) if self.executor.layers.pin(&record.layers).await? => Ok(Some(record)),
-            _ => Ok(None),
+            _ => self.found_elsewhere(key).await,
         }
     }
 
@@ -118,7 +118,8 @@ impl Graph {
         record: proto::StepRecord,
     ) -> Result<proto::StepRecord, Failure> {
         vertex.cached().await;
-        if let Some(key) = step.also.clone() {
+        // What another Boxyard made has no worker here, and is not recorded for others.
+        if let Some(key) = step.also.clone().filter(|_| !record.worker_id.is_empty()) {
             let record = proto::StepRecord { key, ..record.clone() };
             self.records.add(Made { record, upload: None, also: None, claim: None }).await;
         }

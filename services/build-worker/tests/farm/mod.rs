@@ -374,7 +374,7 @@ fn session(state: &Arc<Mutex<State>>) -> Router {
 fn gateway(state: &Arc<Mutex<State>>) -> Router {
     let with = || state.clone();
     let (next, resolve, look, result, finish, renew) = (with(), with(), with(), with(), with(), with());
-    let (find, put, export) = (with(), with(), with());
+    let (find, put, export, import) = (with(), with(), with(), with());
     Router::new()
         .on::<calls::BuildNext, _, _>(move |_| {
             let state = next.clone();
@@ -401,13 +401,31 @@ fn gateway(state: &Arc<Mutex<State>>) -> Router {
             result.lock().expect("state").steps.insert(request.key, image);
             async { Ok(proto::Empty {}) }
         })
+        .on::<calls::CacheImport, _, _>(move |request| {
+            // The registry's cache is the one that was exported last.
+            let state = import.lock().expect("state");
+            let cache = state.exports.iter().rev().find(|export| export.cache);
+            let image = cache.and_then(|cache| cache.images[0].image.clone());
+            async move {
+                let image = image.ok_or_else(|| bus::Error::not_found("no such cache"))?;
+                let config = proto::Descriptor { digest: image.id, ..proto::Descriptor::default() };
+                let wanted = request.diff_ids.iter();
+                let layers =
+                    wanted.filter_map(|id| image.layers.iter().find(|layer| layer.diff_id == *id)).cloned().collect();
+                Ok(proto::CacheFetchReply { config: Some(config), layers })
+            }
+        })
         .on::<calls::BuildExport, _, _>(move |request| {
+            if request.cache {
+                export.lock().expect("state").exports.push(request);
+                return std::future::ready(Ok(proto::BuildExportReply::default()));
+            }
             let image = request.images[0].image.clone().expect("an image");
             let response = HashMap::from([("containerimage.config.digest".to_owned(), image.id.clone())]);
             let mut state = export.lock().expect("state");
             state.steps.insert(image.id.clone(), image);
             state.exports.push(request);
-            async move { Ok(proto::BuildExportReply { archive: None, response }) }
+            std::future::ready(Ok(proto::BuildExportReply { archive: None, response }))
         })
         .on::<calls::ResultLookup, _, _>(move |request| {
             let known = &find.lock().expect("state").results;

@@ -169,3 +169,33 @@ async fn files_by_url_are_fetched_once() {
         "FROM scratch AS base\nCOPY nothing /\nFROM base\nRUN --mount=from=afar,target=/m cat /m/file.txt\n";
     assert_eq!(build(&farm, dockerfile, named).await.built().printed(), "from afar");
 }
+
+#[tokio::test]
+async fn a_cache_of_another_boxyard_spares_its_steps() {
+    let farm = Farm::start().await;
+    let cache = |mode: &str| proto::CacheOption {
+        r#type: "registry".to_owned(),
+        attributes: [("ref".to_owned(), "r/cache".to_owned()), ("mode".to_owned(), mode.to_owned())].into(),
+    };
+    let dockerfile = "FROM busybox AS build\nRUN echo made > /made && echo x > /x\nFROM busybox\nCOPY --from=build /made /\nRUN cat /made\n";
+    let missing = proto::BuildOptions { cache_imports: vec![cache("")], ..options(vec![]) };
+    let first = build(&farm, dockerfile, missing).await.built();
+    assert_eq!(first.vertex("importing cache manifest from r/cache").error, "no such cache");
+    for (mode, build_step_is_cached) in [("max", true), ("min", false)] {
+        let leave = proto::BuildOptions { cache_exports: vec![cache(mode)], ..options(vec![]) };
+        build(&farm, dockerfile, leave).await.built();
+        // Another Boxyard knows nothing of these steps.
+        farm.state.lock().expect("state").results.clear();
+        let take = proto::BuildOptions { cache_imports: vec![cache("")], ..options(vec![]) };
+        let again = build(&farm, dockerfile, take).await.built();
+        assert_eq!(again.vertex("RUN echo").cached, build_step_is_cached, "{mode} {again:#?}");
+        if build_step_is_cached {
+            assert!(again.vertex("COPY").cached && again.vertex("RUN cat").cached, "{again:#?}");
+            assert_eq!(again.image, first.image);
+            assert!(farm.state.lock().expect("state").results.is_empty(), "it is not recorded for others");
+        }
+    }
+    let unknown = proto::CacheOption { r#type: "s3".to_owned(), ..Default::default() };
+    let unknown = proto::BuildOptions { cache_exports: vec![unknown], ..options(vec![]) };
+    build(&farm, dockerfile, unknown).await.fails("unknown cache exporter: \"s3\"");
+}

@@ -66,6 +66,7 @@ const WORKER_CALLS: &[&str] = &[
     "StepResult",
     "BuildFinish",
     "BuildExport",
+    "CacheImport",
     "StepContainer",
     "ResultLookup",
     "ResultPut",

@@ -24,6 +24,9 @@ impl App {
         request: proto::BuildExport,
         progress: &bus::ProgressSender,
     ) -> Outcome<proto::BuildExportReply> {
+        if request.cache {
+            return self.export_cache(request).await;
+        }
         let build = self.held(&request.build_id, request.attempt).await?;
         let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
         let named = names_of(&options, request.index)?;

@@ -80,11 +80,21 @@ impl Form {
 
     /// The manifest of one image, its layers base first.
     pub fn manifest(&self, config: (&Digest, u64), layers: &[Blob], annotations: BTreeMap<String, String>) -> Document {
+        self.manifest_of(None, config, (layers, annotations))
+    }
+
+    /// The manifest of what may be no image, by the type of its config.
+    pub fn manifest_of(
+        &self,
+        config_type: Option<&str>,
+        config: (&Digest, u64),
+        (layers, annotations): (&[Blob], BTreeMap<String, String>),
+    ) -> Document {
         if !self.oci && annotations.is_empty() {
             let media_type = media_type::DOCKER_MANIFEST;
             return Document { media_type, bytes: manifest::bytes(config, layers) };
         }
-        let (media_type, config_type) = match self.oci {
+        let (media_type, image_type) = match self.oci {
             true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
             false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
         };
@@ -95,7 +105,7 @@ impl Form {
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type.to_owned()),
-            config: Descriptor::new(config_type, config.0.clone(), config.1),
+            config: Descriptor::new(config_type.unwrap_or(image_type), config.0.clone(), config.1),
             layers: layers.iter().map(layer).collect(),
             annotations: (!annotations.is_empty()).then_some(annotations),
         };

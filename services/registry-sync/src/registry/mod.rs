@@ -4,6 +4,7 @@
 //! Nothing is kept beyond a call but [`Flights`], so that two pulls of one layer fetch it once and two pushes pack it once.
 
 pub mod archive;
+pub mod cache;
 mod download;
 mod flights;
 mod form;

@@ -45,24 +45,24 @@ pub async fn pull(
     remote.at(&name, credentials, Access::Pull, work).await.map_err(|error| words::of_pull(error, &shown))
 }
 
-struct Pull {
-    remote: Remote,
-    name: ImageRef,
-    reference: Reference,
-    wanted: Wanted,
-    lease: String,
-    lines: Lines,
+pub(super) struct Pull {
+    pub remote: Remote,
+    pub name: ImageRef,
+    pub reference: Reference,
+    pub wanted: Wanted,
+    pub lease: String,
+    pub lines: Lines,
 }
 
 /// A layer of the image: what the registry has, and what it unpacks to.
-struct Piece {
-    blob: Descriptor,
-    diff_id: DiffId,
+pub(super) struct Piece {
+    pub blob: Descriptor,
+    pub diff_id: DiffId,
 }
 
 /// A layer that the layer store has now.
-struct Fetch {
-    layer: proto::Layer,
+pub(super) struct Fetch {
+    pub layer: proto::Layer,
     /// It came packed as the manifest says, so the pair of digests is known to be right.
     is_checked: bool,
 }
@@ -111,7 +111,7 @@ impl Pull {
     }
 
     /// The manifest of one image, through an index or without.
-    async fn one_image(&self, repository: &Repository, mut fetched: Fetched) -> Result<Manifest, Error> {
+    pub(super) async fn one_image(&self, repository: &Repository, mut fetched: Fetched) -> Result<Manifest, Error> {
         for _ in 0..MAX_DEPTH {
             if fetched.is_schema_1() {
                 return Err(Error::Remote {
@@ -149,7 +149,7 @@ impl Pull {
     }
 
     /// Fetches a layer, unless another pull does so already.
-    async fn fetch(&self, repository: &Repository, piece: &Piece) -> Result<(DiffId, Fetch), Error> {
+    pub(super) async fn fetch(&self, repository: &Repository, piece: &Piece) -> Result<(DiffId, Fetch), Error> {
         let (id, blob) = (piece.blob.digest.short(), &piece.blob);
         let flight = self.remote.flights.layer(&format!("{} {}", blob.digest, piece.diff_id));
         let mut result = match flight.try_lock() {

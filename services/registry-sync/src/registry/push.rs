@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use distribution::registry::{Access, Begun, First, Repository};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use model::{Digest, ImageRef};
-use oci::Descriptor;
+use oci::{Descriptor, media_type};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -122,7 +122,10 @@ impl Push {
         let blob_of = |diff_id: &Digest| Some(sent.get(diff_id)?.blob.clone());
         let layers: Option<Vec<Blob>> = diff_ids(image)?.iter().map(blob_of).collect();
         let annotations = platform.annotations.clone().into_iter().collect();
-        Ok(self.parcel.form.manifest((&config, bytes.len() as u64), &layers.ok_or(Error::Task)?, annotations))
+        let named = image.config.as_ref().map(|config| config.media_type.as_str());
+        let other = named.filter(|media_type| !media_type.is_empty() && !media_type::is_image_config(media_type));
+        let layers = layers.ok_or(Error::Task)?;
+        Ok(self.parcel.form.manifest_of(other, (&config, bytes.len() as u64), (&layers, annotations)))
     }
 
     /// Sends the manifests that an index is to name; they are named by nothing else.

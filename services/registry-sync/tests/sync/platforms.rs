@@ -65,6 +65,46 @@ async fn an_index_gives_each_platform_its_image() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_builds_cache_goes_to_a_registry_and_comes_back() {
+    let (engine, registry) = tokio::join!(Engine::start(), Registry::start());
+    let (one, other) = (image(&engine, "amd64").await, image(&engine, "arm64").await);
+    let layers: Vec<proto::Layer> =
+        [one, other].into_iter().flat_map(|image| image.image.expect("an image").layers).collect();
+    let ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let page = serde_json::json!({"layers": ids, "records": []});
+    let page = serde_json::to_vec(&page).expect("JSON");
+    let id = engine.store.put_bytes(&page, Some(&engine.lease)).await.expect("stored").to_string();
+    let config = proto::Descriptor {
+        media_type: "application/vnd.buildkit.cacheconfig.v0".to_owned(),
+        digest: id.clone(),
+        size: page.len() as u64,
+    };
+    let saved = proto::SavedImage { id: id.clone(), config: Some(config.clone()), layers, tags: Vec::new() };
+    let name = format!("{}/library/cache", registry.host);
+    let push = proto::Push {
+        name: name.clone(),
+        tag: "1".to_owned(),
+        lease: engine.lease.clone(),
+        platforms: vec![proto::PlatformImage { image: Some(saved), ..Default::default() }],
+        form: Some(proto::ImageForm { oci: true, ..Default::default() }),
+        ..Default::default()
+    };
+    engine.bus.call::<calls::SyncPush>(&Target::Sync, &push).await.expect("pushed");
+    let fetch = async |tag: &str, diff_ids: Vec<String>| {
+        let (name, tag, lease) = (name.clone(), tag.to_owned(), engine.lease.clone());
+        let request = proto::CacheFetch { name, tag, lease, diff_ids, ..Default::default() };
+        engine.bus.call::<calls::SyncCache>(&Target::Sync, &request).await
+    };
+    assert_eq!(fetch("1", Vec::new()).await.expect("the config").config, Some(config));
+    let back: Vec<String> = ids.iter().rev().cloned().collect();
+    let layers = fetch("1", back.clone()).await.expect("the layers").layers;
+    assert_eq!(layers.iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>(), back);
+    let missing = fetch("1", vec![id.clone()]).await.expect_err("not one of its layers");
+    assert_eq!(missing.message(), format!("layer {id} is not in the cache"));
+    assert_eq!(fetch("2", Vec::new()).await.expect_err("no such cache").kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn archives_of_built_images_are_read_again() {
     let engine = Engine::start().await;
     let both = [image(&engine, "amd64").await, image(&engine, "arm64").await];

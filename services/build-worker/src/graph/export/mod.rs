@@ -118,6 +118,7 @@ impl Graph {
                 *one = self.without_late_times(vertex, one).await?;
             }
         }
+        let built = built.into_iter().map(|one| self.with_inline_cache(one)).collect::<Result<Vec<_>, _>>()?;
         match &output.kind {
             Kind::Image { image, written } => self.export_image(vertex, index, (image, written), &built).await,
             Kind::Archive { with_docker, names, written } => {
@@ -198,7 +199,7 @@ impl Graph {
         }
     }
 
-    async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
+    pub(super) async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
         let bus = &self.executor.bus;
         bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None).await.map_err(|error| {
             match error.kind() {
