@@ -109,6 +109,7 @@ calls! {
         BlobsInUse(BlobsInUse) -> BlobsInUseReply;
         BuildNext(BuildNext) -> BuildLease;
         BuildRenew(BuildRenew) -> BuildRenewReply;
+        Workers(Empty) -> WorkersReply;
         ImageResolve(ImageResolve) -> Image;
         StepLookup(StepLookup) -> Image;
         StepResult(StepResult) -> Empty;

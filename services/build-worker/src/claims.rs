@@ -29,6 +29,7 @@ pub enum Taken {
 
 /// A claim that this worker holds. Dropped without an end it counts as cut short.
 pub struct Claim {
+    pub id: String,
     pub flight: Arc<Flight>,
     end: oneshot::Sender<Ended>,
 }
@@ -170,13 +171,13 @@ struct Known {
 impl Known {
     fn hold(self, key: &str, claim: proto::StepClaim, revision: u64, flight: Arc<Flight>) -> Claim {
         let (end, ended) = oneshot::channel();
-        let (key, running) = (key.to_owned(), flight.clone());
+        let (id, key, running) = (claim.id.clone(), key.to_owned(), flight.clone());
         tokio::spawn(async move {
             let ended = self.claims.renew(&key, (claim, revision), &running, ended).await;
             drop(self);
             running.end(ended);
         });
-        Claim { flight, end }
+        Claim { id, flight, end }
     }
 }
 

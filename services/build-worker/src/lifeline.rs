@@ -4,9 +4,11 @@
 use std::future::pending;
 use std::time::Duration;
 
+use bus::{Bus, CLAIM_TTL};
 use runtime::shim::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The end that renews. Clones are one line.
 #[derive(Clone, Debug)]
@@ -68,4 +70,23 @@ impl Lifeline {
             }
         }
     }
+}
+
+/// A line on a claim that another worker holds, as long as the second one lives: it is looked at as often as its holder
+/// renews it.
+pub fn on_claim(bus: Bus, key: String, claim_id: String) -> (Lifeline, AbortOnDropHandle<()>) {
+    let renewals = Renewals::new(CLAIM_TTL);
+    let lifeline = renewals.lifeline();
+    let is_held = move |claim: proto::StepClaim| claim.id == claim_id && !claim.ended;
+    let watching = async move {
+        loop {
+            match bus.claimed(&key).await {
+                Ok(found) if found.claim.clone().is_some_and(&is_held) => renewals.renewed(),
+                Ok(_) => return renewals.lose(),
+                Err(error) => tracing::debug!(%error, "a claim could not be looked at"),
+            }
+            tokio::time::sleep(CLAIM_TTL / 3).await;
+        }
+    };
+    (lifeline, AbortOnDropHandle::new(tokio::spawn(watching)))
 }

@@ -31,6 +31,16 @@ impl Slots {
         Slot(self.busy.clone())
     }
 
+    /// Takes one if one is free.
+    pub fn try_take(&self) -> Option<Slot> {
+        let taken = self.busy.send_if_modified(|busy| {
+            let is_free = *busy < self.total;
+            *busy += usize::from(is_free);
+            is_free
+        });
+        taken.then(|| Slot(self.busy.clone()))
+    }
+
     /// Returns when one is free.
     pub async fn free(&self) {
         // The sender lives as long as this.
@@ -58,9 +68,12 @@ mod tests {
         let slots = Slots::new(2);
         let (first, second, over) = (slots.take(), slots.take(), slots.take());
         assert_eq!((slots.busy(), slots.total()), (3, 2));
+        assert!(slots.try_take().is_none());
         drop((over, second));
         let (waiting, dropping) = (slots.clone(), async { drop(first) });
         tokio::join!(waiting.free(), dropping);
         assert_eq!(slots.busy(), 0);
+        let _one = slots.try_take().expect("free");
+        assert_eq!(slots.busy(), 1);
     }
 }

@@ -17,7 +17,7 @@ use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
 use crate::garbage;
-use crate::graph::Caches;
+use crate::graph::{self, Caches};
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
 use crate::limits::Groups;
@@ -65,7 +65,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         busy: 0,
     };
     tokio::spawn(worker.clone().keep_alive(info.clone(), stop.clone()));
-    let (bus, router, ending) = (worker.bus.clone(), worker.router(), stop.clone());
+    let (bus, router, ending) = (worker.bus.clone(), worker.router(&stop), stop.clone());
     let target = Target::Worker(config.id.clone());
     tokio::spawn(async move {
         if let Err(error) = bus.serve(target, router, ending).await {
@@ -120,7 +120,7 @@ impl Worker {
         Ok(Self { bus, store, snapshots, machine, contexts, trees, caches, claims, id, slots, running })
     }
 
-    fn router(&self) -> Router {
+    fn router(&self, stop: &CancellationToken) -> Router {
         let (running, claims) = (self.running.clone(), self.claims.clone());
         let router = Router::new().on_while_wanted::<calls::StepFollow, _, _>(move |request, progress| {
             let flight = claims.flight(&request.claim_id);
@@ -128,6 +128,10 @@ impl Worker {
                 let flight = flight.ok_or_else(|| bus::Error::not_found("the step does not run here"))?;
                 Ok(follow(flight, progress).await)
             }
+        });
+        let (helping, stop) = (self.clone(), stop.clone());
+        let router = router.on_while_wanted::<calls::StepRun, _, _>(move |request, progress| {
+            graph::serve::run_step(helping.clone(), request, progress, stop.clone())
         });
         router.on::<calls::BuildCancel, _, _>(move |request| {
             let found = running.lock().expect("no holder panics").get(&request.build_id).cloned();

@@ -71,6 +71,7 @@ pub fn router(app: Arc<App>) -> Router {
     answer!(router,
         BlobsInUse => in_use,
         BuildRenew => renew_build,
+        Workers => helpers,
         StepLookup => lookup_step,
         StepResult => step_result,
         BuildFinish => finish_build,

@@ -26,6 +26,7 @@ mod reasons;
 mod records;
 mod remote;
 mod scope;
+pub mod serve;
 mod solving;
 mod source;
 mod stage;
@@ -46,6 +47,7 @@ use exchange::Exchange;
 pub use execute::{Caches, Executor};
 use export::Built;
 pub use export::Finished;
+use place::Places;
 use plan::Plan;
 use records::Records;
 use scope::Globals;
@@ -63,6 +65,9 @@ pub struct Graph {
     pub options: Arc<proto::BuildOptions>,
     pub executor: Executor,
     pub worker_id: String,
+    /// What this worker runs.
+    platforms: Arc<[Platform]>,
+    places: Places,
     trace: Trace,
     records: Arc<Records>,
     images: Arc<Images>,
@@ -85,6 +90,8 @@ impl Graph {
             exchange: Arc::default(),
             slots: Arc::new(Semaphore::new(at_once)),
             worker_id: executor.claims.worker_id().to_owned(),
+            platforms: crate::platforms::supported().into(),
+            places: Places::default(),
             executor,
         }
     }

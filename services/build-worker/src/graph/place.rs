@@ -1,19 +1,233 @@
-//! Where a step runs.
+//! Where a step runs: consecutive steps stay where their parent lies, steps that run at once go to different workers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bus::{Bus, Target, calls};
+use model::Platform;
+use proto::step_definition::Operation;
 
 use super::Graph;
+
+/// What the gateway has said of the other workers is used again for so long.
+const FRESH: Duration = Duration::from_millis(500);
+/// A worker that could not run a step is asked for none for so long.
+const AVOIDED: Duration = Duration::from_secs(20);
 
 /// Who runs a step.
 pub enum Place {
     /// This worker.
     Here,
     /// Another one, by its id.
-    #[expect(dead_code, reason = "every worker runs its own steps for now")]
     Worker(String),
 }
 
+/// A step that runs somewhere, as long as this lives.
+pub struct Placed {
+    pub place: Place,
+    _running: Running,
+}
+
+/// Where the steps of a build run. A clone is the same.
+#[derive(Clone, Default)]
+pub struct Places(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    others: Option<(Instant, Vec<proto::WorkerInfo>)>,
+    /// Steps of this build, by worker; under an empty id those that run here.
+    running: HashMap<String, usize>,
+    /// Who has made the layer on top, by its diff id.
+    made: HashMap<String, String>,
+    avoided: HashMap<String, Instant>,
+}
+
+struct Running {
+    places: Places,
+    worker: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(count) = self.places.state().running.get_mut(&self.worker) {
+            *count -= 1;
+        }
+    }
+}
+
+impl Places {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    fn take(&self, worker: String) -> Placed {
+        *self.state().running.entry(worker.clone()).or_default() += 1;
+        let place = if worker.is_empty() { Place::Here } else { Place::Worker(worker.clone()) };
+        Placed { place, _running: Running { places: self.clone(), worker } }
+    }
+
+    /// The layer on top of a step's result, and who has made it.
+    pub fn note_made(&self, layer: &proto::Layer, worker: &str) {
+        self.state().made.insert(layer.diff_id.clone(), worker.to_owned());
+    }
+
+    /// The worker could not run a step of this build.
+    pub fn avoid(&self, worker: &str) {
+        self.state().avoided.insert(worker.to_owned(), Instant::now());
+    }
+
+    /// The other workers as the gateway knows them. Where it does not answer, there are none.
+    async fn others(&self, bus: &Bus) -> Vec<proto::WorkerInfo> {
+        if let Some((at, others)) = &self.state().others
+            && at.elapsed() < FRESH
+        {
+            return others.clone();
+        }
+        let others = match bus.call::<calls::Workers>(&Target::Gateway, &proto::Empty {}).await {
+            Ok(reply) => reply.workers,
+            Err(error) => {
+                tracing::warn!(%error, "the other workers are not known");
+                Vec::new()
+            }
+        };
+        self.state().others = Some((Instant::now(), others.clone()));
+        others
+    }
+}
+
+/// What counts for where a step runs.
+struct Wish<'a> {
+    /// Who has made its parent; none where nobody of this build has.
+    parent: Option<&'a str>,
+    labels: &'a HashMap<String, String>,
+    platform: Option<Platform>,
+    here: &'a str,
+    /// This worker can run its platform.
+    fits_here: bool,
+}
+
 impl Graph {
-    /// Chooses where a step runs: consecutive steps stay where their parent lies.
-    pub(super) async fn place(&self, _step: &proto::StepDefinition) -> Place {
-        Place::Here
+    /// Chooses where a step runs. `claimed`: its claim is what keeps it alive on another worker.
+    pub(super) async fn place(&self, step: &proto::StepDefinition, claimed: bool) -> Placed {
+        if !claimed || !may_go(step) {
+            return self.places.take(String::new());
+        }
+        let (parent, alone) = {
+            let state = self.places.state();
+            let parent = step.parent.last().and_then(|layer| state.made.get(&layer.diff_id).cloned());
+            (parent, state.running.get("").is_none_or(|count| *count == 0))
+        };
+        let platform = step.platform.parse::<Platform>().ok();
+        let fits_here = platform.as_ref().is_none_or(|wanted| self.platforms.iter().any(|own| wanted.takes(own)));
+        let parent = parent.filter(|worker| *worker != self.worker_id);
+        // A build whose steps follow each other asks nobody.
+        if alone && fits_here && parent.is_none() {
+            return self.places.take(String::new());
+        }
+        let others = self.places.others(&self.executor.bus).await;
+        let wish = Wish {
+            parent: parent.as_deref(),
+            labels: &self.options.worker_labels,
+            platform,
+            here: &self.worker_id,
+            fits_here,
+        };
+        let chosen = {
+            let mut state = self.places.state();
+            state.avoided.retain(|_, since| since.elapsed() < AVOIDED);
+            let avoided = state.avoided.keys().cloned().collect();
+            choose(&wish, &others, &state.running, &avoided)
+        };
+        self.places.take(chosen.unwrap_or_default())
+    }
+}
+
+/// Only commands are worth their way, and none that needs the client's session: it is the coordinator's to ask.
+fn may_go(step: &proto::StepDefinition) -> bool {
+    let Some(Operation::Run(run)) = &step.operation else { return false };
+    // A cache lies on one worker, the others hang on the client.
+    let is_plain = |mount: &proto::StepMount| matches!(mount.r#type.as_str(), "bind" | "tmpfs");
+    run.security != "insecure" && run.mounts.iter().all(is_plain)
+}
+
+/// The worker that is to run a step; none: this one.
+fn choose(
+    wish: &Wish<'_>,
+    others: &[proto::WorkerInfo],
+    running: &HashMap<String, usize>,
+    avoided: &HashSet<String>,
+) -> Option<String> {
+    let load = |worker: &proto::WorkerInfo| {
+        let own = running.get(&worker.id).copied().unwrap_or(0);
+        usize::try_from(worker.busy).unwrap_or(usize::MAX).max(own)
+    };
+    let fits = |worker: &&proto::WorkerInfo| {
+        let platforms = || worker.platforms.iter().chain([&worker.platform]).filter_map(|text| text.parse().ok());
+        worker.id != wish.here
+            && !avoided.contains(&worker.id)
+            && load(worker) < usize::try_from(worker.slots).unwrap_or(usize::MAX)
+            && wish.labels.iter().all(|(name, value)| worker.labels.get(name) == Some(value))
+            && wish.platform.as_ref().is_none_or(|wanted| platforms().any(|own: Platform| wanted.takes(&own)))
+    };
+    let able: Vec<&proto::WorkerInfo> = others.iter().filter(fits).collect();
+    if let Some(parent) = able.iter().find(|worker| Some(worker.id.as_str()) == wish.parent) {
+        return Some(parent.id.clone());
+    }
+    let is_free_here = wish.fits_here && running.get("").is_none_or(|count| *count == 0);
+    if is_free_here {
+        return None;
+    }
+    able.into_iter().min_by_key(|worker| (load(worker), worker.id.clone())).map(|worker| worker.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(id: &str, busy: u32, platform: &str) -> proto::WorkerInfo {
+        let labels = HashMap::from([("disk".to_owned(), id.to_owned())]);
+        proto::WorkerInfo {
+            id: id.to_owned(),
+            slots: 2,
+            busy,
+            platform: platform.to_owned(),
+            labels,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn steps_go_where_there_is_room() {
+        let here = "linux/amd64";
+        let farm = [worker("a", 0, here), worker("b", 0, here), worker("c", 1, here), worker("arm", 0, "linux/arm64")];
+        let none = HashMap::new();
+        let only_c = HashMap::from([("disk".to_owned(), "c".to_owned())]);
+        let wish = |parent, labels, platform: &str, fits_here| Wish {
+            parent,
+            labels,
+            platform: platform.parse().ok(),
+            here: "a",
+            fits_here,
+        };
+        for (wish, running, avoided, wanted) in [
+            // The first stays, the next ones go to the emptiest.
+            (wish(None, &none, here, true), &[][..], &[][..], None),
+            (wish(None, &none, here, true), &[("", 1)], &[], Some("b")),
+            (wish(None, &none, here, true), &[("", 1), ("b", 2)], &[], Some("c")),
+            (wish(None, &none, here, true), &[("", 1), ("b", 2), ("c", 2)], &[], None),
+            (wish(None, &none, here, true), &[("", 1)], &["b"], Some("c")),
+            // Who has the parent goes on, unless it is full or gone.
+            (wish(Some("c"), &none, here, true), &[], &[], Some("c")),
+            (wish(Some("c"), &none, here, true), &[("c", 2)], &[], None),
+            (wish(Some("gone"), &none, here, true), &[("", 1)], &[], Some("b")),
+            (wish(None, &only_c, here, true), &[("", 1)], &[], Some("c")),
+            (wish(None, &none, "linux/arm64", false), &[], &[], Some("arm")),
+            (wish(None, &none, "linux/s390x", false), &[], &[], None),
+        ] {
+            let running = running.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect();
+            let avoided = avoided.iter().map(|id| (*id).to_owned()).collect();
+            assert_eq!(choose(&wish, &farm, &running, &avoided).as_deref(), wanted, "{running:?} {avoided:?}");
+        }
     }
 }

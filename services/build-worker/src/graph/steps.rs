@@ -160,16 +160,17 @@ impl Graph {
         };
         let started = now_ns();
         let flight = claim.as_ref().map(|claim| claim.flight.clone());
-        let place = self.place(&step.definition).await;
-        vertex.told.worker = match &place {
+        let placed = self.place(&step.definition, claim.is_some()).await;
+        vertex.told.worker = match &placed.place {
             Place::Here => self.worker_id.clone(),
             Place::Worker(id) => id.clone(),
         };
         vertex.start().await;
-        let ran = match place {
-            Place::Here => self.run_here(vertex, &step, flight).await,
-            Place::Worker(id) => self.run_there(vertex, &step, (id, claim.as_ref())).await,
+        let ran = match (&placed.place, &claim) {
+            (Place::Worker(id), Some(claim)) => self.run_there(vertex, &step, (id, claim)).await,
+            _ => self.run_here(vertex, &step, flight).await,
         };
+        drop(placed);
         let Executed { layer, upload } = match ran {
             Ok(executed) => executed,
             Err(Failure::CutOff) => return Err(Failure::CutOff),
@@ -182,6 +183,7 @@ impl Graph {
                 return Err(error);
             }
         };
+        self.places.note_made(&layer, &vertex.told.worker);
         let record = proto::StepRecord {
             key: step.key,
             layers: vec![layer],
@@ -207,33 +209,39 @@ impl Graph {
         &self,
         vertex: &Vertex,
         step: &Step,
-        (worker, claim): (String, Option<&Claim>),
+        (worker, claim): (&str, &Claim),
     ) -> Result<Executed, Failure> {
         let request = proto::StepRun {
             build_id: self.executor.build_id.clone(),
             attempt: self.executor.attempt,
             key: step.key.clone(),
             definition: Some(step.definition.clone()),
-            claim_id: String::new(),
+            claim_id: claim.id.clone(),
             session_gateway: self.executor.session_gateway.clone(),
         };
-        let flight = claim.map(|claim| claim.flight.clone());
+        let flight = &claim.flight;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
-        let target = Target::Worker(worker);
+        let target = Target::Worker(worker.to_owned());
         let call = self.executor.bus.call_while_wanted::<calls::StepRun>(&target, &request, Some(progress));
         let forward = async {
             while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
-                if let Some(flight) = &flight {
-                    flight.tell(&line);
-                }
+                flight.tell(&line);
                 vertex.line(line).await;
             }
         };
         let (reply, ()) = tokio::select! {
-            () = self.executor.ends.unwanted(flight.as_deref()) => return Err(Failure::Cancelled),
+            () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled),
             ran = async { tokio::join!(call, forward) } => ran,
         };
-        let proto::StepRunReply { record, command, code } = reply?;
+        let proto::StepRunReply { record, command, code } = reply.map_err(|error| match error.kind() {
+            ErrorKind::InvalidArgument => Failure::user(error.message()),
+            // It is full, gone or broken: another runs the step.
+            _ => {
+                tracing::info!(%error, worker, "a step did not run on another worker");
+                self.places.avoid(worker);
+                Failure::CutOff
+            }
+        })?;
         if code != 0 {
             return Err(Failure::Process { command, code });
         }

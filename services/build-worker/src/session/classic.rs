@@ -6,7 +6,7 @@ use bus::{Target, calls};
 use model::short_id;
 use tokio_util::sync::CancellationToken;
 
-use super::Session;
+use super::{Session, keep_blobs};
 use crate::builder::{Builder, Parts};
 use crate::context::{self, Context};
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ impl Session {
             return Err(Failure::user("the build's machine has no node that would keep containers: use --rm"));
         }
         let layers = self.layers().await?;
-        let keeping = self.keep_blobs(&layers.lease);
+        let keeping = keep_blobs(self.worker.bus.clone(), &layers.lease);
         let folder = self.worker.machine.build_folder(&self.lease.build_id).join("context");
         let context = match self.worker.contexts.find(&context::key(&options)) {
             Some(kept) => kept,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bus::{Target, calls};
 use tokio_util::sync::CancellationToken;
 
-use super::Session;
+use super::{Session, keep_blobs};
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::graph::{Executor, Finished, Graph};
@@ -20,7 +20,7 @@ impl Session {
         halt: CancellationToken,
     ) -> Result<(), Failure> {
         let layers = Arc::new(self.layers().await?);
-        let keeping = self.keep_blobs(&layers.lease);
+        let keeping = keep_blobs(self.worker.bus.clone(), &layers.lease);
         let Worker { bus, machine, claims, contexts, trees, caches, .. } = self.worker.clone();
         let executor = Executor {
             bus,
@@ -31,6 +31,7 @@ impl Session {
             caches,
             claims: claims.clone(),
             build_id: self.lease.build_id.clone(),
+            folder: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
             session_gateway: options.session_gateway.clone(),
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Target, calls};
+use bus::{Bus, Target, calls};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::context::Context;
@@ -19,7 +19,7 @@ use crate::machine;
 use crate::worker::Worker;
 
 /// Blobs of a build are kept so long after the last renewal.
-const BLOBS_TTL_SECONDS: u32 = 120;
+pub const BLOBS_TTL_SECONDS: u32 = 120;
 
 pub struct Session {
     pub worker: Worker,
@@ -161,22 +161,23 @@ impl Session {
         });
         done.drop_guard()
     }
+}
 
-    fn keep_blobs(&self, lease: &str) -> DropGuard {
-        let done = CancellationToken::new();
-        let (bus, ended) = (self.worker.bus.clone(), done.clone());
-        let renew = proto::LeaseRenew { id: lease.to_owned(), ttl_seconds: BLOBS_TTL_SECONDS };
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = ended.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_secs(u64::from(BLOBS_TTL_SECONDS) / 3)) => {}
-                }
-                if let Err(error) = bus.call::<calls::LeaseRenew>(&Target::Store, &renew).await {
-                    tracing::warn!(%error, "the blobs' lease could not be renewed");
-                }
+/// Renews a lease of blobs as long as this lives.
+pub fn keep_blobs(bus: Bus, lease: &str) -> DropGuard {
+    let done = CancellationToken::new();
+    let ended = done.clone();
+    let renew = proto::LeaseRenew { id: lease.to_owned(), ttl_seconds: BLOBS_TTL_SECONDS };
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(u64::from(BLOBS_TTL_SECONDS) / 3)) => {}
             }
-        });
-        done.drop_guard()
-    }
+            if let Err(error) = bus.call::<calls::LeaseRenew>(&Target::Store, &renew).await {
+                tracing::warn!(%error, "the blobs' lease could not be renewed");
+            }
+        }
+    });
+    done.drop_guard()
 }

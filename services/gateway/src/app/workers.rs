@@ -102,6 +102,17 @@ impl App {
         Ok(alive_workers(&signs).map(|info| Able::new(&info, orders.get(&info.id))).collect())
     }
 
+    /// The workers that take steps of each other's builds.
+    pub async fn helpers(&self, _: proto::Empty) -> Outcome<proto::WorkersReply> {
+        let orders = self.db.worker_orders().await?;
+        let signs = self.signs().await?;
+        let helper = |info: proto::WorkerInfo| {
+            let able = Able::new(&info, orders.get(&info.id));
+            (!able.drained).then(|| proto::WorkerInfo { labels: able.labels.into_iter().collect(), ..info })
+        };
+        Ok(proto::WorkersReply { workers: alive_workers(&signs).filter_map(helper).collect() })
+    }
+
     pub(super) async fn may_take(&self, worker: &Able, demand: &Demand) -> Outcome<bool> {
         // Most builds go anywhere; who is alive matters to the others only.
         let alive = if demand.platform.is_empty() { Vec::new() } else { self.able_workers().await? };

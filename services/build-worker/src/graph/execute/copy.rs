@@ -69,7 +69,7 @@ impl Executor {
             if let Some(kept) = self.contexts.find(&crate::context::key(&options)) {
                 return Ok(kept);
             }
-            let folder = self.machine.step_folder(&self.build_id);
+            let folder = self.machine.step_folder(&self.folder);
             Context::fetch(&self.layers.store, &options, folder).await.map(Arc::new)
         };
         self.context.get_or_try_init(fetch).await.cloned()

@@ -41,6 +41,8 @@ pub struct Executor {
     pub caches: Arc<Caches>,
     pub claims: Arc<Claims>,
     pub build_id: String,
+    /// Name of the folder that its steps have on this worker.
+    pub folder: String,
     pub attempt: u32,
     /// Gateway that holds the client's session; empty: there is none.
     pub session_gateway: String,
@@ -87,7 +89,7 @@ impl Executor {
 
     /// Layers with a writable folder on top.
     async fn mount(&self, layers: &[proto::Layer]) -> Result<Tree, Failure> {
-        Tree::mount(&self.layers, layers, self.machine.step_folder(&self.build_id)).await
+        Tree::mount(&self.layers, layers, self.machine.step_folder(&self.folder)).await
     }
 }
 

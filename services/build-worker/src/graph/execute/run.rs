@@ -26,7 +26,7 @@ impl Executor {
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<(), Failure> {
         let id = hex::encode(rand::random::<[u8; 32]>());
-        let build = self.machine.build_folder(&self.build_id);
+        let build = self.machine.build_folder(&self.folder);
         let (network, mounted) =
             tokio::join!(self.machine.networks.join(&run.network, &id, &build), self.mounts(tree, run));
         let (network, mut mounted) = (network?.named(HOSTNAME), mounted?);

@@ -1,0 +1,140 @@
+//! Steps of builds that other workers have: run here, told there.
+
+use std::sync::Arc;
+
+use bus::{ProgressSender, Target, calls};
+use model::ErrorKind;
+use tokio_util::sync::CancellationToken;
+
+use super::Executor;
+use crate::ends::Ends;
+use crate::failure::Failure;
+use crate::layers::{Layers, now_ns};
+use crate::lifeline::{self, Renewals};
+use crate::machine;
+use crate::output::Output;
+use crate::session::{BLOBS_TTL_SECONDS, keep_blobs};
+use crate::slots::Slot;
+use crate::worker::Worker;
+
+/// A chunk of output carries at most this much.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Runs a step for the worker that has its build and its claim. It ends when that one wants it no more, or has lost the
+/// claim; its layer is stored when it has ended.
+///
+/// # Errors
+/// `Exhausted` without a free slot, `InvalidArgument` for a step without a claim.
+pub async fn run_step(
+    worker: Worker,
+    request: proto::StepRun,
+    progress: ProgressSender,
+    stop: CancellationToken,
+) -> Result<proto::StepRunReply, bus::Error> {
+    let full = || bus::Error::new(ErrorKind::Exhausted, "no slot of this worker is free");
+    let slot = worker.slots.try_take().ok_or_else(full)?;
+    if request.claim_id.is_empty() {
+        return Err(bus::Error::invalid("a step that nobody has claimed runs where its build is"));
+    }
+    let ends = Ends { cancel: stop.child_token(), gone: CancellationToken::new(), stop };
+    // The call's future is dropped where it stands; what it has begun is to be cleared away.
+    let _wanted = ends.cancel.clone().drop_guard();
+    let ran = tokio::spawn(Guest { worker, request, ends, _slot: slot }.run(progress));
+    ran.await.map_err(|error| bus::Error::internal(error.to_string()))?
+}
+
+struct Guest {
+    worker: Worker,
+    request: proto::StepRun,
+    ends: Ends,
+    _slot: Slot,
+}
+
+impl Guest {
+    async fn run(self, progress: ProgressSender) -> Result<proto::StepRunReply, bus::Error> {
+        let folder = format!("{}.{}", self.request.build_id, hex::encode(rand::random::<[u8; 4]>()));
+        let ran = self.execute(&folder, progress).await;
+        let path = self.worker.machine.build_folder(&folder);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, folder, "a step's folder stays");
+        }
+        match ran {
+            Ok(record) => Ok(proto::StepRunReply { record: Some(record), ..Default::default() }),
+            Err(Failure::Process { command, code }) => Ok(proto::StepRunReply { record: None, command, code }),
+            Err(Failure::User(why)) => Err(bus::Error::invalid(why)),
+            // It is to be claimed anew.
+            Err(Failure::CutOff | Failure::Cancelled | Failure::Lost) => {
+                Err(bus::Error::new(ErrorKind::Cancelled, "the step was cut short"))
+            }
+            Err(error) => Err(bus::Error::internal(crate::failure::chain(&error))),
+        }
+    }
+
+    async fn execute(&self, folder: &str, progress: ProgressSender) -> Result<proto::StepRecord, Failure> {
+        let Worker { bus, store, snapshots, machine, contexts, trees, caches, claims, .. } = self.worker.clone();
+        let definition = self.request.definition.clone().unwrap_or_default();
+        let owner = machine::owner(folder);
+        let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
+        let blobs = bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
+        // It runs out by itself: who asked pins the layer for its build in a moment.
+        let _keeping = keep_blobs(bus.clone(), &blobs.id);
+        let layers = Arc::new(Layers::new(snapshots, store, blobs.id, owner, machine.builds.clone()));
+        let line = lifeline::on_claim(bus.clone(), self.request.key.clone(), self.request.claim_id.clone());
+        let executor = Executor {
+            bus,
+            machine,
+            layers: layers.clone(),
+            contexts,
+            trees,
+            caches,
+            claims,
+            build_id: self.request.build_id.clone(),
+            folder: folder.to_owned(),
+            attempt: self.request.attempt,
+            session_gateway: self.request.session_gateway.clone(),
+            ends: self.ends.clone(),
+            lease: Renewals::new(bus::CLAIM_TTL),
+            context: Arc::default(),
+        };
+        let started = now_ns();
+        let mut output = Told(progress);
+        let executed = executor.execute(&definition, line.0.clone(), &mut output, self.ends.unwanted(None)).await;
+        let made = match executed {
+            Ok(executed) => match executed.upload {
+                Some(upload) => upload.await.map_err(Failure::caused).flatten().map(|()| executed.layer),
+                None => Ok(executed.layer),
+            },
+            Err(error) => Err(error),
+        };
+        layers.release();
+        Ok(proto::StepRecord {
+            key: self.request.key.clone(),
+            layers: vec![made?],
+            created_ns: now_ns(),
+            took_ns: now_ns() - started,
+            worker_id: self.worker.id.clone(),
+            description: definition.description,
+            value_json: String::new(),
+        })
+    }
+}
+
+/// What the command prints goes to the worker that asked.
+struct Told(ProgressSender);
+
+impl Output for Told {
+    async fn write(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Failure> {
+        for text in bytes.chunks(CHUNK_BYTES) {
+            let (stream, text) = (u32::from(stream), text.to_vec());
+            let line = proto::BuildOutputLine { vertex: String::new(), timestamp_ns: now_ns(), stream, text };
+            self.0.send(&proto::Progress { line: Some(line), ..Default::default() }).await;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
