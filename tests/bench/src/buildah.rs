@@ -21,6 +21,8 @@ impl Buildah {
         let archive = buildah.folder.join("busybox.tar");
         std::fs::write(&archive, kit::busybox()).expect("write the image");
         buildah.run(folder, &["pull", "-q", &format!("docker-archive:{}", archive.display())]).ok();
+        // An archive's names belong to localhost there.
+        buildah.run(folder, &["tag", "localhost/busybox:latest", BASE]).ok();
         buildah
     }
 
