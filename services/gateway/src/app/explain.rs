@@ -69,7 +69,9 @@ impl App {
         let build = self.db.build(id).await?.ok_or_else(|| Failure::not_found(format!("no such build: {id}")))?;
         let options: proto::BuildOptions = prost::Message::decode(build.options.as_slice()).unwrap_or_default();
         let last = self.db.last_of_same(&sameness(&options), build.created_ms).await?;
-        let steps = self.steps_of_build(id).await?.into_iter().filter(|step| step.started_ns != 0);
+        // What has no key is never looked for in the cache: there is nothing to explain.
+        let explained = |step: &BuildVertex| step.started_ns != 0 && (step.cached || !step.key.is_empty());
+        let steps = self.steps_of_build(id).await?.into_iter().filter(explained);
         let before = match &last {
             Some(last) => Some(self.steps_of_build(last).await?),
             None => None,
