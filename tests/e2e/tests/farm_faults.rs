@@ -18,7 +18,8 @@ fn farm(workers: u32) -> Boxyard {
 
 /// The shim of a step, and the worker that has it: the shim's parent.
 fn shim_and_worker(boxyard: &Boxyard) -> (i32, Pid) {
-    let shim = boxyard.pids_of("boxyard-shim").into_iter().next().expect("a step runs");
+    // A build's output names a step before it runs.
+    let shim = wait_until("a step to run", 30, || boxyard.pids_of("boxyard-shim").into_iter().next());
     let status = fs::read_to_string(format!("/proc/{shim}/status")).expect("it is there");
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
     (shim, Pid::from_raw(parent.trim().parse().expect("a number")))
