@@ -55,6 +55,8 @@ on_both! {
         changed.says(" two\n");
         engine.shell("docker run --rm built cat /all/sub/link").says("two");
         let id = engine.shell(&format!("{DOCKER} build -q c")).ok().to_owned();
+        let tagged = engine.docker(&["inspect", "-f", "{{.Id}}", "built"]).ok().to_owned();
+        assert_eq!(id, tagged, "all is cached: it is the same image");
         engine.docker(&["run", "--rm", &id, "cat", "/all/sub/link"]).says("two");
     }
 

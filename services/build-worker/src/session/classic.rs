@@ -21,9 +21,6 @@ impl Session {
         log: Arc<Log>,
         halt: CancellationToken,
     ) -> Result<(), Failure> {
-        if options.squash {
-            return Err(Failure::user("squash is only supported with experimental mode"));
-        }
         if !options.remove && !options.force_remove && self.worker.machine.handover.node_id().is_none() {
             return Err(Failure::user("the build's machine has no node that would keep containers: use --rm"));
         }

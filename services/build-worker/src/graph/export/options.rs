@@ -34,11 +34,18 @@ pub struct Written {
     pub annotations: Annotations,
 }
 
+/// An image with all its layers would not be what was asked for.
+const NO_SQUASH: &str = "squash is not supported for BuildKit builds: \
+    a last stage \"FROM scratch\" with \"COPY --from=<stage> / /\" makes an image of one layer";
+
 /// Reads the outputs. A build that asks for none makes an image.
 ///
 /// # Errors
-/// `User` for a type or an attribute that nobody knows, and for values that mean nothing.
+/// `User` for a type or an attribute that nobody knows, for values that mean nothing, and for `--squash`.
 pub fn parse(options: &proto::BuildOptions) -> Result<Vec<Output>, Failure> {
+    if options.squash {
+        return Err(Failure::user(NO_SQUASH));
+    }
     if options.outputs.is_empty() {
         let image = proto::BuildOutput { r#type: "image".to_owned(), attributes: HashMap::new() };
         return Ok(vec![output(&image, &options.tags)?]);
@@ -209,6 +216,18 @@ mod tests {
         let without = proto::BuildOptions { tags: vec!["x".to_owned()], ..Default::default() };
         let Kind::Image { image, .. } = &parse(&without).expect("an image")[0].kind else { panic!("an image") };
         assert_eq!((image.names.as_slice(), image.store), (&["x:latest".to_owned()][..], true));
+    }
+
+    #[test]
+    fn squash_is_refused_whatever_the_output() {
+        for exporter in [None, Some("image"), Some("docker"), Some("local"), Some("cacheonly")] {
+            let output = |name: &str| proto::BuildOutput { r#type: name.to_owned(), attributes: HashMap::new() };
+            let plain =
+                proto::BuildOptions { outputs: exporter.map(output).into_iter().collect(), ..Default::default() };
+            assert!(parse(&plain).is_ok(), "{exporter:?}");
+            let squashed = parse(&proto::BuildOptions { squash: true, ..plain });
+            assert_eq!(squashed.expect_err("refused").to_string(), NO_SQUASH, "{exporter:?}");
+        }
     }
 
     #[test]

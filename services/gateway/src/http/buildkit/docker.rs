@@ -54,6 +54,7 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
     }
     let options = solve.options(&app)?;
     let makes_image = options.outputs.iter().any(|output| output.r#type == "image");
+    let quiet = query.flag("q");
     let mut build = Build::begin(&app, &options, lease).await?;
     let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
     tokio::spawn(async move {
@@ -69,6 +70,10 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
             let line = match told {
                 Some(Told::Status(status)) => {
                     json!({"id": "moby.buildkit.trace", "aux": STANDARD.encode(status.encode_to_vec())})
+                }
+                // The client prints the text as it is, and keeps the steps for the case of a failure.
+                Some(Told::Built { image_id, .. }) if makes_image && quiet => {
+                    json!({"stream": format!("{image_id}\n")})
                 }
                 Some(Told::Built { image_id, .. }) if makes_image => {
                     json!({"id": "moby.image.id", "aux": {"ID": image_id}})
