@@ -132,13 +132,14 @@ impl Trees {
         Some(found)
     }
 
-    /// Takes out a folder in nobody's use that holds at least half of the tree.
+    /// Takes out a folder in nobody's use that holds at least half of the tree, and not much else: a Dockerfile alone is
+    /// not made of the context that it lies in.
     fn take_similar(&self, tree: &Tree) -> Option<LaidOut> {
         let mut kept = lock(&self.kept);
         let unused = (0..kept.len()).filter(|at| Arc::strong_count(&kept[*at]) == 1);
-        let shared = unused.map(|at| (difference::shared(&kept[at].tree, tree), at)).max()?;
-        let at = (shared.0 * 2 >= tree.entries.len()).then_some(shared.1)?;
-        Arc::into_inner(kept.remove(at))
+        let (shared, at) = unused.map(|at| (difference::shared(&kept[at].tree, tree), at)).max()?;
+        let larger = tree.entries.len().max(kept[at].tree.entries.len());
+        (shared * 2 >= larger).then(|| Arc::into_inner(kept.remove(at))).flatten()
     }
 
     /// Keeps a folder; gives those that go for it.
@@ -170,4 +171,37 @@ async fn remove(folders: Vec<PathBuf>) {
 /// The lists are whole after every statement, so a panic elsewhere does not spoil them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use contexts::{Content, Entry, Kind};
+
+    use super::*;
+
+    fn tree(files: std::ops::Range<u8>) -> Arc<Tree> {
+        let entries = files.map(|number| {
+            let content = Content { sha256: [number; 32], size: 1, pack: Some(0), offset: 0 };
+            let kind = Kind::File { content, hard_link: None };
+            let path = format!("f{number:03}");
+            Entry { path, mode: 0o644, uid: 0, gid: 0, mtime_ns: 0, xattrs: Vec::new(), kind }
+        });
+        Arc::new(Tree { entries: entries.collect(), ..Tree::default() })
+    }
+
+    #[test]
+    fn a_folder_is_changed_into_a_like_one_only() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let trees = Trees::open(temp.path().join("trees"), Store::new(String::new(), String::new())).expect("opened");
+        let kept = LaidOut { folder: temp.path().join("0"), tree: tree(0..100), digest: Digest::of(b"") };
+        lock(&trees.kept).push(Arc::new(kept));
+        for (files, why) in [(0..1, "one of its files"), (99..255, "another with one of its files")] {
+            assert!(trees.take_similar(&tree(files)).is_none(), "{why}");
+        }
+        let used = lock(&trees.kept)[0].clone();
+        assert!(trees.take_similar(&tree(0..99)).is_none(), "it is in use");
+        drop(used);
+        assert!(trees.take_similar(&tree(1..101)).is_some());
+        assert!(lock(&trees.kept).is_empty());
+    }
 }
