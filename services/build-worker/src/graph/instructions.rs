@@ -285,7 +285,11 @@ impl Solving {
 
     fn network(&self, asked: Option<&str>) -> Result<String, Failure> {
         match asked {
-            None | Some("default") => Ok(self.graph.options.network_mode.clone()),
+            // Clients say the usual one by its name or not at all: both are one step.
+            None | Some("default") => Ok(match self.graph.options.network_mode.as_str() {
+                "default" => String::new(),
+                mode => mode.to_owned(),
+            }),
             Some("host") => {
                 if self.graph.options.network_mode != "host" {
                     self.entitled("network.host")?;
