@@ -50,6 +50,16 @@ fn a_build_tells_its_steps_and_finds_them_again() {
     // Only the times of a file have changed: nothing is built anew.
     fs::write(folder.join("src/a"), "one\n").expect("a file");
     assert!(!build(&boxyard, &folder, &["--build-arg", "WORD=hi"]).stderr.contains(" one\n"));
+    // What one client has built, another finds.
+    let mut docker = kit::session_client(boxyard.socket());
+    docker.args(["build", "--progress", "plain", "--build-arg", "WORD=hi"]).arg(&folder);
+    let found = docker.output().expect("docker");
+    let log = String::from_utf8_lossy(&found.stderr);
+    assert!(found.status.success() && log.matches(" CACHED\n").count() >= 4, "{log}");
+    fs::write(folder.join("src/a"), "two\n").expect("a file");
+    let explained = build(&boxyard, &folder, &["--build-arg", "WORD=hi", "--explain"]);
+    explained.ok();
+    assert!(explained.stderr.contains("    file src/a changed\n"), "{explained}");
 }
 
 #[test]

@@ -40,12 +40,10 @@ enum Screen {
 pub struct Progress {
     solve: Solve,
     screen: Screen,
-    /// Why steps ran is told too (`--explain`).
-    explain: bool,
 }
 
 impl Progress {
-    pub fn new(mode: Mode, explain: bool) -> Self {
+    pub fn new(mode: Mode) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let screen = match mode {
             Mode::Tty | Mode::Auto if is_terminal => Screen::Tree(Tree::default()),
@@ -53,7 +51,7 @@ impl Progress {
             Mode::Rawjson => Screen::Raw,
             Mode::Quiet => Screen::Nothing,
         };
-        Self { solve: Solve::default(), screen, explain }
+        Self { solve: Solve::default(), screen }
     }
 
     /// Takes a SolveStatus in.
@@ -66,7 +64,7 @@ impl Progress {
         }
         let touched = self.solve.update(trace)?;
         if let Screen::Plain(plain) = &mut self.screen {
-            plain.show(&mut self.solve, &touched, self.explain);
+            plain.show(&mut self.solve, &touched);
         }
         Ok(())
     }
@@ -84,7 +82,7 @@ impl Progress {
     pub fn tick(&mut self) {
         match &mut self.screen {
             Screen::Tree(tree) => tree.draw(&self.solve, false),
-            Screen::Plain(plain) => plain.tick(&mut self.solve, self.explain),
+            Screen::Plain(plain) => plain.tick(&mut self.solve),
             Screen::Raw | Screen::Nothing => {}
         }
     }
@@ -93,7 +91,7 @@ impl Progress {
     pub fn finish(&mut self) {
         match &mut self.screen {
             Screen::Tree(tree) => tree.draw(&self.solve, true),
-            Screen::Plain(plain) => plain.finish(&mut self.solve, self.explain),
+            Screen::Plain(plain) => plain.finish(&mut self.solve),
             Screen::Raw => return,
             Screen::Nothing => {}
         }

@@ -21,27 +21,27 @@ pub struct Plain {
 }
 
 impl Plain {
-    pub fn show(&mut self, solve: &mut Solve, touched: &[usize], explain: bool) {
+    pub fn show(&mut self, solve: &mut Solve, touched: &[usize]) {
         for at in touched {
             if !self.waiting.contains(at) {
                 self.waiting.push(*at);
             }
         }
-        self.tell_waiting(solve, explain);
+        self.tell_waiting(solve);
         self.flush();
     }
 
-    pub fn tick(&mut self, solve: &mut Solve, explain: bool) {
-        self.tell_waiting(solve, explain);
+    pub fn tick(&mut self, solve: &mut Solve) {
+        self.tell_waiting(solve);
         self.flush();
     }
 
     /// Tells everything, whoever it is of.
-    pub fn finish(&mut self, solve: &mut Solve, explain: bool) {
-        self.tell_waiting(solve, explain);
+    pub fn finish(&mut self, solve: &mut Solve) {
+        self.tell_waiting(solve);
         while let Some(at) = self.waiting.first().copied() {
             self.waiting.remove(0);
-            self.tell(solve, at, explain);
+            self.tell(solve, at);
         }
         self.flush();
     }
@@ -51,7 +51,7 @@ impl Plain {
         self.out.clear();
     }
 
-    fn tell_waiting(&mut self, solve: &mut Solve, explain: bool) {
+    fn tell_waiting(&mut self, solve: &mut Solve) {
         loop {
             let holds = self.current.filter(|_| self.last_word.is_some_and(|last| last.elapsed() < SILENCE));
             let next = match holds.or(self.current.filter(|at| self.waiting.contains(at))) {
@@ -61,11 +61,11 @@ impl Plain {
             };
             let Some(next) = next else { return };
             let at = self.waiting.remove(next);
-            self.tell(solve, at, explain);
+            self.tell(solve, at);
         }
     }
 
-    fn tell(&mut self, solve: &mut Solve, at: usize, explain: bool) {
+    fn tell(&mut self, solve: &mut Solve, at: usize) {
         if !has_begun(&solve.vertices[at]) || solve.vertices[at].is_told && nothing_new(&solve.vertices[at]) {
             return;
         }
@@ -89,9 +89,6 @@ impl Plain {
             return;
         }
         self.current = None;
-        if explain && !vertex.cached && !vertex.reason.is_empty() {
-            self.out.push_str(&format!("#{number} because: {}\n", vertex.reason));
-        }
         self.out.push_str(&format!("#{number} {}\n", ending(vertex)));
     }
 
@@ -151,7 +148,7 @@ mod tests {
         let mut told = |update: serde_json::Value, solve: &mut Solve| {
             let touched = solve.update(&update).expect("taken");
             plain.waiting.extend(touched.into_iter().filter(|at| !plain.waiting.contains(at)).collect::<Vec<_>>());
-            plain.tell_waiting(solve, true);
+            plain.tell_waiting(solve);
             std::mem::take(&mut plain.out)
         };
         let (start, end) = ("2024-01-01T00:00:00Z", "2024-01-01T00:00:02Z");
@@ -166,9 +163,9 @@ mod tests {
         let ended = json!({"vertexes": [{"digest": "a", "name": "[1/2] FROM x", "started": start, "completed": end}]});
         assert_eq!(told(ended, &mut solve), "#1 DONE 2.0s\n\n#2 [2/2] RUN y\n#2 2.000 hi\n");
         let failed = json!({"vertexes": [
-            {"digest": "b", "name": "[2/2] RUN y", "completed": end, "error": "exit code: 1", "reason": "new"},
+            {"digest": "b", "name": "[2/2] RUN y", "completed": end, "error": "exit code: 1"},
             {"digest": "c", "name": "later", "completed": end, "cached": true},
         ]});
-        assert_eq!(told(failed, &mut solve), "#2 because: new\n#2 ERROR: exit code: 1\n\n#3 later\n#3 CACHED\n");
+        assert_eq!(told(failed, &mut solve), "#2 ERROR: exit code: 1\n\n#3 later\n#3 CACHED\n");
     }
 }

@@ -33,7 +33,6 @@ struct VertexUpdate {
     cached: bool,
     error: String,
     worker: String,
-    reason: String,
     line: u32,
 }
 
@@ -74,7 +73,6 @@ pub struct Vertex {
     pub cached: bool,
     pub error: String,
     pub worker: String,
-    pub reason: String,
     /// Of the Dockerfile, 0: none.
     pub line: u32,
     pub statuses: Vec<Status>,
@@ -128,11 +126,7 @@ impl Solve {
             vertex.completed = update.completed;
             vertex.cached = update.cached;
             vertex.line = update.line.max(vertex.line);
-            for (old, new) in [
-                (&mut vertex.error, update.error),
-                (&mut vertex.worker, update.worker),
-                (&mut vertex.reason, update.reason),
-            ] {
+            for (old, new) in [(&mut vertex.error, update.error), (&mut vertex.worker, update.worker)] {
                 if !new.is_empty() {
                     *old = new;
                 }

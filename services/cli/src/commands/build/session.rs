@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::options::Asked;
 use super::source::{is_archive, rest_of_stdin, stdin_head};
 use super::{Build, Call};
+use crate::commands::builds::explain;
 use crate::credentials;
 use crate::engine::{Engine, empty, next_chunk, streamed};
 use crate::failure::{Failure, Outcome};
@@ -44,7 +45,7 @@ impl Build {
             session = Some(open);
         }
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
-        let progress = Progress::new(mode, self.explain);
+        let progress = Progress::new(mode);
         let interrupts = signal(SignalKind::interrupt())?;
         let mut following = Following { engine, progress, interrupts, told: Told::default() };
         let call = engine
@@ -56,6 +57,13 @@ impl Build {
         let outcome = following.run(call).await;
         drop(session);
         following.progress.finish();
+        // Also of a build that failed: the steps before the failure have run.
+        if self.explain && !following.told.id.is_empty() {
+            match explain::text(engine, &following.told.id, false).await {
+                Ok(text) => eprint!("\n{text}"),
+                Err(failure) => eprintln!("WARNING: the build is not explained: {failure}"),
+            }
+        }
         match outcome {
             Ok(()) => self.end(&following.told, &excerpt),
             // The daemon would not begin it.
