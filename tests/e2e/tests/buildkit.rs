@@ -92,6 +92,33 @@ on_both! {
         engine.docker(&["inspect", "-f", "{{.Config.Labels.a}}", "arg"]).says("b");
     }
 
+    fn secrets_are_read_and_not_kept(engine: &Engine) {
+        let secret = "s3cret-of-the-client";
+        engine.write("token", secret);
+        engine.write("sec/Dockerfile", concat!(
+            "FROM busybox\nRUN --mount=type=secret,id=x,required sha256sum < /run/secrets/x | tee /hash\n",
+            "RUN ! grep . /run/secrets/x\n",
+        ));
+        let built = build(engine, "--no-cache --secret id=x,src=token -t kept sec");
+        let hash = kit::sha256(secret.as_bytes());
+        built.says(&hash).hides(secret);
+        engine.shell("docker history --no-trunc kept").says("sha256sum < /run/secrets/x").hides(secret);
+        engine.docker(&["inspect", "kept"]).says("Config").hides(secret);
+        engine.docker(&["create", "--name", "files", "kept"]).ok();
+        engine.shell(&format!("docker export files > files.tar && grep -aq {hash} files.tar")).ok();
+        engine.shell(&format!("grep -aq {secret} files.tar")).fails(1, "");
+        engine.docker(&["rm", "files"]).ok();
+        if engine.is_boxyard() {
+            assert!(!engine.boxyard().log().contains(secret), "a secret in a log");
+        }
+        // A secret does not count for what is cached.
+        engine.write("token", "another");
+        let again = build(engine, "--secret id=x,src=token sec");
+        assert_eq!(cached(&again).len(), 2, "{again}");
+        fails(engine, "--no-cache sec", "not found");
+        fails(engine, "--secret id=x,src=nowhere sec", "nowhere: no such file or directory");
+    }
+
     fn failures_say_why(engine: &Engine) {
         engine.write("f/Dockerfile", "FROM busybox\nRUN echo before; exit 3\nRUN echo never\n");
         let failed = fails(engine, "--no-cache f", "exit code: 3");
