@@ -147,3 +147,56 @@ fn secrets_and_outputs_of_the_client() {
     build(&boxyard, &folder, &["--secret", "id=x,src=/nosuch"])
         .fails(1, "failed to stat /nosuch: no such file or directory");
 }
+
+#[test]
+fn named_folders_of_the_client() {
+    let (boxyard, folder) = start();
+    let named = folder.with_file_name("named");
+    fs::create_dir_all(named.join("sub")).expect("folders");
+    for (name, content) in
+        [("a", "of the folder\n"), ("sub/b", "first\n"), ("ignored", "x"), (".dockerignore", "/ignored\n")]
+    {
+        fs::write(named.join(name), content).expect("a file");
+    }
+    fs::write(folder.join("a"), "of the context\n").expect("a file");
+    let dockerfile = "FROM busybox AS made\nCOPY --from=lib a /lib-a\nRUN cat /lib-a && echo cop''ied\n\
+                      RUN --mount=from=lib,target=/m cat /m/sub/b && ls /m && echo moun''ted\n\
+                      FROM lib\nCOPY --from=made /lib-a /again\nCOPY a /own\n";
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let (lib, out) = (format!("lib={}", named.display()), folder.with_file_name("out"));
+    let flags = ["--build-context", &lib, "-o", &out.to_string_lossy()];
+    let built = || {
+        let built = build(&boxyard, &folder, &flags);
+        built.ok();
+        built.stderr
+    };
+    let first = built();
+    let told =
+        ["[context lib] load from client", " of the folder\n", " copied\n", " first\n", " mounted\n", "FROM lib\n"];
+    for expected in told {
+        assert!(first.contains(expected), "{expected}: {first}");
+    }
+    assert!(!first.contains(" ignored\n"), "{first}");
+    let content = |name: &str| fs::read_to_string(out.join(name)).ok();
+    let expected =
+        [("again", "of the folder\n"), ("a", "of the folder\n"), ("own", "of the context\n"), ("sub/b", "first\n")];
+    for (name, expected) in expected {
+        assert_eq!(content(name).as_deref(), Some(expected), "{name}: {first}");
+    }
+    assert_eq!(content("ignored"), None, "{first}");
+    // What is left out does not count.
+    fs::write(named.join("ignored"), "other").expect("a file");
+    let again = built();
+    assert!(!again.contains(" copied\n") && !again.contains(" mounted\n"), "{again}");
+    // What a step reads does: the mount holds the file, the copied one is another.
+    fs::write(named.join("sub/b"), "second\n").expect("a file");
+    let changed = built();
+    assert!(!changed.contains(" copied\n") && changed.contains(" second\n"), "{changed}");
+    assert_eq!(content("sub/b").as_deref(), Some("second\n"), "{changed}");
+    // One may be called as the build's own folder is.
+    fs::write(folder.join("Dockerfile"), "FROM scratch\nCOPY a /own\nCOPY --from=context a /named\n").expect("written");
+    let flags = ["--build-context", &format!("context={}", named.display()), flags[2], flags[3]];
+    build(&boxyard, &folder, &flags).ok();
+    assert_eq!(content("own").as_deref(), Some("of the context\n"));
+    assert_eq!(content("named").as_deref(), Some("of the folder\n"));
+}

@@ -184,6 +184,28 @@ impl Solving {
         self.make(number, state, vertex, asked).await
     }
 
+    /// Makes all files of an origin the first layer of a stage.
+    pub(super) async fn files_step(
+        &self,
+        number: usize,
+        state: &mut State,
+        vertex: &mut Vertex,
+        origin: Origin,
+    ) -> Result<(), Failure> {
+        let paths = vec!["/".to_owned()];
+        let source = proto::CopySource { from: Some(origin.input()), paths: paths.clone(), unpack: false };
+        let operation = proto::CopyOperation {
+            sources: vec![source],
+            destination: "/".to_owned(),
+            cwd: "/".to_owned(),
+            ..proto::CopyOperation::default()
+        };
+        let reads = vec![(origin, Reading { paths, ..Reading::default() })];
+        let (operation, line) = (Operation::Copy(operation), "COPY / / # buildkit".to_owned());
+        self.make(number, state, vertex, Asked { operation, reads, uncounted: BTreeSet::new(), alone: false, line })
+            .await
+    }
+
     pub(super) async fn workdir_step(
         &self,
         number: usize,
@@ -252,6 +274,7 @@ impl Solving {
     async fn origin(&self, stage: usize, from: &str, state: &State) -> Result<Origin, Failure> {
         let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.from(from)?)? {
             Resolved::Url(url) => return Ok(self.graph.url_context(&url, !self.ignores_cache(stage)).await?.origin),
+            Resolved::Folder(folder) => return self.graph.folder_context(&folder).await,
             Resolved::Base(base) => base,
         };
         Ok(match base {

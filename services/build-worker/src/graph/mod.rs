@@ -17,6 +17,7 @@ mod exchange;
 mod execute;
 mod export;
 mod files;
+mod folders;
 mod instructions;
 mod key;
 mod named;
@@ -47,6 +48,7 @@ use exchange::Exchange;
 pub use execute::{Caches, Executor};
 use export::Built;
 pub use export::Finished;
+use folders::Folders;
 use place::Places;
 use plan::Plan;
 use records::Records;
@@ -71,6 +73,7 @@ pub struct Graph {
     trace: Trace,
     records: Arc<Records>,
     images: Arc<Images>,
+    folders: Arc<Folders>,
     exchange: Arc<Exchange>,
     /// Steps that may run at once.
     slots: Arc<Semaphore>,
@@ -87,6 +90,7 @@ impl Graph {
             trace: Trace::new(log),
             records: Arc::new(Records::new(executor.bus.clone(), &executor.build_id, executor.attempt)),
             images: Arc::default(),
+            folders: Arc::default(),
             exchange: Arc::default(),
             slots: Arc::new(Semaphore::new(at_once)),
             worker_id: executor.claims.worker_id().to_owned(),

@@ -4,6 +4,7 @@ use dockerfile::Dockerfile;
 use model::ImageRef;
 
 use super::Graph;
+use super::folders::Folder;
 use super::plan::{Base, Plan};
 use super::remote::Remote;
 use crate::failure::Failure;
@@ -18,6 +19,8 @@ pub enum Named {
     Stage(String),
     /// A repository, or an archive.
     Url(String),
+    /// The client sends it.
+    Folder(Folder),
 }
 
 impl Graph {
@@ -41,6 +44,7 @@ impl Graph {
                 _ => return Err(Failure::user(format!("target stage {stage:?} could not be found"))),
             },
             Some(Named::Url(url)) => Resolved::Url(url),
+            Some(Named::Folder(folder)) => Resolved::Folder(folder),
         })
     }
 
@@ -55,6 +59,7 @@ impl Graph {
 pub enum Resolved {
     Base(Base),
     Url(String),
+    Folder(Folder),
 }
 
 fn parse(name: &str, source: &str) -> Result<Named, Failure> {
@@ -63,6 +68,9 @@ fn parse(name: &str, source: &str) -> Result<Named, Failure> {
     }
     if let Some(stage) = source.strip_prefix("target:") {
         return Ok(Named::Stage(stage.to_owned()));
+    }
+    if let Some(folder) = source.strip_prefix("session:").filter(|folder| !folder.is_empty()) {
+        return Ok(Named::Folder(Folder { context: name.to_owned(), name: folder.to_owned() }));
     }
     if is_git(source) || source.starts_with("http://") || source.starts_with("https://") {
         return Ok(Named::Url(source.to_owned()));
@@ -98,6 +106,8 @@ mod tests {
             ("target:base", Some(Named::Stage("base".to_owned()))),
             ("https://h/r.git#v1", Some(Named::Url("https://h/r.git#v1".to_owned()))),
             ("https://h/x.tar", Some(Named::Url("https://h/x.tar".to_owned()))),
+            ("session:_n", Some(Named::Folder(Folder { context: "n".to_owned(), name: "_n".to_owned() }))),
+            ("session:", None),
             ("oci-layout://x", None),
         ] {
             assert_eq!(parse("n", source).ok(), named, "{source}");

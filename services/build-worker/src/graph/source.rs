@@ -150,12 +150,19 @@ impl Graph {
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.
-    async fn sync(
+    ///
+    /// # Errors
+    /// `User` where the build has no client to ask.
+    pub(super) async fn sync(
         &self,
         name: &str,
         follow_paths: Vec<String>,
         exclude_patterns: Vec<String>,
     ) -> Result<proto::ContextTree, Failure> {
+        let gateway = self.executor.session_gateway.clone();
+        if gateway.is_empty() {
+            return Err(Failure::user("the build has no session: its client sends no files"));
+        }
         let request = proto::ContextSync {
             build_id: self.executor.build_id.clone(),
             attempt: self.executor.attempt,
@@ -165,7 +172,7 @@ impl Graph {
             follow_paths,
             lease: self.executor.layers.lease.clone(),
         };
-        let gateway = Target::GatewayAt(self.executor.session_gateway.clone());
+        let gateway = Target::GatewayAt(gateway);
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
             sent = self.executor.bus.call::<calls::ContextSync>(&gateway, &request) => Ok(sent?),
@@ -173,7 +180,7 @@ impl Graph {
     }
 
     /// A small file of what a client sent; `None` where there is no such file.
-    async fn text(&self, sent: &proto::ContextTree, path: &str) -> Result<Option<String>, Failure> {
+    pub(super) async fn text(&self, sent: &proto::ContextTree, path: &str) -> Result<Option<String>, Failure> {
         let laid_out = self.executor.trees.lay_out(&sent.tree.clone().unwrap_or_default()).await?;
         let path = clean(Path::new(path));
         blocking(move || {
@@ -221,7 +228,7 @@ impl Graph {
 }
 
 /// The patterns of an ignore file, as a client takes them.
-fn patterns(rules: &str) -> Vec<String> {
+pub fn patterns(rules: &str) -> Vec<String> {
     let lines = rules.trim_start_matches('\u{feff}').lines().map(str::trim);
     let pattern = |line: &str| {
         let (keeps, pattern) = line.strip_prefix('!').map_or(("", line), |pattern| ("!", pattern.trim()));

@@ -3,6 +3,7 @@
 use dockerfile::{Dialect, Instruction, Kind};
 use model::Platform;
 
+use super::folders::Folder;
 use super::named::Resolved;
 use super::plan::Base;
 use super::solving::Solving;
@@ -90,12 +91,7 @@ impl Solving {
             match (vertex, kind) {
                 (Some(mut vertex), kind) => {
                     let made = self.layer_step(number, &mut state, &mut vertex, kind).await;
-                    if let Err(error) = made {
-                        if vertex.told.completed_ns == 0 {
-                            vertex.complete(Some(&error)).await;
-                        }
-                        return Err(error);
-                    }
+                    told(&mut vertex, made).await?;
                 }
                 (None, Kind::Arg(declarations)) => state.declare(&self.wanted.plan.globals, declarations),
                 (None, kind) => state.configure(kind)?,
@@ -113,6 +109,9 @@ impl Solving {
                 let context = self.graph.url_context(&url, !self.ignores_cache(stage)).await?;
                 return Ok((State::of_files(platform.clone(), epoch, context.layer)?, None));
             }
+            Resolved::Folder(folder) => {
+                return self.on_folder(stage, &folder, State::scratch(platform.clone(), epoch)).await;
+            }
         };
         Ok(match base {
             Base::Scratch => (State::scratch(platform.clone(), epoch), None),
@@ -122,6 +121,21 @@ impl Solving {
                 (State::on(&image.image, epoch)?, Some(image.name.clone()))
             }
         })
+    }
+
+    /// A stage that begins on a folder of the client.
+    async fn on_folder(
+        &self,
+        stage: usize,
+        folder: &Folder,
+        mut state: State,
+    ) -> Result<(State, Option<String>), Failure> {
+        let origin = self.graph.folder_context(folder).await?;
+        let place = format!("{} {} {stage} folder", self.graph.executor.build_id, self.wanted.number);
+        let mut vertex = Vertex::new(&self.graph.trace, &place, format!("[context {0}] FROM {0}", folder.context));
+        let made = self.files_step(stage, &mut state, &mut vertex, origin).await;
+        told(&mut vertex, made).await?;
+        Ok((state, None))
     }
 
     async fn layer_step(
@@ -147,6 +161,16 @@ impl Solving {
         let named = |other: &String| name.is_some_and(|name| name.eq_ignore_ascii_case(other));
         options.no_cache || options.no_cache_stages.iter().any(named)
     }
+}
+
+/// Tells of a failure that the step has not told itself.
+async fn told(vertex: &mut Vertex, made: Result<(), Failure>) -> Result<(), Failure> {
+    if let Err(error) = &made
+        && vertex.told.completed_ns == 0
+    {
+        vertex.complete(Some(error)).await;
+    }
+    made
 }
 
 fn makes_layer(kind: &Kind) -> bool {

@@ -178,8 +178,14 @@ impl Build {
                 let root = folder(value).map_err(|failure| {
                     Failure::new(format!("ERROR: failed to find local context {value:?}: {}", failure.message))
                 })?;
-                folders.insert(name.to_owned(), Folder { root, is_lasting: true });
-                format!("session:{name}")
+                // A context may be called as the build's own are.
+                let mut served = name.to_owned();
+                while folders.contains_key(&served) {
+                    served.insert(0, '_');
+                }
+                let source = format!("session:{served}");
+                folders.insert(served, Folder { root, is_lasting: true });
+                source
             };
             contexts.push(json!({"name": name, "source": source}));
         }
