@@ -179,6 +179,9 @@ mod tests {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(*kind);
             header.set_mode(0o640);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
             // Written as they are, so that hostile paths are written too.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             let content = if *kind == EntryType::Regular { text.as_bytes() } else { b"" };
