@@ -10,6 +10,8 @@ use crate::bundle::Resources;
 const ROOT: &str = "/sys/fs/cgroup";
 /// A process in the middle of a slow system call freezes late.
 const FREEZE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The cgroup that a container was given as `cgroup_path`.
 #[derive(Clone, Debug)]
@@ -19,23 +21,31 @@ pub struct Cgroup {
     v2: bool,
 }
 
-/// Removes the empty folders above the groups of an instance's containers, at the end of its machine.
-pub fn remove_parents(instance: &str) {
+/// Removes the groups of an instance, at the end of its machine. What has a process in it stays. Blocks for a second at
+/// most: a group that its last process has just left may be refused for a moment.
+pub fn remove_all(instance: &str) {
     let name = format!("boxyard-{instance}");
-    let root = Path::new("/sys/fs/cgroup");
-    let _ = std::fs::remove_dir(root.join(&name));
-    for controller in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        // Still used, or not there: both stay as they are.
-        let _ = std::fs::remove_dir(controller.path().join(&name));
+    let until = Instant::now() + PATIENCE;
+    loop {
+        remove(&name);
+        if trees().all(|tree| !tree.join(&name).exists()) || Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Where groups begin: in v2 the one tree, in v1 one for each controller.
+fn trees() -> impl Iterator<Item = PathBuf> {
+    let root = Path::new(ROOT);
+    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten().map(|controller| controller.path());
+    std::iter::once(root.to_owned()).chain(controllers)
 }
 
 /// Removes a group that holds other groups, with those of them that no process is in any more.
 pub fn remove(cgroup_path: &str) {
     let path = cgroup_path.trim_matches('/');
-    let root = Path::new(ROOT);
-    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten().map(|controller| controller.path());
-    for group in std::iter::once(root.to_owned()).chain(controllers).map(|tree| tree.join(path)) {
+    for group in trees().map(|tree| tree.join(path)) {
         for inner in std::fs::read_dir(&group).into_iter().flatten().flatten() {
             // Files cannot be removed, and what is still used stays.
             let _ = std::fs::remove_dir(inner.path());
@@ -47,9 +57,7 @@ pub fn remove(cgroup_path: &str) {
 /// Paths of the groups of an instance whose names begin so.
 pub fn groups_of(instance: &str, prefix: &str) -> Vec<String> {
     let parent = format!("boxyard-{instance}");
-    let root = Path::new(ROOT);
-    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten().map(|controller| controller.path());
-    let folders = std::iter::once(root.to_owned()).chain(controllers).map(|tree| tree.join(&parent));
+    let folders = trees().map(|tree| tree.join(&parent));
     let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut found: Vec<String> =

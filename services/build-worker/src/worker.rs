@@ -76,13 +76,14 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     tokio::spawn(garbage::hold_cap(worker.snapshots.clone(), cap_bytes, stop.clone()));
     service::announce_ready();
     worker.take_builds(info, &stop).await;
-    // A machine's node does this where there is one.
-    let has_node = config.machine.machine_dir.join(handover::NODE_ID_FILE).exists();
-    if config.machine.stops_for_good() && !has_node {
-        if let Err(error) = worker.machine.networks.take_down().await {
+    if config.machine.stops_for_good() {
+        // A machine's node does this where there is one.
+        let has_node = config.machine.machine_dir.join(handover::NODE_ID_FILE).exists();
+        if !has_node && let Err(error) = worker.machine.networks.take_down().await {
             tracing::warn!(%error, "the network could not be taken down");
         }
-        runtime::cgroup::remove_parents(&config.machine.instance);
+        // Whoever ends last leaves nothing.
+        runtime::cgroup::remove_all(&config.machine.instance);
     }
     Ok(())
 }

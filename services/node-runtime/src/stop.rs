@@ -145,7 +145,7 @@ pub async fn stop_all(node: &Arc<Node>) {
     // What the containers used goes now.
     node.tasks.close();
     node.tasks.wait().await;
-    runtime::cgroup::remove_parents(&node.instance);
+    runtime::cgroup::remove_all(&node.instance);
 }
 
 /// Ends a shim whose container never started; it is known by pid, start time and boot id.
