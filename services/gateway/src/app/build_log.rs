@@ -34,6 +34,8 @@ pub struct BuildLogReader {
     last: Option<BuildLog>,
     attempt: u32,
     holder: String,
+    /// Another one's chunk was passed over.
+    warned: bool,
     /// The build has ended; the end of its log may be on its way still.
     over: bool,
     ended: bool,
@@ -83,6 +85,7 @@ impl App {
             last: None,
             attempt: 0,
             holder: String::new(),
+            warned: false,
             over: false,
             ended: false,
         }
@@ -144,12 +147,11 @@ impl BuildLogReader {
         }
         if chunk.attempt != self.attempt || user != self.holder {
             if !self.app.is_held_by(user, &self.id, chunk.attempt).await? {
-                tracing::debug!(
-                    build_id = self.id,
-                    chunk.attempt,
-                    user,
-                    "this is not its build, or no more: not shown"
-                );
+                // Each of its chunks would say the same.
+                if !std::mem::replace(&mut self.warned, true) {
+                    let build_id = &self.id;
+                    tracing::warn!(build_id, chunk.attempt, user, "this is not its build, or no more: not shown");
+                }
                 return Ok(false);
             }
             (self.attempt, self.holder) = (chunk.attempt, user.to_owned());
