@@ -1,6 +1,7 @@
 //! `--chown=user[:group]`, with names as the image itself knows them.
 
 use std::path::Path;
+use std::str::Split;
 
 use crate::rooted::{Owner, Root, read_limited};
 
@@ -26,10 +27,15 @@ fn find(image: &Root, file: &str, name: &str) -> Option<u32> {
     if let Ok(id) = name.parse() {
         return Some(id);
     }
+    in_line(image, file, name, |mut fields| fields.nth(1)?.parse().ok())
+}
+
+/// What `read` finds in the fields after the name, in the first line of a file of accounts that begins with the name.
+pub fn in_line<T>(image: &Root, file: &str, name: &str, read: impl Fn(Split<char>) -> Option<T>) -> Option<T> {
     let content = read_limited(image, Path::new(file), ACCOUNTS_LIMIT_BYTES).ok()?;
     String::from_utf8_lossy(&content).lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        (fields.next() == Some(name)).then(|| read(fields))?
     })
 }
 

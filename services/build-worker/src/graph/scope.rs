@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dockerfile::{Instruction, Kind, Lexer, PREDEFINED_ARGS};
+use dockerfile::{Instruction, Kind, Lexer, PREDEFINED_ARGS, automatic_args};
 use model::Platform;
 
 use crate::failure::Failure;
@@ -19,15 +19,7 @@ pub struct Globals {
 impl Globals {
     /// `build` is the platform of the worker, `target` that of the image.
     pub fn new(options: &proto::BuildOptions, build: &Platform, target: &Platform, stage: &str) -> Self {
-        let mut values = BTreeMap::new();
-        for (prefix, platform) in [("BUILD", build), ("TARGET", target)] {
-            values.insert(format!("{prefix}PLATFORM"), platform.to_string());
-            values.insert(format!("{prefix}OS"), platform.os.clone());
-            values.insert(format!("{prefix}ARCH"), platform.architecture.clone());
-            values.insert(format!("{prefix}VARIANT"), platform.variant.clone());
-            values.insert(format!("{prefix}OSVERSION"), String::new());
-        }
-        values.insert("TARGETSTAGE".to_owned(), if stage.is_empty() { "default" } else { stage }.to_owned());
+        let values = automatic_args(&build.to_string(), &target.to_string(), stage).into_iter().collect();
         let given = options.build_args.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Self { given, values }
     }

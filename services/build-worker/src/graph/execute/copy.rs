@@ -58,7 +58,7 @@ impl Executor {
             Some(From::Files(files)) => Ok(Files::Inline(files.files.clone())),
             Some(From::Tar(blob)) => self.context(blob).await.map(Files::Context),
             Some(From::Tree(tree)) => self.trees.lay_out(tree).await.map(Files::LaidOut),
-            Some(From::Remote(_)) | None => Err(Failure::internal("a step reads what no worker knows")),
+            None => Err(Failure::internal("a step reads what no worker knows")),
         }
     }
 

@@ -1,10 +1,7 @@
 //! `user[:group]` of `--chown` and WORKDIR, with names as the image itself knows them.
 
-use std::path::Path;
-
-use crate::rooted::{Owner, Root, read_limited};
-
-const ACCOUNTS_LIMIT_BYTES: u64 = 4 << 20;
+use crate::copy::owner::in_line;
+use crate::rooted::{Owner, Root};
 
 /// Reads it as BuildKit does: a number alone stands for the group too, a name for its account's own group, and a name
 /// that the image does not know for root. `None` where nothing is written.
@@ -31,11 +28,7 @@ pub fn of(image: &Root, text: &str) -> Option<Owner> {
 
 /// The numbers after the password in the line that starts with the name.
 fn fields(image: &Root, file: &str, name: &str) -> Option<Vec<u32>> {
-    let content = read_limited(image, Path::new(file), ACCOUNTS_LIMIT_BYTES).ok()?;
-    String::from_utf8_lossy(&content).lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.skip(1).map_while(|field| field.parse().ok()).collect())
-    })
+    in_line(image, file, name, |fields| Some(fields.skip(1).map_while(|field| field.parse().ok()).collect()))
 }
 
 #[cfg(test)]

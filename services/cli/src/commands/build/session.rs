@@ -34,7 +34,6 @@ impl Build {
             ));
         }
         let Asked { mut options, attachables, excerpt, made: _made } = self.asked(head.clone())?;
-        options["attachable"] = true.into();
         let mut session = None;
         let mut body = empty();
         if is_sent {

@@ -53,9 +53,7 @@ impl Api {
         about: &About,
         handler: H,
     ) -> Self {
-        let answer = A::schema(&mut self.components);
-        let content = json!({about.content_type: {"schema": answer}});
-        let done = ("200", json!({"description": about.summary, "content": content}));
+        let done = self.answer::<A>(about);
         self.add(("get", path), about, done, get(handler))
     }
 
@@ -72,9 +70,7 @@ impl Api {
         about: &About,
         handler: H,
     ) -> Self {
-        let answer = A::schema(&mut self.components);
-        let content = json!({about.content_type: {"schema": answer}});
-        let done = ("200", json!({"description": about.summary, "content": content}));
+        let done = self.answer::<A>(about);
         self.add(("post", path), about, done, post(handler))
     }
 
@@ -82,6 +78,13 @@ impl Api {
     pub fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, about: &About, handler: H) -> Self {
         let done = ("204", json!({"description": "It is gone."}));
         self.add(("delete", path), about, done, delete(handler))
+    }
+
+    /// What a route that answers with an `A` is described with.
+    fn answer<A: Shape>(&mut self, about: &About) -> (&'static str, Value) {
+        let answer = A::schema(&mut self.components);
+        let content = json!({about.content_type: {"schema": answer}});
+        ("200", json!({"description": about.summary, "content": content}))
     }
 
     fn add(

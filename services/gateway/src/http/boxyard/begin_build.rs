@@ -165,11 +165,9 @@ struct Options {
     no_cache_stages: Vec<String>,
     ulimits: Vec<String>,
     check: String,
-    on_error: String,
     worker_labels: HashMap<String, String>,
     priority: i32,
     max_parallel: u32,
-    attachable: bool,
     source: String,
 }
 
@@ -274,11 +272,9 @@ impl Options {
             no_cache_stages: self.no_cache_stages,
             ulimits: self.ulimits,
             check: self.check,
-            on_error: self.on_error,
             worker_labels: self.worker_labels,
             priority: self.priority,
             max_parallel: self.max_parallel,
-            attachable: self.attachable,
             source: self.source,
             ..Default::default()
         })
