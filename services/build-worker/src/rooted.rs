@@ -97,6 +97,11 @@ impl Root {
 
     /// Makes a folder and all above it that are missing, owned by root with mode 0755. Says whether the last was made.
     pub fn make_dirs(&self, path: &Path) -> io::Result<bool> {
+        self.make_dirs_as(path, &|_| Ok(()))
+    }
+
+    /// The same; what is made is given to `describe` at once, before anything is made in it.
+    pub fn make_dirs_as(&self, path: &Path, describe: &dyn Fn(&Place) -> io::Result<()>) -> io::Result<bool> {
         let mut made = false;
         let mut so_far = PathBuf::new();
         for component in path.components() {
@@ -113,9 +118,11 @@ impl Root {
                     // A dangling link leads to where the folder is missing.
                     let target = self.resolve_missing(&so_far)?;
                     if target != so_far {
-                        self.make_dirs(&target)?;
+                        self.make_dirs_as(&target, describe)?;
                     } else {
-                        self.place(&so_far)?.make_dir(0o755)?;
+                        let place = self.place(&so_far)?;
+                        place.make_dir(0o755)?;
+                        describe(&place)?;
                     }
                     made = true;
                 }

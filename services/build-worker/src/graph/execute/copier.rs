@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use dockerfile::Ignore;
 use nix::errno::Errno;
@@ -263,30 +263,11 @@ fn attributes(from: &File, to: &File) -> io::Result<()> {
 
 /// Makes a folder and those above it that are missing, for `owner`, with mode 0755.
 pub fn make_dirs(root: &Root, path: &Path, owner: Option<Owner>, epoch: Option<i64>) -> io::Result<()> {
-    let mut so_far = PathBuf::new();
-    for component in path.components() {
-        let Component::Normal(name) = component else { continue };
-        so_far.push(name);
-        match root.stat(&so_far) {
-            Ok(stat) if is_dir(&stat) => continue,
-            Ok(_) => return Err(Errno::ENOTDIR.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        // A dangling link leads to where the folder is missing.
-        let target = root.resolve_missing(&so_far)?;
-        if target != so_far {
-            make_dirs(root, &target, owner, epoch)?;
-            continue;
-        }
-        let place = root.place(&so_far)?;
-        place.make_dir(0o755)?;
+    let describe = |place: &Place| {
         place.set_owner(owner.unwrap_or(Owner::ROOT))?;
-        if let Some(seconds) = epoch {
-            place.set_times(seconds, 0)?;
-        }
-    }
-    Ok(())
+        epoch.map_or(Ok(()), |seconds| place.set_times(seconds, 0))
+    };
+    root.make_dirs_as(path, &describe).map(drop)
 }
 
 #[cfg(test)]
