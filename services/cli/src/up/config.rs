@@ -23,6 +23,9 @@ use crate::failure::{Failure, Outcome};
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// The database's URL, which holds a password.
 const DATABASE: &str = "secrets/database";
+/// Ports from here to those of outgoing connections are tried, so many of them.
+const QUIET_PORTS_FROM: u16 = 20000;
+const PORT_TRIES: usize = 50;
 
 /// Kept over restarts.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
@@ -407,9 +410,18 @@ fn check_host(host: &str, guarded: bool) -> Outcome {
     Ok(())
 }
 
-/// The port that was used before if it is free, else a new one.
+/// The port that was used before if it is free, else a new one: of those that the kernel gives to no outgoing connection,
+/// so that none has it when the service listens a moment later.
 fn usable_port(before: u16) -> Outcome<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", before)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first_given = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32768);
+    let quiet = QUIET_PORTS_FROM..first_given;
+    let tries = if quiet.is_empty() { 0 } else { PORT_TRIES };
+    let tries = std::iter::repeat_with(|| rand::random_range(quiet.clone())).take(tries);
+    // The kernel's own choice comes last.
+    let wanted = Some(before).filter(|port| *port != 0).into_iter().chain(tries).chain([0]);
+    let free = wanted.map(|port| TcpListener::bind(("127.0.0.1", port))).find(Result::is_ok);
+    let listener = free.unwrap_or_else(|| TcpListener::bind(("127.0.0.1", 0)));
     let listener = listener.map_err(|e| Failure::new(format!("no loopback port is free: {e}")))?;
     Ok(listener.local_addr()?.port())
 }
@@ -430,6 +442,16 @@ pub fn write_private(path: &Path, content: &[u8]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_kept_while_it_is_free() {
+        let port = usable_port(0).expect("a port");
+        assert!(port >= QUIET_PORTS_FROM);
+        assert_eq!(usable_port(port).expect("the same"), port);
+        let taken = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+        let other = usable_port(port).expect("another");
+        assert_ne!(other, taken.local_addr().expect("bound").port());
+    }
 
     #[test]
     fn databases_are_checked_and_never_shown() {
