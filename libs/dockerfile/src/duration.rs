@@ -1,5 +1,7 @@
 //! Go's durations, as HEALTHCHECK takes them.
 
+use crate::quote::quote;
+
 const MINIMUM_NANOS: i64 = 1_000_000;
 
 /// Parses the value of an interval flag. Empty means "not set", 0.
@@ -16,7 +18,7 @@ pub(crate) fn interval(flag: &str, text: Option<String>) -> Result<i64, String> 
 
 /// Nanoseconds of a duration such as `1h30m`, `-1.5s`, `0`.
 fn parse(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
+    let invalid = || format!("time: invalid duration {}", quote(text));
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
@@ -36,9 +38,10 @@ fn parse(text: &str) -> Result<i64, String> {
         let unit = &rest[..letters];
         rest = &rest[letters..];
         if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {text:?}"));
+            return Err(format!("time: missing unit in duration {}", quote(text)));
         }
-        let scale = nanos_of(unit).ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
+        let scale =
+            nanos_of(unit).ok_or_else(|| format!("time: unknown unit {} in duration {}", quote(unit), quote(text)))?;
         total += number * scale;
     }
     if total > i64::MAX as f64 {

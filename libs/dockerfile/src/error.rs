@@ -1,6 +1,7 @@
 use thiserror::Error as ThisError;
 
 use crate::dialect::Dialect;
+use crate::quote::quote;
 
 /// What is wrong with a Dockerfile, in the words of the dialect that it was parsed with. Every one is an invalid argument.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
@@ -21,7 +22,7 @@ pub enum Error {
     })]
     NoStage { dialect: Dialect },
     /// A variable could not be expanded.
-    #[error("failed to process {word:?}: {message}")]
+    #[error("failed to process {}: {message}", quote(word))]
     Expansion { line: usize, word: String, message: String },
     /// What an instruction asks for makes no sense once its variables are known, or together with others.
     #[error("{message}")]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::error::Error;
 use crate::expand::Lexer;
 use crate::instruction::{Instruction, Kind, Stage};
+use crate::quote::quote;
 use crate::scope::Globals;
 
 /// Where the files of a stage, a copy or a mount come from.
@@ -149,7 +150,7 @@ impl StageGraph {
             return Ok(self.nodes.len() - 1);
         }
         let found = self.last_named(&target.to_lowercase());
-        found.ok_or_else(|| Error::meaning(format!("target stage {target:?} could not be found")))
+        found.ok_or_else(|| Error::meaning(format!("target stage {} could not be found", quote(target))))
     }
 
     fn dependencies(

@@ -3,11 +3,13 @@
 use crate::dialect::Dialect;
 use crate::duration;
 use crate::error::Error;
+use crate::expand::Lexer;
 use crate::flags::{Allowed, Flags};
 use crate::heredoc;
 use crate::instruction::{ArgDeclaration, Command, Copy, Healthcheck, Instruction, Kind, Run, Test};
 use crate::mount::MountFlag;
 use crate::parse::{Arguments, Node};
+use crate::quote::quote;
 use crate::words;
 
 const NO_FLAGS: Allowed = Allowed { once: &[], many: &[], bare: &[] };
@@ -111,21 +113,30 @@ fn run(node: &Node) -> Result<Run, String> {
         && node.dialect == Dialect::BuildKit
         && !["default", "none", "host"].contains(&mode.as_str())
     {
-        return Err(format!("invalid network mode {mode:?}"));
+        return Err(format!("invalid network mode {}", quote(mode)));
     }
     if let Some(security) = &security
         && !["sandbox", "insecure"].contains(&security.as_str())
     {
-        return Err(format!("security {security:?} is not valid"));
+        return Err(format!("security {} is not valid", quote(security)));
     }
     Ok(Run {
         command: command(node),
         heredocs: node.heredocs.clone(),
         network,
         security,
-        mounts: flags.all("mount").iter().map(|text| MountFlag::parse(text)).collect::<Result<_, _>>()?,
+        mounts: flags.all("mount").iter().map(|text| mount(node, text)).collect::<Result<_, _>>()?,
         devices: flags.all("device"),
     })
+}
+
+/// Mistakes of a mount are told with their line, before anything runs. The classic builder refuses all mounts later.
+fn mount(node: &Node, text: &str) -> Result<MountFlag, String> {
+    let mount = MountFlag::parse(text)?;
+    if node.dialect == Dialect::BuildKit {
+        mount.check(&Lexer::new(node.escape)).map_err(|error| error.to_string())?;
+    }
+    Ok(mount)
 }
 
 fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
@@ -227,7 +238,7 @@ fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
             _ => return Err("Missing command after HEALTHCHECK CMD".to_owned()),
         },
         other => {
-            return Err(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)"));
+            return Err(format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(other)));
         }
     };
     let interval = |name: &str| duration::interval(name, flags.one(name));
@@ -251,7 +262,7 @@ fn retries(text: Option<String>) -> Result<i64, String> {
             PosOverflow | NegOverflow => "value out of range",
             _ => "invalid syntax",
         };
-        format!("strconv.ParseInt: parsing {text:?}: {why}")
+        format!("strconv.ParseInt: parsing {}: {why}", quote(&text))
     })?;
     if count < 1 {
         return Err(format!("--retries must be at least 1 (not {count})"));

@@ -33,6 +33,7 @@ mod needs;
 mod outline;
 mod parse;
 mod pattern;
+mod quote;
 mod scope;
 mod suggest;
 mod words;
@@ -52,6 +53,7 @@ pub use mount::{Mount, MountFlag, MountType, Sharing};
 pub use needs::{follow_paths, ignore_files};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use parse::{Dockerfile, parse_instruction, parse_instruction_as};
+pub use quote::{quote, quote_number};
 pub use scope::{GlobalArg, Globals, Scope, automatic_args, is_on};
 
 /// Build arguments that need no ARG instruction and never reach the image or its history.

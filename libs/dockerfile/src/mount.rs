@@ -1,11 +1,12 @@
 //! `RUN --mount`: the field's keys, defaults and complaints (Dockerfile reference, "RUN --mount").
 //!
-//! The flag is read twice, as BuildKit does: when the file is parsed only `from` is looked at, since
-//! it decides which stages are needed and so takes no variable; the rest once the variables are known.
+//! The flag is read twice: when the file is parsed, where it has no variable; and once the variables
+//! are known. `from` decides which stages are needed, and so takes none.
 
 use crate::csv;
 use crate::error::Error;
 use crate::expand::{Lexer, Lookup};
+use crate::quote::quote;
 use crate::suggest;
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
@@ -123,8 +124,20 @@ impl MountFlag {
         Ok(Self { text: text.to_owned(), from })
     }
 
+    /// Its mistakes that can be told before variables are known; all of one that names none, but for its place.
+    pub(crate) fn check(&self, lexer: &Lexer) -> Result<(), Error> {
+        match self.text.contains('$') {
+            true => Ok(()),
+            false => self.read(lexer, &|_| None)?.check().map_err(Error::meaning),
+        }
+    }
+
     /// The mount once variables are known. `cwd` is the working directory that a relative target starts from.
     pub fn expanded(&self, lexer: &Lexer, lookup: &Lookup, cwd: &str) -> Result<Mount, Error> {
+        self.read(lexer, lookup)?.mount(cwd).map_err(Error::meaning)
+    }
+
+    fn read(&self, lexer: &Lexer, lookup: &Lookup) -> Result<Fields, Error> {
         let mut read = Fields::default();
         for field in fields(&self.text).map_err(Error::meaning)? {
             match field.split_once('=') {
@@ -135,7 +148,7 @@ impl MountFlag {
                 None => read.set_bare(&field).map_err(Error::meaning)?,
             }
         }
-        read.mount(cwd).map_err(Error::meaning)
+        Ok(read)
     }
 }
 
@@ -300,7 +313,7 @@ impl MountType {
             "tmpfs" => Self::Tmpfs,
             "secret" => Self::Secret,
             "ssh" => Self::Ssh,
-            _ => return Err(suggest::exact(format!("unsupported mount type {value:?}"), value, TYPES)),
+            _ => return Err(suggest::exact(format!("unsupported mount type {}", quote(value)), value, TYPES)),
         })
     }
 }
@@ -319,7 +332,7 @@ impl Sharing {
             "shared" => Self::Shared,
             "private" => Self::Private,
             "locked" => Self::Locked,
-            _ => return Err(suggest::exact(format!("unsupported sharing value {value:?}"), value, SHARING)),
+            _ => return Err(suggest::exact(format!("unsupported sharing value {}", quote(value)), value, SHARING)),
         })
     }
 }

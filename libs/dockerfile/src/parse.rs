@@ -6,6 +6,7 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{Instruction, Kind, Stage};
 use crate::interpret;
 use crate::lines::{self, Line, Misread};
+use crate::quote::quote;
 use crate::words;
 
 /// A whole Dockerfile.
@@ -211,7 +212,8 @@ fn stage(node: &Node) -> Result<Stage, Error> {
         && !is_stage_name(&name.to_lowercase())
     {
         return Err(fail(format!(
-            "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+            "invalid name for build stage: {}, name can't start with a number or contain symbols",
+            quote(name)
         )));
     }
     let allowed = Allowed { once: &["platform"], ..Allowed::default() };

@@ -52,7 +52,10 @@ pub(crate) fn pairs(text: &str, command: &str, escape: char) -> Result<Vec<(Stri
         .iter()
         .map(|word| match word.split_once('=') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")),
+            None => Err(format!(
+                "Syntax error - can't find = in {}. Must be of the form: name=value",
+                crate::quote::quote(word)
+            )),
         })
         .collect()
 }

@@ -42,6 +42,22 @@ fn flags() {
     );
 }
 
+/// All that is known before any variable is.
+#[test]
+fn mounts() {
+    on_line_2("RUN --mount=type=bnd,target=/x y", "unsupported mount type \"bnd\" (did you mean bind?)");
+    on_line_2("RUN --mount=type=cache,sharing=all,target=/x y", "unsupported sharing value \"all\"");
+    on_line_2("RUN --mount=tpe=bind y", "unexpected key 'tpe' in 'tpe=bind' (did you mean type?)");
+    on_line_2("RUN --mount=type=secret y", "invalid secret mount. one of source, target required");
+    on_line_2("RUN --mount=target=/x,bare y", "invalid field 'bare' must be a key=value pair");
+    on_line_2("RUN --mount='\"target=/x' y", "failed to parse csv mounts: extraneous or missing \" in quoted-field");
+    for later in ["type=cache", "type=$KIND,target=/x", "target=/"] {
+        let source = format!("FROM scratch\nRUN --mount={later} y\n");
+        Dockerfile::parse_as(&source, Dialect::BuildKit).expect("its place and its variables are known later");
+    }
+    Dockerfile::parse("FROM scratch\nRUN --mount=type=bnd y\n").expect("the classic builder refuses any mount later");
+}
+
 #[test]
 fn flags_of_copies() {
     let parse = |source: &str| parse_instruction_as(source, Dialect::BuildKit).expect(source).kind;

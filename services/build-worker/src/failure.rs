@@ -10,7 +10,7 @@ pub enum Failure {
     #[error("The command '{command}' returned a non-zero code: {code}")]
     Command { command: String, code: i32 },
     /// As [`Failure::Command`], in BuildKit's words.
-    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    #[error("process {} did not complete successfully: exit code: {code}", dockerfile::quote(command))]
     Process { command: String, code: i32 },
     #[error("the build was cancelled")]
     Cancelled,

@@ -1,5 +1,6 @@
 //! How Docker writes an instruction into an image's history: Go's `%v` and `%q`.
 
+use dockerfile::{quote, quote_number};
 use oci::Healthcheck;
 
 /// `[/a /b]`
@@ -9,7 +10,7 @@ pub fn plain_list(words: &[String]) -> String {
 
 /// `["a" "b"]`
 pub fn quoted_list(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
     format!("[{}]", quoted.join(" "))
 }
 
@@ -18,41 +19,19 @@ pub fn pairs(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!(" {name}={value}")).collect()
 }
 
-/// `&{["CMD-SHELL" "x"] "5s" "0s" "0s" '\x03'}`
+/// `&{["CMD-SHELL" "x"] "5s" "0s" "0s" '\x03'}`, as the classic builder writes it, which knows no interval of the start.
 pub fn health(health: &Healthcheck) -> String {
-    let count = match u8::try_from(health.retries) {
-        Ok(count @ b' '..=b'~') => format!("'{}'", char::from(count)),
-        Ok(count) => match count {
-            7 => "'\\a'".to_owned(),
-            8 => "'\\b'".to_owned(),
-            9 => "'\\t'".to_owned(),
-            10 => "'\\n'".to_owned(),
-            11 => "'\\v'".to_owned(),
-            12 => "'\\f'".to_owned(),
-            13 => "'\\r'".to_owned(),
-            count => format!("'\\x{count:02x}'"),
-        },
-        Err(_) => format!("'\\u{:04x}'", health.retries),
-    };
-    format!(
-        "&{{{} {:?} {:?} {:?} {count}}}",
-        quoted_list(&health.test),
-        duration(health.interval),
-        duration(health.timeout),
-        duration(health.start_period),
-    )
+    health_of(health, &[health.interval, health.timeout, health.start_period])
 }
 
-/// As [`health`], as BuildKit writes it: `{Test:[CMD-SHELL x] Interval:5s ...}`
-pub fn health_fields(health: &Healthcheck) -> String {
-    let times = [
-        ("Interval", health.interval),
-        ("Timeout", health.timeout),
-        ("StartPeriod", health.start_period),
-        ("StartInterval", health.start_interval),
-    ];
-    let times: String = times.iter().map(|(name, nanos)| format!(" {name}:{}", duration(*nanos))).collect();
-    format!("{{Test:{}{times} Retries:{}}}", plain_list(&health.test), health.retries)
+/// As [`health`], as BuildKit writes it: with the interval of the start as the fourth time.
+pub fn health_whole(health: &Healthcheck) -> String {
+    health_of(health, &[health.interval, health.timeout, health.start_period, health.start_interval])
+}
+
+fn health_of(health: &Healthcheck, times: &[i64]) -> String {
+    let times: String = times.iter().map(|nanos| format!(" {}", quote(&duration(*nanos)))).collect();
+    format!("&{{{}{times} {}}}", quoted_list(&health.test), quote_number(health.retries))
 }
 
 /// A duration as Go prints it: `1m0s`, `1.5s`, `20ms`.
@@ -121,5 +100,7 @@ mod tests {
             retries: 3,
         };
         assert_eq!(health(&check), r#"&{["CMD-SHELL" "a b"] "5s" "3s" "1m0s" '\x03'}"#);
+        assert_eq!(health_whole(&check), r#"&{["CMD-SHELL" "a b"] "5s" "3s" "1m0s" "0s" '\x03'}"#);
+        assert_eq!(quoted_list(&words(&["\u{1}ä\u{200b}'"])), r#"["\x01ä\u200b'"]"#);
     }
 }

@@ -77,6 +77,23 @@ fn a_failed_step_is_shown_with_its_lines() {
     build(&boxyard, &folder, &[]).fails(1, message);
     fs::write(folder.join("Dockerfile"), "FROM busybox\nCOPY nothing /\n").expect("a Dockerfile");
     build(&boxyard, &folder, &[]).fails(1, "\"/nothing\": not found");
+    fs::write(folder.join("Dockerfile"), "FROM busybox\nRUN --mount=type=bnd,target=/x true\n").expect("a Dockerfile");
+    let failed = build(&boxyard, &folder, &[]);
+    failed.fails(1, "dockerfile parse error on line 2: unsupported mount type \"bnd\" (did you mean bind?)");
+    assert!(failed.stderr.contains("   2 | >>> RUN --mount=type=bnd,target=/x true\n"), "{failed}");
+}
+
+#[test]
+fn a_step_without_enough_memory() {
+    let (boxyard, folder) = start();
+    let with_memory = |dockerfile: &str| {
+        fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+        build(&boxyard, &folder, &["--memory", "24m", "--memory-swap", "24m"])
+    };
+    let process = "process \"/bin/sh -c tail /dev/zero\" did not complete successfully: cannot allocate memory";
+    with_memory("FROM busybox\nRUN tail /dev/zero\n").fails(1, process);
+    with_memory("FROM busybox\nRUN tail /dev/zero || echo went on > /x\nRUN cat /x\n").ok();
+    with_memory("FROM busybox\nRUN (sleep 9 & kill -9 $!; wait $!)\n").fails(1, "did not complete successfully: exit code: 137");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::rules::{self, Rule};
 use super::{LintInput, Place, Report, written_name};
 use crate::instruction::{Instruction, Kind, Stage};
+use crate::quote::quote;
 use crate::scope::Globals;
 use crate::suggest;
 
@@ -176,7 +177,7 @@ fn constant_platform(stage: &Stage, platform: &str, report: &mut Report) {
     if os.is_empty() || named(os) || named(architecture) {
         return;
     }
-    report.add(rule, stage.into(), format!("FROM --platform flag should not use constant value {platform:?}"));
+    report.add(rule, stage.into(), format!("FROM --platform flag should not use constant value {}", quote(platform)));
 }
 
 /// Whether a text has the form of `[host[:port]/]name[:tag][@algorithm:hex]`.

@@ -8,6 +8,7 @@ use super::{LintInput, Place, Report, written_name};
 use crate::graph::Origin;
 use crate::ignore::Ignore;
 use crate::instruction::{Command, Copy, Instruction, Kind};
+use crate::quote::quote;
 use crate::scope::Scope;
 use crate::suggest;
 
@@ -103,8 +104,10 @@ impl State {
             Kind::Shell(_) => self.has_shell = true,
             Kind::Workdir(path) => {
                 if !self.has_workdir && !path.starts_with('/') {
-                    let message =
-                        format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+                    let message = format!(
+                        "Relative workdir {} can have unexpected results if the base image changes",
+                        quote(&path)
+                    );
                     report.add(&rules::WORKDIR_RELATIVE_PATH, at, message);
                 }
                 self.has_workdir = true;
@@ -204,7 +207,7 @@ fn secret(instruction: &str, name: &str, at: Place, report: &mut Report) {
     let lower = name.to_lowercase();
     let words: Vec<&str> = lower.split('_').collect();
     if words.iter().any(|word| SECRET.contains(word)) && !words.iter().any(|word| PUBLIC.contains(word)) {
-        let message = format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
+        let message = format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {})", quote(name));
         report.add(&rules::SECRETS_USED_IN_ARG_OR_ENV, at, message);
     }
 }
@@ -234,7 +237,11 @@ fn ignored(ignore: Option<&Ignore>, what: &str, copy: &Copy, at: Place, report: 
         // A folder counts as left out only where no `!` rule could bring back something inside it.
         if path != "/" && ignore.excludes(&path, true) {
             let shown = path.trim_start_matches('/');
-            report.add(rule, at, format!("Attempting to {what} file {shown:?} that is excluded by .dockerignore"));
+            report.add(
+                rule,
+                at,
+                format!("Attempting to {what} file {} that is excluded by .dockerignore", quote(shown)),
+            );
         }
     }
 }

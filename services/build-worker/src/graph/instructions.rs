@@ -107,14 +107,16 @@ impl Solving {
         copy: Copy,
     ) -> Result<(), Failure> {
         let (remote, local): (Vec<_>, Vec<_>) = copy.sources.iter().cloned().partition(|source| is_remote(source));
-        if !remote.is_empty() && name != "ADD" {
-            return Err(Failure::user("source can't be a URL for COPY"));
+        if let Some(source) = remote.first().filter(|_| name != "ADD") {
+            let what = if crate::remote::git::is_git(source) { "git ref" } else { "URL" };
+            return Err(Failure::user(format!("source can't be a {what} for COPY")));
         }
-        if remote.is_empty() && copy.checksum.is_some() {
-            return Err(Failure::user("checksum can't be specified for non-HTTP(S) sources"));
-        }
-        if remote.len() > 1 && copy.checksum.is_some() {
-            return Err(Failure::user("checksum can't be specified for multiple sources"));
+        if copy.checksum.is_some() {
+            match (copy.sources.len(), remote.is_empty()) {
+                (1, false) => {}
+                (1, true) => return Err(Failure::user("checksum requires HTTP(S) or Git sources")),
+                _ => return Err(Failure::user("checksum can't be specified for multiple sources")),
+            }
         }
         let mut line = name.to_owned();
         let flags = [("chown", &copy.chown), ("chmod", &copy.chmod)];
@@ -168,6 +170,8 @@ impl Solving {
             sources.push(proto::CopySource { from: Some(origin.input()), paths: Vec::new(), unpack: false });
             reads.push((origin, Reading::default()));
         }
+        // With a mode it is copied plainly, as BuildKit does: links of the image are followed.
+        let alone = copy.link && copy.chmod.is_none();
         let operation = proto::CopyOperation {
             sources,
             destination: copy.destination,
@@ -175,11 +179,9 @@ impl Solving {
             chmod: copy.chmod.unwrap_or_default(),
             excludes: copy.excludes,
             parents: copy.parents,
-            link: copy.link,
+            link: alone,
             cwd: state.working_dir().to_owned(),
         };
-        // A mode changes what is copied only, so a link stays one; BuildKit copies plainly there.
-        let alone = copy.link;
         let asked = Asked { operation: Operation::Copy(operation), reads, uncounted: BTreeSet::new(), alone, line };
         self.make(number, state, vertex, asked).await
     }

@@ -270,7 +270,7 @@ impl State {
             }
             Kind::Healthcheck(check) => {
                 let health = health(check);
-                let line = format!("HEALTHCHECK {}", wording::health_fields(&health));
+                let line = format!("HEALTHCHECK {}", wording::health_whole(&health));
                 config.healthcheck = Some(health);
                 line
             }
@@ -335,10 +335,7 @@ mod tests {
             ("USER app", "USER app"),
             ("STOPSIGNAL TERM", "STOPSIGNAL TERM"),
             ("SHELL [\"/bin/sh\", \"-c\"]", "SHELL [/bin/sh -c]"),
-            (
-                "HEALTHCHECK --interval=5s CMD true",
-                "HEALTHCHECK {Test:[CMD-SHELL true] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
-            ),
+            ("HEALTHCHECK --interval=5s CMD true", r#"HEALTHCHECK &{["CMD-SHELL" "true"] "5s" "0s" "0s" "0s" '\x00'}"#),
         ] {
             let mut state = state();
             state.configure(parse_instruction(instruction).expect(instruction).kind).expect(instruction);

@@ -61,24 +61,25 @@ impl Executor {
         let command = run.args.join(" ");
         let Ran { artefacts, exit, .. } =
             container.run(&task, output, unwanted).await.map_err(|error| match error {
-                Failure::User(why) => {
-                    Failure::user(format!("process {command:?} did not complete successfully: {why}"))
-                }
+                Failure::User(why) => not_completed(&command, &why),
                 other => other,
             })?;
-        if exit.oom {
+        match (exit.code, exit.oom) {
+            (0, _) => {}
             // It may have enough in another build.
-            let why = "cannot allocate memory";
-            return Err(Failure::user(format!("process {command:?} did not complete successfully: {why}")));
-        }
-        if exit.code != 0 {
-            return Err(Failure::Process { command, code: exit.code });
+            (_, true) => return Err(not_completed(&command, "cannot allocate memory")),
+            (code, false) => return Err(Failure::Process { command, code }),
         }
         mounted.release();
         tree.unmount()?;
         let upper = tree.upper();
         blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await
     }
+}
+
+/// In BuildKit's words.
+fn not_completed(command: &str, why: &str) -> Failure {
+    Failure::user(format!("process {} did not complete successfully: {why}", dockerfile::quote(command)))
 }
 
 /// `nofile=1024:2048`, or one number for both.
