@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engine::{client, run_command};
-use crate::leftovers::{named_on_host, wait_until};
+use crate::leftovers::{named_on_host, remove_named_on_host, wait_until};
 use crate::{Client, Dockerd, Output};
 
 /// What the file calls its nodes and workers on their machines.
@@ -18,17 +18,20 @@ const OWN_NETWORKS: usize = 3;
 pub struct Compose {
     dockerd: Dockerd,
     socket: PathBuf,
+    /// What the host had of these names before: they are the file's own, so another cluster of it may have left it.
+    before: Vec<String>,
 }
 
 impl Compose {
     /// Starts it from an archive of the image `boxyard`, and returns when both nodes are there.
     pub fn start(image: &Path) -> Self {
+        let before = named();
         // Apart from the networks of other tests.
         let pool = "--default-address-pool=base=10.150.0.0/16,size=24".to_owned();
         let dockerd = Dockerd::start_with(None, &[pool]);
         let run = dockerd.folder().join("run");
         fs::create_dir_all(run.join("client")).expect("make the folder of the cluster's socket");
-        let cluster = Self { dockerd, socket: run.join("docker.sock") };
+        let cluster = Self { dockerd, socket: run.join("docker.sock"), before };
         cluster.outer(&["load", "-q", "-i", &image.display().to_string()]).ok();
         cluster.compose(&["up", "-d"]).ok();
         wait_until("both nodes of the cluster", 90, || cluster.has_both_nodes().then_some(()));
@@ -78,10 +81,14 @@ impl Compose {
         assert_eq!(self.outer(&["ps", "-aq"]).ok(), "", "containers are left");
         assert_eq!(self.outer(&["volume", "ls", "-q"]).ok(), "", "volumes are left");
         assert_eq!(self.outer(&["network", "ls", "-q"]).lines().len(), OWN_NETWORKS, "a network is left");
-        for instance in INSTANCES {
-            assert_eq!(named_on_host(instance), [] as [String; 0], "things of the host are left");
-        }
+        let left: Vec<String> = named().into_iter().filter(|name| !self.before.contains(name)).collect();
+        assert_eq!(left, [] as [String; 0], "things of the host are left");
     }
+}
+
+/// What the host has that is named after the nodes and workers of a cluster.
+fn named() -> Vec<String> {
+    INSTANCES.iter().flat_map(|instance| named_on_host(instance)).collect()
 }
 
 impl Drop for Compose {
@@ -91,6 +98,11 @@ impl Drop for Compose {
             // Its bridge is dockerd's to remove.
             self.compose(&["kill"]);
             self.compose(&["down", "-v"]);
+            for instance in INSTANCES {
+                if !self.before.iter().any(|name| name.contains(instance)) {
+                    remove_named_on_host(instance);
+                }
+            }
         }
     }
 }
