@@ -79,7 +79,7 @@ pub fn outline(file: &Dockerfile, graph: &StageGraph, globals: &Globals, lexer: 
     let mut scopes: Vec<Scope> = Vec::new();
     for (number, stage) in file.stages.iter().enumerate() {
         let scope = match graph.nodes[number].base {
-            Origin::Stage(base) => scopes[base].clone(),
+            Origin::Stage(base) => scopes[base].inherited(),
             _ => Scope::default(),
         };
         let mut capture = Capture { scope, globals, lexer, infos: globals.declared.clone(), used: BTreeSet::new() };

@@ -132,8 +132,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope at the start of a stage that is based on an image: its `NAME=value` environment. A stage based on
-    /// another one starts with a clone of that one's scope.
+    /// The scope at the start of a stage that is based on an image: its `NAME=value` environment.
     pub fn of_image(environment: &[String]) -> Self {
         let mut scope = Self::default();
         for pair in environment {
@@ -141,6 +140,12 @@ impl Scope {
             replace(&mut scope.environment, name, value);
         }
         scope
+    }
+
+    /// As a stage starts with it that is based on this one: values stay, declarations do not.
+    #[must_use]
+    pub fn inherited(&self) -> Self {
+        Self { environment: self.environment.clone(), arguments: Vec::new() }
     }
 
     pub fn value(&self, name: &str) -> Option<String> {
@@ -269,5 +274,8 @@ mod tests {
         assert_eq!(scope.arguments(), ["G=env", "A=given", "N=", "D=12", "TARGETOS=linux"]);
         assert_eq!(scope.environment(), ["PATH=/bin", "E=1", "G=env", "A=given", "D=12", "TARGETOS=linux"]);
         assert!(scope.declares("N") && !scope.declares("E"));
+        let child = scope.inherited();
+        assert_eq!((child.value("G").as_deref(), child.declares("N")), (Some("env"), false));
+        assert!(child.arguments().is_empty());
     }
 }

@@ -27,7 +27,14 @@ fn read(source: &str, given: &[(&str, &str)], target: &str) -> Read {
 fn warnings(source: &str) -> Vec<Warning> {
     let Read { file, globals, graph } = read(source, &[], "");
     let checks = Checks::of(&file, &globals).expect(source);
-    let image = |_: usize| Some(BaseImage { environment: vec!["HOME=/root".to_owned()], has_shell: false });
+    let image = |_: usize| {
+        Some(BaseImage {
+            environment: vec!["HOME=/root".to_owned()],
+            has_shell: false,
+            platform: "linux/arm64/v8".to_owned(),
+            wanted_platform: if source.contains("386") { "linux/386" } else { "linux/arm64" }.to_owned(),
+        })
+    };
     lint(LintInput {
         file: &file,
         globals: &globals,
@@ -98,6 +105,12 @@ fn from_and_platforms() {
         "FROM --platform=linux/amd64 a\nFROM --platform=linux/amd64 b AS build_amd64\n",
         &[
             "FromPlatformFlagConstDisallowed: FROM --platform flag should not use constant value \"linux/amd64\" (line 1)",
+        ],
+    );
+    check(
+        "FROM --platform=linux/386 a AS on_386\n",
+        &[
+            "InvalidBaseImagePlatform: Base image a was pulled with platform \"linux/arm64/v8\", expected \"linux/386\" for current build (line 1)",
         ],
     );
 }

@@ -93,7 +93,8 @@ fn a_step_without_enough_memory() {
     let process = "process \"/bin/sh -c tail /dev/zero\" did not complete successfully: cannot allocate memory";
     with_memory("FROM busybox\nRUN tail /dev/zero\n").fails(1, process);
     with_memory("FROM busybox\nRUN tail /dev/zero || echo went on > /x\nRUN cat /x\n").ok();
-    with_memory("FROM busybox\nRUN (sleep 9 & kill -9 $!; wait $!)\n").fails(1, "did not complete successfully: exit code: 137");
+    with_memory("FROM busybox\nRUN (sleep 9 & kill -9 $!; wait $!)\n")
+        .fails(1, "did not complete successfully: exit code: 137");
 }
 
 #[test]
@@ -130,6 +131,46 @@ fn what_a_dockerfile_offers_and_what_is_wrong_with_it() {
     warned.ok();
     let warning = "\n 1 warning found:\n - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n";
     assert!(warned.stderr.contains(warning), "{warned}");
+}
+
+/// What the checks know of base images and of the ignore file; and what is wrong late in a stage is told before anything
+/// of it runs.
+#[test]
+fn checks_know_the_base_image_and_the_ignore_file() {
+    let (boxyard, folder) = start();
+    let file = |text: &str| fs::write(folder.join("Dockerfile"), text).expect("a Dockerfile");
+    file("FROM busybox\nENV SET_BELOW=/srv\nSHELL [\"/bin/sh\", \"-ec\"]\nCMD true\n");
+    build(&boxyard, &folder, &["-t", "below"]).ok();
+    fs::write(folder.join(".dockerignore"), "left\n").expect("an ignore file");
+    let text = "FROM below AS one\nWORKDIR $SET_BELOW\nWORKDIR $SET_BELOV\nCMD a\n\
+                FROM one\nCOPY left /\nFROM busybox\nCMD b\n";
+    file(&format!("# check=experimental=CopyIgnoredFile\n{text}"));
+    let checked = build(&boxyard, &folder, &["--check"]);
+    checked.fails(1, "Check complete, 3 warnings have been found!");
+    for warning in [
+        "Usage of undefined variable '$SET_BELOV' (did you mean $SET_BELOW?)\nDockerfile:4\n",
+        "Attempting to Copy file \"left\" that is excluded by .dockerignore\nDockerfile:7\n",
+        "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals\nDockerfile:9\n",
+    ] {
+        assert!(checked.stdout.contains(warning), "{warning}: {checked}");
+    }
+    build(&boxyard, &folder, &["--check", "--target", "one"]).fails(1, "Check complete, 1 warning has been found!");
+    file("# check=skip=UndefinedVar,JSONArgsRecommended\nFROM below\nWORKDIR $NONE/x\nCMD a\n");
+    build(&boxyard, &folder, &["--check"]).says("Check complete, no warnings found.");
+    file("FROM nowhere.invalid/image\nCMD a\n");
+    build(&boxyard, &folder, &["--check"]).fails(1, "nowhere.invalid/image");
+    file("# check=error=true\nFROM below\nWORKDIR $NONE/x\nRUN touch /ran\n");
+    let failed = build(&boxyard, &folder, &[]);
+    failed.fails(1, "lint violation found for rules: UndefinedVar");
+    assert!(!failed.stderr.contains("RUN touch"), "{failed}");
+    file("FROM busybox\nWORKDIR $NONE/x\n");
+    let warned = build(&boxyard, &folder, &[]);
+    warned.ok();
+    assert!(warned.stderr.contains(" - UndefinedVar: Usage of undefined variable '$NONE' (line 2)\n"), "{warned}");
+    file("FROM busybox\nRUN echo began\nSTOPSIGNAL NONSENSE\n");
+    let failed = build(&boxyard, &folder, &[]);
+    failed.fails(1, "Invalid signal: NONSENSE");
+    assert!(!failed.stderr.contains(" began\n"), "{failed}");
 }
 
 #[test]

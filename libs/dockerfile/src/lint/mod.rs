@@ -117,6 +117,10 @@ pub struct BaseImage {
     pub environment: Vec<String>,
     /// Its configuration names a shell, so that shell form is meant.
     pub has_shell: bool,
+    /// "os/architecture[/variant]"; empty where it has none.
+    pub platform: String,
+    /// The platform that the stage asked for.
+    pub wanted_platform: String,
 }
 
 #[derive(Clone, Copy)]

@@ -19,8 +19,12 @@ impl Rule {
         Self { name, description, page, experimental: true }
     }
 
+    /// Empty for a rule without a page.
     pub fn url(&self) -> String {
-        format!("https://docs.docker.com/go/dockerfile/rule/{}/", self.page)
+        match self.page {
+            "" => String::new(),
+            page => format!("https://docs.docker.com/go/dockerfile/rule/{page}/"),
+        }
     }
 }
 
@@ -91,6 +95,12 @@ pub static FROM_PLATFORM_FLAG_CONST_DISALLOWED: Rule = Rule::stable(
     "from-platform-flag-const-disallowed",
     "FROM --platform flag should not use a constant value",
 );
+pub static INVALID_BASE_IMAGE_PLATFORM: Rule = Rule {
+    name: "InvalidBaseImagePlatform",
+    description: "Base image platform does not match expected target platform",
+    page: "",
+    experimental: false,
+};
 pub static COPY_IGNORED_FILE: Rule = Rule::experimental(
     "CopyIgnoredFile",
     "copy-ignored-file",

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::rules::{self, Rule};
-use super::{LintInput, Place, Report, written_name};
+use super::{BaseImage, LintInput, Place, Report, written_name};
 use crate::graph::Origin;
 use crate::ignore::Ignore;
 use crate::instruction::{Command, Copy, Instruction, Kind};
@@ -23,7 +23,13 @@ pub fn check(input: &LintInput, report: &mut Report) {
         let mut state = match &node.base {
             Origin::Stage(base) => ended.get(*base).cloned().flatten().unwrap_or_default().inherited(),
             Origin::Empty => State::default(),
-            Origin::Image(_) | Origin::Context(_) => State::of_image((input.image)(number)),
+            Origin::Image(name) | Origin::Context(name) => {
+                let image = (input.image)(number);
+                if let Some(image) = &image {
+                    base_platform(name, image, stage.into(), report);
+                }
+                State::of_image(image)
+            }
         };
         for instruction in &stage.instructions {
             state.instruction(input, instruction, report);
@@ -48,12 +54,12 @@ struct State {
 impl Default for State {
     /// `scratch`.
     fn default() -> Self {
-        Self::of_image(Some(super::BaseImage::default()))
+        Self::of_image(Some(BaseImage::default()))
     }
 }
 
 impl State {
-    fn of_image(image: Option<super::BaseImage>) -> Self {
+    fn of_image(image: Option<BaseImage>) -> Self {
         let known = image.is_some();
         let image = image.unwrap_or_default();
         let mut scope = Scope::of_image(&image.environment);
@@ -73,7 +79,7 @@ impl State {
 
     /// As the next stage starts with it: there its instructions have not been written yet.
     fn inherited(self) -> Self {
-        Self { cmd: None, entrypoint: None, healthcheck: None, ..self }
+        Self { scope: self.scope.inherited(), cmd: None, entrypoint: None, healthcheck: None, ..self }
     }
 
     fn instruction(&mut self, input: &LintInput, instruction: &Instruction, report: &mut Report) {
@@ -175,6 +181,18 @@ impl State {
         let message =
             format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
         report.add(&rules::JSON_ARGS_RECOMMENDED, instruction.into(), message);
+    }
+}
+
+/// Variants do not count.
+fn base_platform(name: &str, image: &BaseImage, at: Place, report: &mut Report) {
+    let BaseImage { platform, wanted_platform, .. } = image;
+    let part = |text: &str| text.splitn(3, '/').take(2).map(str::to_owned).collect::<Vec<_>>();
+    if !platform.is_empty() && part(platform) != part(wanted_platform) {
+        let (actual, expected) = (quote(platform), quote(wanted_platform));
+        let message =
+            format!("Base image {name} was pulled with platform {actual}, expected {expected} for current build");
+        report.add(&rules::INVALID_BASE_IMAGE_PLATFORM, at, message);
     }
 }
 

@@ -60,7 +60,7 @@ impl Kept {
             key: context.key.clone(),
             bytes: context.bytes,
             blob: context.blob.clone(),
-            has_ignore: context.has_ignore,
+            ignore: context.ignore.clone(),
             hashes: Mutex::new(context.hashes.lock().expect("no holder panics").clone()),
         });
         let given_up = {
@@ -98,7 +98,7 @@ mod tests {
             key: key.to_owned(),
             bytes,
             blob: None,
-            has_ignore: false,
+            ignore: None,
             hashes: Mutex::default(),
         }
     }

@@ -35,8 +35,8 @@ pub struct Context {
     pub bytes: u64,
     /// The tar that it was made of, where it lies in the layer store.
     pub blob: Option<proto::Descriptor>,
-    /// It has an ignore file.
-    pub has_ignore: bool,
+    /// Text of its ignore file, where it has one.
+    pub ignore: Option<String>,
     /// Of sources that were looked at.
     hashes: Mutex<HashMap<PathBuf, String>>,
 }
@@ -148,9 +148,9 @@ fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<
         return Err(Failure::user(format!("the Dockerfile ({name}) cannot be empty")));
     }
     let rules = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES);
-    let has_ignore = rules.is_ok();
-    if let Ok(rules) = rules {
-        let ignore = Ignore::parse(&String::from_utf8_lossy(&rules));
+    let rules = rules.ok().map(|rules| String::from_utf8_lossy(&rules).into_owned());
+    if let Some(rules) = &rules {
+        let ignore = Ignore::parse(rules);
         leave_out(&root, &ignore, &path, whole).doing(|| format!("applying {IGNORE_FILE}"))?;
     }
     Ok(Context {
@@ -159,7 +159,7 @@ fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<
         key: String::new(),
         bytes: 0,
         blob: None,
-        has_ignore,
+        ignore: rules,
         hashes: Mutex::default(),
     })
 }

@@ -1,7 +1,6 @@
 //! RUN, COPY, ADD and WORKDIR: what they ask for becomes a step's definition, their result a layer of the stage.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use dockerfile::{Copy, Mount, MountType, Run};
 use proto::step_definition::Operation;
@@ -60,7 +59,7 @@ impl Solving {
         let (mut mounts, mut reads) = (Vec::new(), Vec::new());
         for flag in &run.mounts {
             let mount = {
-                let lookup = |name: &str| state.variable(name);
+                let lookup = |name: &str| state.scope.value(name);
                 flag.expanded(&self.wanted.plan.lexer, &lookup, state.working_dir())?
             };
             let origin = self.mounted((number, vertex), &mount, state).await?;
@@ -70,13 +69,14 @@ impl Solving {
             }
             mounts.push(step_mount(mount, origin.as_ref()));
         }
-        let proxies = self.wanted.plan.globals.proxies();
+        let proxies = self.wanted.plan.proxies();
         let hidden: Vec<(String, String)> =
-            proxies.into_iter().filter(|(name, _)| state.variable(name).is_none()).collect();
+            proxies.into_iter().filter(|(name, _)| state.scope.value(name).is_none()).collect();
         let shown = [&["RUN".to_owned()][..], &state.arguments_shown(), &args].concat().join(" ");
         let operation = proto::RunOperation {
             args,
-            env: state.env.iter().chain(&hidden).map(|(name, value)| format!("{name}={value}")).collect(),
+            env: [state.scope.environment(), hidden.iter().map(|(name, value)| format!("{name}={value}")).collect()]
+                .concat(),
             cwd: state.working_dir().to_owned(),
             user: state.file.config.user.clone(),
             mounts,
@@ -133,7 +133,7 @@ impl Solving {
         if !local.is_empty() {
             let origin = match &copy.from {
                 None => self.context(vertex).await?,
-                Some(from) => self.origin(number, from, state).await?,
+                Some(from) => self.origin(number, &self.wanted.plan.copied_from(from)?, state).await?,
             };
             sources.push(proto::CopySource {
                 from: Some(origin.input()),
@@ -215,9 +215,7 @@ impl Solving {
         vertex: &mut Vertex,
         path: &str,
     ) -> Result<(), Failure> {
-        let folder = Path::new("/").join(crate::rooted::clean(&Path::new(state.working_dir()).join(path)));
-        let folder = folder.display().to_string();
-        state.file.config.working_dir.clone_from(&folder);
+        let folder = state.enter(path);
         let line = format!("WORKDIR {folder}");
         if folder == "/" {
             vertex.cached().await;
@@ -272,19 +270,20 @@ impl Solving {
         state.add_layer(asked.line, &record)
     }
 
-    /// What `--from` means to a stage.
-    async fn origin(&self, stage: usize, from: &str, state: &State) -> Result<Origin, Failure> {
-        let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.from(from)?)? {
+    /// The files of what a `from` names.
+    async fn origin(&self, stage: usize, from: &Base, state: &State) -> Result<Origin, Failure> {
+        let base = match self.graph.resolved(&self.wanted.plan, from)? {
             Resolved::Url(url) => return Ok(self.graph.url_context(&url, !self.ignores_cache(stage)).await?.origin),
             Resolved::Folder(folder) => return self.graph.folder_context(&folder).await,
             Resolved::Base(base) => base,
         };
         Ok(match base {
-            Base::Scratch => Origin::Layers(Vec::new()),
+            Base::Empty => Origin::Layers(Vec::new()),
             Base::Stage(number) => Origin::Layers(self.other(number).await?.layers.clone()),
             Base::Image(reference) => {
                 Origin::Layers(self.graph.image(&reference, &state.platform).await?.image.layers.clone())
             }
+            Base::Context(name) => return Err(Failure::internal(format!("a context {name} in a context"))),
         })
     }
 
@@ -296,7 +295,9 @@ impl Solving {
         state: &State,
     ) -> Result<Option<Origin>, Failure> {
         match (mount.kind, &mount.from) {
-            (MountType::Bind | MountType::Cache, Some(from)) => self.origin(stage, from, state).await.map(Some),
+            (MountType::Bind | MountType::Cache, Some(from)) => {
+                self.origin(stage, &self.wanted.plan.mounted_from(from), state).await.map(Some)
+            }
             (MountType::Bind, None) => self.context(vertex).await.map(Some),
             _ => Ok(None),
         }

@@ -26,7 +26,6 @@ mod plan;
 mod reasons;
 mod records;
 mod remote;
-mod scope;
 pub mod serve;
 mod solving;
 mod source;
@@ -52,7 +51,6 @@ use folders::Folders;
 use place::Places;
 use plan::Plan;
 use records::Records;
-use scope::Globals;
 use solving::Solving;
 use source::Source;
 use state::State;
@@ -112,37 +110,40 @@ impl Graph {
 
     async fn finish(&self) -> Result<Finished, Failure> {
         let outputs = export::options::parse(&self.options)?;
-        let source = Arc::new(self.source().await?);
-        if let Some(answer) = self.check(&source).await? {
+        let mut source = self.source().await?;
+        let plans = self.plans(&source)?;
+        source.read_by(&plans);
+        let source = Arc::new(source);
+        let first = plans[0].clone();
+        if let Some(answer) = self.answer(&source, &first).await? {
             return Ok(answer);
         }
         exchange::check(&self.options)?;
         let graph = Self { exchange: Arc::new(self.import_caches().await), ..self.clone() };
-        let built = graph.build(source).await?;
+        let built = graph.checked(&source, &first, graph.build(source.clone(), plans)).await?;
         let finished = graph.export(&outputs, built.clone()).await?;
         graph.export_caches(&built).await?;
         Ok(finished)
     }
 
-    async fn build(&self, source: Arc<Source>) -> Result<Vec<Built>, Failure> {
-        let host = Platform::host();
+    /// One for each platform, at least one.
+    fn plans(&self, source: &Source) -> Result<Vec<Plan>, Failure> {
         let wanted: Vec<Platform> = match self.options.platforms.as_slice() {
-            [] if self.options.platform.is_empty() => vec![host.clone()],
+            [] if self.options.platform.is_empty() => vec![Platform::host()],
             [] => vec![parse_platform(&self.options.platform)?],
             many => many.iter().map(|text| parse_platform(text)).collect::<Result<_, _>>()?,
         };
-        let many = wanted.len() > 1;
+        wanted.into_iter().map(|platform| Plan::new(source.file.clone(), &self.options, platform)).collect()
+    }
+
+    async fn build(&self, source: Arc<Source>, plans: Vec<Plan>) -> Result<Vec<Built>, Failure> {
+        let many = plans.len() > 1;
         let mut solvings = Vec::new();
-        for (number, target) in wanted.into_iter().enumerate() {
-            let globals = Globals::new(&self.options, &host, &target, &self.options.target);
-            let epoch = globals.epoch()?;
-            let plan = Plan::new(source.file.clone(), globals, &self.options.target)?;
-            let shown = many.then(|| target.to_string());
-            solvings.push(Solving::new(
-                self.clone(),
-                source.clone(),
-                solving::Wanted { plan, number, target, shown, epoch },
-            ));
+        for (number, plan) in plans.into_iter().enumerate() {
+            let epoch = plan.epoch()?;
+            let shown = many.then(|| plan.platform.to_string());
+            let wanted = solving::Wanted { plan, number, shown, epoch };
+            solvings.push(Solving::new(self.clone(), source.clone(), wanted));
         }
         let states = futures::future::join_all(solvings.into_iter().map(Solving::run)).await;
         // Those that were cut short were so because of another's failure.

@@ -1,6 +1,5 @@
 //! Named contexts (`--build-context NAME=SOURCE`): they stand for images and stages of that name.
 
-use dockerfile::Dockerfile;
 use model::ImageRef;
 
 use super::Graph;
@@ -24,27 +23,25 @@ pub enum Named {
 }
 
 impl Graph {
-    /// The context that stands for a name, if the build was given one.
+    /// What `--from` or FROM means where it names a context.
     ///
     /// # Errors
     /// `User` for a source that cannot be used.
-    pub(super) fn named_context(&self, name: &str) -> Result<Option<Named>, Failure> {
-        let found = self.options.contexts.iter().find(|context| is_called(&context.name, name));
-        found.map(|context| parse(&context.name, &context.source)).transpose()
-    }
-
-    /// What `--from` or FROM means where a context of that name was given.
     pub(super) fn resolved(&self, plan: &Plan, base: &Base) -> Result<Resolved, Failure> {
-        let Base::Image(reference) = base else { return Ok(Resolved::Base(base.clone())) };
-        Ok(match self.named_context(reference)? {
-            None => Resolved::Base(base.clone()),
-            Some(Named::Image(reference)) => Resolved::Base(Base::Image(reference)),
-            Some(Named::Stage(stage)) => match plan.from(&stage)? {
+        let Base::Context(name) = base else { return Ok(Resolved::Base(base.clone())) };
+        let missing = || Failure::internal(format!("no context is named {name}"));
+        let context = self.options.contexts.iter().find(|context| context.name == *name).ok_or_else(missing)?;
+        Ok(match parse(&context.name, &context.source)? {
+            Named::Image(reference) => Resolved::Base(Base::Image(reference)),
+            Named::Stage(stage) => match plan.copied_from(&stage)? {
                 stage @ Base::Stage(_) => Resolved::Base(stage),
-                _ => return Err(Failure::user(format!("target stage {stage:?} could not be found"))),
+                _ => {
+                    let stage = dockerfile::quote(&stage);
+                    return Err(Failure::user(format!("target stage {stage} could not be found")));
+                }
             },
-            Some(Named::Url(url)) => Resolved::Url(url),
-            Some(Named::Folder(folder)) => Resolved::Folder(folder),
+            Named::Url(url) => Resolved::Url(url),
+            Named::Folder(folder) => Resolved::Folder(folder),
         })
     }
 
@@ -84,15 +81,9 @@ fn is_called(context: &str, name: &str) -> bool {
     context.eq_ignore_ascii_case(name) || whole(context).is_some_and(|context| whole(name) == Some(context))
 }
 
-/// A stage that a named context stands for is replaced by it, so nothing of it is built.
-pub fn replace_stages(file: &mut Dockerfile, contexts: &[proto::NamedContext]) {
-    for stage in &mut file.stages {
-        let Some(name) = &stage.name else { continue };
-        if contexts.iter().any(|context| context.name.eq_ignore_ascii_case(name)) {
-            stage.base.clone_from(name);
-            stage.instructions.clear();
-        }
-    }
+/// The name of the context that stands for an image or a stage of this name, if there is one.
+pub fn context_of(contexts: &[proto::NamedContext], name: &str) -> Option<String> {
+    contexts.iter().find(|context| is_called(&context.name, name)).map(|context| context.name.clone())
 }
 
 #[cfg(test)]
@@ -117,14 +108,5 @@ mod tests {
         {
             assert_eq!(is_called(context, name), same, "{context} {name}");
         }
-    }
-
-    #[test]
-    fn a_stage_that_is_given_is_not_built() {
-        let source = "FROM busybox AS base\nRUN make\nFROM base\n";
-        let mut file = Dockerfile::parse_as(source, dockerfile::Dialect::BuildKit).expect("parses");
-        let given = proto::NamedContext { name: "Base".to_owned(), source: "docker-image://x".to_owned() };
-        replace_stages(&mut file, &[given]);
-        assert_eq!((file.stages[0].base.as_str(), file.stages[0].instructions.len()), ("base", 0));
     }
 }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use model::Platform;
 use tokio::sync::{mpsc, watch};
 
 use super::Graph;
@@ -19,7 +18,6 @@ pub struct Wanted {
     pub plan: Plan,
     /// Which of the build's platforms it is.
     pub number: usize,
-    pub target: Platform,
     /// The platform as steps name it, where there are several.
     pub shown: Option<String>,
     /// `SOURCE_DATE_EPOCH`.
@@ -38,7 +36,7 @@ pub struct Solving {
 
 impl Solving {
     pub fn new(graph: Graph, source: Arc<Source>, wanted: Wanted) -> Self {
-        let ended = wanted.plan.stages.iter().map(|_| watch::Sender::default()).collect();
+        let ended = wanted.plan.graph.nodes.iter().map(|_| watch::Sender::default()).collect();
         // At most one message for each stage.
         let (begin, beginning) = mpsc::unbounded_channel();
         Self { graph, source, wanted, ended, begun: Mutex::default(), begin, beginning: Mutex::new(Some(beginning)) }
@@ -47,8 +45,8 @@ impl Solving {
     /// Evaluates what the target needs; gives the target. The first failure ends all of it.
     pub async fn run(self) -> Result<State, Failure> {
         let mut beginning = self.beginning.lock().expect("no holder panics").take().expect("it is run once");
-        for number in self.wanted.plan.needed()? {
-            self.needs(number);
+        for number in &self.wanted.plan.graph.needed {
+            self.needs(*number);
         }
         let mut running = FuturesUnordered::new();
         loop {
@@ -66,7 +64,7 @@ impl Solving {
                             return Err(error);
                         }
                     };
-                    if number == self.wanted.plan.target {
+                    if number == self.wanted.plan.graph.target {
                         return Ok(state);
                     }
                     self.ended[number].send_replace(Some(Arc::new(state)));

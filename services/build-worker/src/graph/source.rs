@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bus::{Target, calls};
-use dockerfile::{Dialect, Dockerfile, Kind, MountType};
+use dockerfile::{Dialect, Dockerfile, Ignore, Kind, MountType};
 use tokio::sync::OnceCell;
 
 use super::Graph;
 use super::files::Origin;
-use super::named::replace_stages;
+use super::plan::Plan;
 use super::trace::Vertex;
 use crate::context::{self, Context};
 use crate::failure::Failure;
@@ -19,9 +19,11 @@ use crate::rooted::{Root, clean, read_limited};
 const TEXT_LIMIT_BYTES: u64 = 4 << 20;
 
 pub struct Source {
-    pub file: Dockerfile,
+    pub file: Arc<Dockerfile>,
     /// Digest of the step that read the file.
     pub definition: String,
+    /// The context's ignore file.
+    pub ignore: Option<Ignore>,
     context: Files,
     /// Told once, by the first step that reads it.
     told: OnceCell<()>,
@@ -38,7 +40,7 @@ enum Files {
 struct Client {
     /// Patterns of the ignore file.
     excludes: Vec<String>,
-    /// What the file itself reads; empty where only the whole will do.
+    /// What the stages that are built read; empty where only the whole will do.
     paths: Vec<String>,
     some: OnceCell<Origin>,
     /// For what a base image's triggers read.
@@ -51,6 +53,15 @@ pub enum Needs {
     /// What the file itself reads.
     Named,
     Whole,
+}
+
+impl Source {
+    /// Of a client's context only that is asked for which the plans read.
+    pub fn read_by(&mut self, plans: &[Plan]) {
+        if let Files::Client(client) = &mut self.context {
+            client.paths = paths(plans);
+        }
+    }
 }
 
 impl Graph {
@@ -69,15 +80,15 @@ impl Graph {
             return self.source_of_client(&mut vertex).await;
         }
         let context = vertex.around(self.context()).await?;
-        if context.has_ignore {
+        if context.ignore.is_some() {
             let shown = "[internal] load .dockerignore".to_owned();
             Vertex::new(&self.trace, &self.named("ignore"), shown).around(async { Ok(()) }).await?;
         }
         let definition = vertex.digest().to_owned();
-        let mut file = Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?;
-        replace_stages(&mut file, &self.options.contexts);
+        let file = Arc::new(Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?);
+        let ignore = context.ignore.as_deref().map(Ignore::parse);
         let context = Files::There(self.origin_of(context).await?);
-        Ok(Source { file, definition, context, told: OnceCell::new() })
+        Ok(Source { file, definition, ignore, context, told: OnceCell::new() })
     }
 
     fn named(&self, what: &str) -> String {
@@ -142,11 +153,11 @@ impl Graph {
             }
         };
         let rules = vertex.around(load).await?;
-        let mut file = Dockerfile::parse_as(&text, Dialect::BuildKit)?;
-        replace_stages(&mut file, &self.options.contexts);
+        let file = Arc::new(Dockerfile::parse_as(&text, Dialect::BuildKit)?);
+        let ignore = Some(Ignore::parse(&rules));
         let (some, whole) = (OnceCell::new(), OnceCell::new());
-        let client = Client { excludes: patterns(&rules), paths: paths(&file), some, whole };
-        Ok(Source { file, definition, context: Files::Client(Box::new(client)), told: OnceCell::new() })
+        let client = Client { excludes: patterns(&rules), paths: Vec::new(), some, whole };
+        Ok(Source { file, definition, ignore, context: Files::Client(Box::new(client)), told: OnceCell::new() })
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.
@@ -238,26 +249,28 @@ pub fn patterns(rules: &str) -> Vec<String> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(pattern).collect()
 }
 
-/// The paths that a file reads of its context; none where it says so only when it is built.
-fn paths(file: &Dockerfile) -> Vec<String> {
+/// The paths that plans read of their context; none where it turns out only when they are built.
+fn paths(plans: &[Plan]) -> Vec<String> {
     let mut paths = Vec::new();
-    for instruction in file.stages.iter().flat_map(|stage| &stage.instructions) {
-        match &instruction.kind {
-            Kind::Copy(copy) | Kind::Add(copy) if copy.from.is_none() => paths.extend(copy.sources.iter().cloned()),
-            Kind::Run(run) => {
-                for mount in run.mounts.iter().filter(|mount| mount.from.is_none()) {
-                    let lexer = dockerfile::Lexer::new(file.directives.escape);
-                    match mount.expanded(&lexer, &|_| None, "/") {
-                        Ok(mount) if mount.kind == MountType::Bind => paths.push(mount.source),
-                        Ok(_) => {}
-                        Err(_) => return Vec::new(),
-                    }
-                    if mount.text.contains('$') {
-                        return Vec::new();
+    for plan in plans {
+        let instructions = plan.graph.needed.iter().flat_map(|number| plan.instructions(*number));
+        for instruction in instructions {
+            match &instruction.kind {
+                Kind::Copy(copy) | Kind::Add(copy) if copy.from.is_none() => paths.extend(copy.sources.iter().cloned()),
+                Kind::Run(run) => {
+                    for mount in run.mounts.iter().filter(|mount| mount.from.is_none()) {
+                        match mount.expanded(&plan.lexer, &|_| None, "/") {
+                            Ok(mount) if mount.kind == MountType::Bind => paths.push(mount.source),
+                            Ok(_) => {}
+                            Err(_) => return Vec::new(),
+                        }
+                        if mount.text.contains('$') {
+                            return Vec::new();
+                        }
                     }
                 }
+                _ => {}
             }
-            _ => {}
         }
     }
     if paths.iter().any(|path| path.contains('$')) {
@@ -273,11 +286,16 @@ mod tests {
 
     #[test]
     fn what_a_client_is_asked_for() {
-        let file = |text: &str| paths(&Dockerfile::parse_as(text, Dialect::BuildKit).expect(text));
+        let file = |text: &str| {
+            let file = Dockerfile::parse_as(text, Dialect::BuildKit).expect(text);
+            let plan = Plan::new(Arc::new(file), &proto::BuildOptions::default(), model::Platform::host());
+            paths(&[plan.expect(text)])
+        };
         assert_eq!(
             file("FROM a\nCOPY b/x c /\nRUN --mount=source=m,target=/m ls\nCOPY --from=z n /\n"),
             ["b/x", "c", "m"]
         );
+        assert_eq!(file("FROM a AS other\nCOPY $V unneeded /\nFROM b\nCOPY x /\n"), ["x"]);
         assert!(file("FROM a\nARG V\nCOPY $V /\n").is_empty(), "the whole");
         assert!(file("FROM a\nCOPY . /\n").is_empty(), "the whole");
         assert_eq!(patterns("\u{feff}# no\n\n /a/ \n!b/../c\n"), ["a", "!c"]);

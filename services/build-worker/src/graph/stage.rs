@@ -1,11 +1,11 @@
 //! One stage: its base, then its instructions in order.
 
-use dockerfile::{Dialect, Instruction, Kind};
+use dockerfile::{Dialect, Instruction, Kind, is_step};
 use model::Platform;
 
 use super::folders::Folder;
 use super::named::Resolved;
-use super::plan::Base;
+use super::plan::{Base, Plan};
 use super::solving::Solving;
 use super::state::State;
 use super::trace::Vertex;
@@ -43,22 +43,19 @@ impl Names {
 impl Solving {
     /// Evaluates a stage, and makes all its layers.
     pub async fn stage(&self, number: usize) -> Result<State, Failure> {
-        let stage = &self.wanted.plan.stages[number];
-        let platform = match &stage.platform {
-            Some(text) => super::parse_platform(text)?,
-            None => self.wanted.target.clone(),
-        };
+        let plan = &self.wanted.plan;
+        let (stage, node) = plan.stage(number);
+        let platform = plan.platform_of(number)?;
         let (mut state, image) = self.base(number, &platform).await?;
         let triggers = std::mem::take(&mut state.file.config.on_build);
         let mut all = Vec::new();
         for trigger in &triggers {
             all.push(Next { instruction: parse_trigger(trigger)?, trigger: true });
         }
-        let own = stage.instructions.iter().cloned();
+        let own = plan.instructions(number).iter().cloned();
         all.extend(own.map(|instruction| Next { instruction, trigger: false }));
-        let steps =
-            all.iter().filter(|next| makes_layer(&next.instruction.kind)).count() + usize::from(image.is_some());
-        let mut names = Names { shown: stage.shown.clone(), platform: self.wanted.shown.clone(), step: 0, steps };
+        let steps = all.iter().filter(|next| is_step(&next.instruction.kind)).count() + usize::from(image.is_some());
+        let mut names = Names { shown: node.shown.clone(), platform: self.wanted.shown.clone(), step: 0, steps };
         let place = |step: usize| format!("{} {} {number} {step}", self.graph.executor.build_id, self.wanted.number);
         let vertex = |step, name, line| {
             let mut vertex = Vertex::new(&self.graph.trace, &place(step), name);
@@ -72,29 +69,35 @@ impl Solving {
             from.digest().clone_into(&mut below);
         }
         let mut vertices = Vec::new();
-        for (step, next) in all.iter().enumerate().filter(|(_, next)| makes_layer(&next.instruction.kind)) {
+        for (step, next) in all.iter().enumerate().filter(|(_, next)| is_step(&next.instruction.kind)) {
             let mark = if next.trigger { "ONBUILD " } else { "" };
             let name = names.next(&format!("{mark}{}", shown(&next.instruction)));
             let mut vertex = vertex(step + 1, name, next.instruction.line);
             vertex.told.inputs.extend(Some(below).filter(|below| !below.is_empty()));
             below = vertex.digest().to_owned();
             vertex.announce().await;
-            vertices.push(vertex);
+            vertices.push((step, vertex));
         }
-        let mut vertices = vertices.into_iter();
-        for next in all {
-            let kind = {
-                let lookup = |name: &str| state.variable(name);
-                next.instruction.kind.expanded(&self.wanted.plan.lexer, &lookup)?
-            };
-            let vertex = if makes_layer(&next.instruction.kind) { vertices.next() } else { None };
-            match (vertex, kind) {
-                (Some(mut vertex), kind) => {
+        let mut vertices = vertices.into_iter().peekable();
+        if let Err((at, error)) = rehearse(plan, state.clone(), &all) {
+            if let Some((_, mut vertex)) = vertices.find(|(step, _)| *step == at) {
+                vertex.complete(Some(&error)).await;
+            }
+            return Err(error);
+        }
+        for (step, next) in all.iter().enumerate() {
+            let kind = &next.instruction.kind;
+            if let Kind::Arg(declarations) = kind {
+                state.declare(&plan.globals, &plan.lexer, declarations)?;
+                continue;
+            }
+            let kind = kind.expanded(&plan.lexer, &|name: &str| state.scope.value(name))?;
+            match vertices.next_if(|(at, _)| *at == step) {
+                Some((_, mut vertex)) => {
                     let made = self.layer_step(number, &mut state, &mut vertex, kind).await;
                     told(&mut vertex, made).await?;
                 }
-                (None, Kind::Arg(declarations)) => state.declare(&self.wanted.plan.globals, declarations),
-                (None, kind) => state.configure(kind)?,
+                None => state.configure(kind)?,
             }
         }
         Ok(state)
@@ -103,7 +106,7 @@ impl Solving {
     /// What a stage begins on; with the image's name where it is one.
     async fn base(&self, stage: usize, platform: &Platform) -> Result<(State, Option<String>), Failure> {
         let epoch = self.wanted.epoch;
-        let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.stages[stage].base)? {
+        let base = match self.graph.resolved(&self.wanted.plan, &self.wanted.plan.graph.nodes[stage].base)? {
             Resolved::Base(base) => base,
             Resolved::Url(url) => {
                 let context = self.graph.url_context(&url, !self.ignores_cache(stage)).await?;
@@ -114,12 +117,13 @@ impl Solving {
             }
         };
         Ok(match base {
-            Base::Scratch => (State::scratch(platform.clone(), epoch), None),
+            Base::Empty => (State::scratch(platform.clone(), epoch), None),
             Base::Stage(earlier) => (self.other(earlier).await?.child(), None),
             Base::Image(reference) => {
                 let image = self.graph.image(&reference, platform).await?;
                 (State::on(&image.image, epoch)?, Some(image.name.clone()))
             }
+            Base::Context(name) => return Err(Failure::internal(format!("a context {name} in a context"))),
         })
     }
 
@@ -157,10 +161,38 @@ impl Solving {
     /// Whether a stage's steps neither look into the cache nor follow others.
     pub fn ignores_cache(&self, number: usize) -> bool {
         let options = &self.graph.options;
-        let name = self.wanted.plan.stages[number].name.as_deref();
+        let name = self.wanted.plan.file.stages[number].name.as_deref();
         let named = |other: &String| name.is_some_and(|name| name.eq_ignore_ascii_case(other));
         options.no_cache || options.no_cache_stages.iter().any(named)
     }
+}
+
+/// Evaluates a stage without making anything, so that its author's mistakes are told before any of its commands runs.
+///
+/// # Errors
+/// Which of the instructions is wrong, and why.
+fn rehearse(plan: &Plan, mut state: State, all: &[Next]) -> Result<(), (usize, Failure)> {
+    for (at, next) in all.iter().enumerate() {
+        rehearse_one(plan, &mut state, &next.instruction.kind).map_err(|error| (at, error))?;
+    }
+    Ok(())
+}
+
+fn rehearse_one(plan: &Plan, state: &mut State, kind: &Kind) -> Result<(), Failure> {
+    if let Kind::Arg(declarations) = kind {
+        return state.declare(&plan.globals, &plan.lexer, declarations);
+    }
+    match kind.expanded(&plan.lexer, &|name: &str| state.scope.value(name))? {
+        Kind::Workdir(path) => drop(state.enter(&path)),
+        Kind::Run(run) => {
+            for mount in &run.mounts {
+                mount.expanded(&plan.lexer, &|name: &str| state.scope.value(name), state.working_dir())?;
+            }
+        }
+        Kind::Copy(_) | Kind::Add(_) => {}
+        kind => state.configure(kind)?,
+    }
+    Ok(())
 }
 
 /// Tells of a failure that the step has not told itself.
@@ -171,10 +203,6 @@ async fn told(vertex: &mut Vertex, made: Result<(), Failure>) -> Result<(), Fail
         vertex.complete(Some(error)).await;
     }
     made
-}
-
-fn makes_layer(kind: &Kind) -> bool {
-    matches!(kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
 }
 
 fn parse_trigger(trigger: &str) -> Result<Instruction, Failure> {

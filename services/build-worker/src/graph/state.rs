@@ -1,13 +1,15 @@
 //! A stage's image as far as it is evaluated: its configuration, what its commands see, its layers. Pure.
 
-use dockerfile::{ArgDeclaration, Kind};
+use std::path::Path;
+
+use dockerfile::{ArgDeclaration, Globals, Kind, Lexer, Scope};
 use model::Platform;
 use oci::{ContainerConfig, History, ImageConfig};
 
-use super::scope::Globals;
 use crate::failure::Failure;
 use crate::image::{self, check_signal, health, names, resolve};
 use crate::layers::diff_id;
+use crate::rooted::clean;
 use crate::{ports, wording};
 
 /// What BuildKit's frontend writes into the entries of its history.
@@ -22,10 +24,8 @@ pub struct State {
     pub layers: Vec<proto::Layer>,
     /// So many of the layers are an image's that was there before.
     pub base_layers: usize,
-    /// What commands see: the image's variables, and the arguments that have a value.
-    pub env: Vec<(String, String)>,
-    /// Declared arguments, as a RUN's line in the history names them.
-    pub arguments: Vec<(String, Option<String>)>,
+    /// What instructions and commands see.
+    pub scope: Scope,
     /// A CMD of this stage is not dropped by a later ENTRYPOINT.
     cmd_set: bool,
     /// `SOURCE_DATE_EPOCH`: the time of whatever is made.
@@ -42,17 +42,8 @@ impl State {
             config: ContainerConfig { working_dir: "/".to_owned(), ..ContainerConfig::default() },
             ..ImageConfig::default()
         };
-        Self {
-            platform,
-            file,
-            layers: Vec::new(),
-            base_layers: 0,
-            env: Vec::new(),
-            arguments: Vec::new(),
-            cmd_set: false,
-            epoch,
-        }
-        .begun()
+        Self { platform, file, layers: Vec::new(), base_layers: 0, scope: Scope::default(), cmd_set: false, epoch }
+            .begun()
     }
 
     /// On an image.
@@ -77,7 +68,7 @@ impl State {
         let platform = Platform::new(&file.os, &file.architecture, &file.variant);
         let scratch = Self::scratch(platform, epoch);
         let layers = image.layers.clone();
-        Ok(Self { file, base_layers: layers.len(), layers, env: Vec::new(), ..scratch }.begun())
+        Ok(Self { file, base_layers: layers.len(), layers, scope: Scope::default(), ..scratch }.begun())
     }
 
     /// On a context of files, which has no configuration of its own.
@@ -97,28 +88,16 @@ impl State {
 
     /// A stage that begins where this one ends: arguments with a value are seen there, too.
     pub fn child(&self) -> Self {
-        Self { arguments: Vec::new(), cmd_set: false, ..self.clone() }.begun()
+        Self { scope: self.scope.inherited(), cmd_set: false, ..self.clone() }.begun()
     }
 
     fn begun(mut self) -> Self {
         image::default_path(&mut self.file.config);
         for entry in self.file.config.env.clone() {
             let (name, value) = entry.split_once('=').unwrap_or((&entry, ""));
-            self.set_env(name, value);
+            self.scope.set(name, value);
         }
         self
-    }
-
-    fn set_env(&mut self, name: &str, value: &str) {
-        match self.env.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.env.push((name.to_owned(), value.to_owned())),
-        }
-    }
-
-    /// A variable as instructions see it.
-    pub fn variable(&self, name: &str) -> Option<String> {
-        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
     pub fn working_dir(&self) -> &str {
@@ -126,6 +105,13 @@ impl State {
             "" => "/",
             folder => folder,
         }
+    }
+
+    /// WORKDIR: the folder that it leads to.
+    pub fn enter(&mut self, path: &str) -> String {
+        let folder = Path::new("/").join(clean(&Path::new(self.working_dir()).join(path)));
+        self.file.config.working_dir = folder.display().to_string();
+        self.file.config.working_dir.clone()
     }
 
     /// A step that is a layer; `made` is what it made, none where it made nothing.
@@ -163,30 +149,30 @@ impl State {
 
     /// A RUN's line in the history, before its arguments: `|2 A=1 B=2`.
     pub fn arguments_shown(&self) -> Vec<String> {
-        let mut shown: Vec<(String, String)> = Vec::new();
-        for (name, value) in &self.arguments {
-            let value = self.variable(name).or_else(|| value.clone()).unwrap_or_default();
-            match shown.iter_mut().find(|(known, _)| known == name) {
-                Some((_, old)) => *old = value,
-                None => shown.push((name.clone(), value)),
-            }
-        }
+        let shown = self.scope.arguments();
         let count = (!shown.is_empty()).then(|| format!("|{}", shown.len()));
-        count.into_iter().chain(shown.into_iter().map(|(name, value)| format!("{name}={value}"))).collect()
+        count.into_iter().chain(shown).collect()
     }
 
-    /// An ARG of this stage, its default expanded already.
-    pub fn declare(&mut self, globals: &Globals, declarations: Vec<ArgDeclaration>) {
-        let mut words = Vec::new();
-        for ArgDeclaration { name, default } in declarations {
-            let value = globals.of_stage(&name, default);
-            if let Some(value) = &value {
-                self.set_env(&name, value);
+    /// An ARG of this stage, as it is written: each of its arguments sees those before it.
+    ///
+    /// # Errors
+    /// `User` for a default that cannot be expanded.
+    pub fn declare(
+        &mut self,
+        globals: &Globals,
+        lexer: &Lexer,
+        declarations: &[ArgDeclaration],
+    ) -> Result<(), Failure> {
+        let mut line = "ARG".to_owned();
+        for declaration in declarations {
+            line.push_str(&format!(" {}", declaration.name));
+            if let Some(value) = self.scope.declare(declaration, globals, lexer)? {
+                line.push_str(&format!("={value}"));
             }
-            words.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
-            self.arguments.push((name, value));
         }
-        self.note(format!("ARG {}", words.join(" ")));
+        self.note(line);
+        Ok(())
     }
 
     /// An instruction that changes the configuration only.
@@ -212,7 +198,7 @@ impl State {
                 for (name, value) in &pairs {
                     image::set_variable(config, name, value);
                 }
-                pairs.iter().for_each(|(name, value)| self.set_env(name, value));
+                pairs.iter().for_each(|(name, value)| self.scope.set(name, value));
                 format!("ENV{}", wording::pairs(&pairs))
             }
             Kind::Label(pairs) => {
@@ -352,16 +338,17 @@ mod tests {
     fn arguments_are_seen_and_shown_until_the_stage_ends() {
         let mut state = state();
         let globals = Globals::default();
-        let declare = |state: &mut State, name: &str, default: Option<&str>| {
-            let default = default.map(str::to_owned);
-            state.declare(&globals, vec![ArgDeclaration { name: name.to_owned(), default }]);
+        let argument = |name: &str, default: Option<&str>| ArgDeclaration {
+            name: name.to_owned(),
+            default: default.map(str::to_owned),
         };
-        declare(&mut state, "A", Some("1"));
-        declare(&mut state, "B", None);
-        assert_eq!(state.arguments_shown(), ["|2", "A=1", "B="]);
-        assert_eq!((state.variable("A").as_deref(), state.variable("B")), (Some("1"), None));
+        let declarations = [argument("A", Some("1")), argument("B", None), argument("C", Some("$A-$B"))];
+        state.declare(&globals, &Lexer::new('\\'), &declarations).expect("declared");
+        assert_eq!(state.arguments_shown(), ["|3", "A=1", "B=", "C=1-"]);
+        assert_eq!(state.file.history[0].created_by, "ARG A=1 B C=1-");
+        assert_eq!((state.scope.value("A").as_deref(), state.scope.value("B")), (Some("1"), None));
         let child = state.child();
-        assert_eq!(child.variable("A").as_deref(), Some("1"), "a stage on this one inherits it");
+        assert_eq!(child.scope.value("A").as_deref(), Some("1"), "a stage on this one inherits it");
         assert!(child.arguments_shown().is_empty());
         assert_eq!(child.file.config.env.len(), 1, "an argument is no variable of the image");
     }
