@@ -35,7 +35,7 @@ impl Database {
     /// `Taken` when another container has the name, `NoImage` when the image has gone.
     pub async fn insert_container(&self, container: &Container) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        if !lock_image(&mut tx, &container.image_id).await? {
+        if !container.image_id.is_empty() && !lock_image(&mut tx, &container.image_id).await? {
             return Err(Error::NoImage(container.image_id.clone()));
         }
         let done = tx

@@ -26,6 +26,26 @@ pub fn ensure(folder: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Whether the files below a folder have no more than so many bytes. A folder that cannot be read has more.
+pub fn is_within(folder: &Path, most_bytes: u64) -> bool {
+    let (mut waiting, mut left) = (vec![folder.to_owned()], most_bytes);
+    while let Some(folder) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { return false };
+        for entry in entries {
+            // Links are not followed.
+            let Ok((entry, stat)) = entry.and_then(|entry| entry.metadata().map(|stat| (entry, stat))) else {
+                return false;
+            };
+            match stat.is_dir() {
+                true => waiting.push(entry.path()),
+                false if stat.len() > left => return false,
+                false => left -= stat.len(),
+            }
+        }
+    }
+    true
+}
+
 /// Returns when the file system of a folder is down to the floor.
 pub async fn exhausted(folder: &Path) {
     while free_bytes(folder) >= FLOOR_BYTES {
@@ -62,6 +82,19 @@ impl<R: Read> Read for Watched<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_counted_and_links_not_followed() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        std::fs::create_dir(temp.path().join("d")).expect("made");
+        std::fs::write(temp.path().join("d/a"), [0; 600]).expect("written");
+        std::fs::write(temp.path().join("b"), [0; 400]).expect("written");
+        std::os::unix::fs::symlink("/", temp.path().join("d/l")).expect("linked");
+        for (most, fits) in [(0, false), (1000, false), (1001, true), (u64::MAX, true)] {
+            assert_eq!(is_within(temp.path(), most), fits, "{most}");
+        }
+        assert!(!is_within(&temp.path().join("none"), u64::MAX));
+    }
 
     #[test]
     fn what_cannot_fit_is_refused() {

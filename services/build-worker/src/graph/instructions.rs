@@ -13,6 +13,7 @@ use super::reasons;
 use super::solving::Solving;
 use super::source::Needs;
 use super::state::State;
+use super::step_view;
 use super::steps::Step;
 use super::trace::Vertex;
 use crate::failure::Failure;
@@ -238,6 +239,7 @@ impl Solving {
             has_epoch: state.epoch.is_some(),
             operation: Some(asked.operation),
         };
+        vertex.view = step_view::of(&definition, state, &asked.uncounted);
         let use_cache = !self.ignores_cache(number);
         // What comes from layers is known by them, before any file is looked at.
         let quick = asked.reads.iter().map(|(origin, reading)| reading.quickly(origin)).collect::<Option<Vec<_>>>();

@@ -31,6 +31,7 @@ mod solving;
 mod source;
 mod stage;
 mod state;
+mod step_view;
 mod steps;
 mod trace;
 mod view;

@@ -7,6 +7,7 @@ use model::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use super::Executor;
+use super::execute::{Executed, Failed};
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, now_ns};
@@ -61,18 +62,19 @@ impl Guest {
             tracing::warn!(%error, folder, "a step's folder stays");
         }
         match ran {
-            Ok(record) => Ok(proto::StepRunReply { record: Some(record), ..Default::default() }),
-            Err(Failure::Process { command, code }) => Ok(proto::StepRunReply { record: None, command, code }),
-            Err(Failure::User(why)) => Err(bus::Error::invalid(why)),
-            // It is to be claimed anew.
-            Err(Failure::CutOff | Failure::Cancelled | Failure::Lost) => {
-                Err(bus::Error::new(ErrorKind::Cancelled, "the step was cut short"))
-            }
-            Err(error) => Err(bus::Error::internal(crate::failure::chain(&error))),
+            Ok((record, None)) => Ok(proto::StepRunReply { record, ..Default::default() }),
+            Ok((record, Some(Failure::Process { command, code }))) => Ok(proto::StepRunReply { record, command, code }),
+            Ok((_, Some(error))) => Err(refused(error)),
+            Err(error) => Err(refused(error)),
         }
     }
 
-    async fn execute(&self, folder: &str, progress: ProgressSender) -> Result<proto::StepRecord, Failure> {
+    /// What the step made, or what its failed command left, with why it failed.
+    async fn execute(
+        &self,
+        folder: &str,
+        progress: ProgressSender,
+    ) -> Result<(Option<proto::StepRecord>, Option<Failure>), Failure> {
         let Worker { bus, store, snapshots, machine, contexts, trees, caches, claims, .. } = self.worker.clone();
         let definition = self.request.definition.clone().unwrap_or_default();
         let owner = machine::owner(folder);
@@ -96,28 +98,56 @@ impl Guest {
             session_gateway: self.request.session_gateway.clone(),
             ends: self.ends.clone(),
             lease: Renewals::new(bus::CLAIM_TTL),
+            keep_failed: self.request.keep_failed,
             context: Arc::default(),
         };
         let started = now_ns();
         let mut output = Told(progress);
         let executed = executor.execute(&definition, line.0.clone(), &mut output, self.ends.unwanted(None)).await;
-        let made = match executed {
-            Ok(executed) => match executed.upload {
-                Some(upload) => upload.await.map_err(Failure::caused).flatten().map(|()| executed.layer),
-                None => Ok(executed.layer),
-            },
-            Err(error) => Err(error),
+        let (made, failed) = match executed {
+            Ok(executed) => (Some(executed), None),
+            Err(Failed { error, left }) => (left, Some(error)),
+        };
+        let stored = match made {
+            Some(made) => stored(made).await.map(Some),
+            None => Ok(None),
         };
         layers.release();
-        Ok(proto::StepRecord {
+        let layer = match (stored, &failed) {
+            (Ok(layer), _) => layer,
+            // Its failure is what counts.
+            (Err(_), Some(_)) => None,
+            (Err(error), None) => return Err(error),
+        };
+        let record = layer.map(|layer| proto::StepRecord {
             key: self.request.key.clone(),
-            layers: vec![made?],
+            layers: vec![layer],
             created_ns: now_ns(),
             took_ns: now_ns() - started,
             worker_id: self.worker.id.clone(),
             description: definition.description,
             value_json: String::new(),
-        })
+        });
+        Ok((record, failed))
+    }
+}
+
+/// The layer, once it is in the layer store.
+async fn stored(Executed { layer, upload }: Executed) -> Result<proto::Layer, Failure> {
+    if let Some(upload) = upload {
+        upload.await.map_err(Failure::caused)??;
+    }
+    Ok(layer)
+}
+
+fn refused(error: Failure) -> bus::Error {
+    match error {
+        Failure::User(why) => bus::Error::invalid(why),
+        // It is to be claimed anew.
+        Failure::CutOff | Failure::Cancelled | Failure::Lost => {
+            bus::Error::new(ErrorKind::Cancelled, "the step was cut short")
+        }
+        error => bus::Error::internal(crate::failure::chain(&error)),
     }
 }
 

@@ -8,7 +8,7 @@ use model::ErrorKind;
 use tokio::sync::mpsc;
 
 use super::Graph;
-use super::execute::Executed;
+use super::execute::{Executed, Failed};
 use super::place::Place;
 use super::records::Made;
 use super::trace::Vertex;
@@ -173,11 +173,14 @@ impl Graph {
         drop(placed);
         let Executed { layer, upload } = match ran {
             Ok(executed) => executed,
-            Err(Failure::CutOff) => return Err(Failure::CutOff),
-            Err(error) => {
+            Err(Failed { error: Failure::CutOff, .. }) => return Err(Failure::CutOff),
+            Err(Failed { error, left }) => {
                 // A command that fails by itself would do so for all who follow it.
                 if let (Failure::Process { command, code }, Some(claim)) = (&error, claim) {
                     claim.end(Ended::Command { command: command.clone(), code: *code });
+                }
+                if let Some(left) = left {
+                    self.keep_left(vertex, left, &step.definition).await;
                 }
                 vertex.complete(Some(&error)).await;
                 return Err(error);
@@ -198,7 +201,25 @@ impl Graph {
         Ok(record)
     }
 
-    async fn run_here(&self, vertex: &Vertex, step: &Step, flight: Option<Arc<Flight>>) -> Result<Executed, Failure> {
+    /// What a failed command left is kept as results are: under the same cap, and as long as it is not pruned.
+    async fn keep_left(&self, vertex: &mut Vertex, left: Executed, definition: &proto::StepDefinition) {
+        let Executed { layer, upload } = left;
+        if let Some(view) = &mut vertex.view {
+            view.left = Some(layer.clone());
+        }
+        let record = proto::StepRecord {
+            // No step has this key.
+            key: model::Digest::of(format!("left {}", layer.diff_id).as_bytes()).to_string(),
+            layers: vec![layer],
+            created_ns: now_ns(),
+            worker_id: vertex.told.worker.clone(),
+            description: format!("{} (failed)", definition.description),
+            ..proto::StepRecord::default()
+        };
+        self.records.add(Made { record, upload, also: None, claim: None }).await;
+    }
+
+    async fn run_here(&self, vertex: &Vertex, step: &Step, flight: Option<Arc<Flight>>) -> Result<Executed, Failed> {
         let unwanted = self.executor.ends.unwanted(flight.as_deref());
         let line = flight.as_ref().map_or(&self.executor.lease, |flight| &flight.claim).lifeline();
         self.executor.execute(&step.definition, line, &mut vertex.lines(flight.clone()), unwanted).await
@@ -210,7 +231,7 @@ impl Graph {
         vertex: &Vertex,
         step: &Step,
         (worker, claim): (&str, &Claim),
-    ) -> Result<Executed, Failure> {
+    ) -> Result<Executed, Failed> {
         let request = proto::StepRun {
             build_id: self.executor.build_id.clone(),
             attempt: self.executor.attempt,
@@ -218,6 +239,7 @@ impl Graph {
             definition: Some(step.definition.clone()),
             claim_id: claim.id.clone(),
             session_gateway: self.executor.session_gateway.clone(),
+            keep_failed: self.executor.keep_failed,
         };
         let flight = &claim.flight;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
@@ -230,7 +252,7 @@ impl Graph {
             }
         };
         let (reply, ()) = tokio::select! {
-            () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled),
+            () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled.into()),
             ran = async { tokio::join!(call, forward) } => ran,
         };
         let proto::StepRunReply { record, command, code } = reply.map_err(|error| match error.kind() {
@@ -242,14 +264,15 @@ impl Graph {
                 Failure::CutOff
             }
         })?;
-        if code != 0 {
-            return Err(Failure::Process { command, code });
-        }
         let layer = record.and_then(|record| record.layers.into_iter().next());
-        let layer = layer.ok_or_else(|| Failure::internal("a step without a layer"))?;
-        if !self.executor.layers.pin(std::slice::from_ref(&layer)).await? {
-            return Err(Failure::internal("the layer of a step on another worker is not stored"));
+        let is_stored = match &layer {
+            Some(layer) => self.executor.layers.pin(std::slice::from_ref(layer)).await?,
+            None => false,
+        };
+        let made = layer.filter(|_| is_stored).map(|layer| Executed { layer, upload: None });
+        if code != 0 {
+            return Err(Failed { error: Failure::Process { command, code }, left: made });
         }
-        Ok(Executed { layer, upload: None })
+        made.ok_or_else(|| Failure::internal("the layer of a step on another worker is not stored").into())
     }
 }

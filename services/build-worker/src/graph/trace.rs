@@ -132,6 +132,8 @@ pub struct Vertex {
     pub told: proto::BuildVertex,
     /// What its key is made of, told when it is over.
     pub key_inputs: Vec<proto::KeyInput>,
+    /// What it saw, told when it is over.
+    pub view: Option<proto::StepView>,
 }
 
 impl Vertex {
@@ -142,6 +144,7 @@ impl Vertex {
             trace: trace.clone(),
             told: proto::BuildVertex { digest, name, ..Default::default() },
             key_inputs: Vec::new(),
+            view: None,
         }
     }
 
@@ -175,6 +178,7 @@ impl Vertex {
         self.told.completed_ns = now_ns();
         self.told.code = error.map_or(0, Failure::code);
         self.told.key_inputs = std::mem::take(&mut self.key_inputs);
+        self.told.view = self.view.take();
         self.told.error = error
             .map(|error| match error {
                 // As every client of BuildKit knows it.

@@ -35,6 +35,7 @@ impl Session {
             attempt: self.lease.attempt,
             session_gateway: options.session_gateway.clone(),
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
+            keep_failed: options.keep_failed,
             context: Arc::default(),
             lease: self.renewals.clone(),
         };

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::create::{container_create, write_cidfile};
 use crate::create::ContainerOptions;
+use crate::create::options::Streams;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::session::{End, Session, follow_size, proxy_signals};
@@ -50,16 +51,41 @@ impl Run {
         Ok(())
     }
 
-    async fn attached(&self, engine: &Engine, id: &str, streams: crate::create::options::Streams) -> Outcome {
+    async fn attached(&self, engine: &Engine, id: &str, streams: Streams) -> Outcome {
         let tty = self.container.tty;
+        let run = Attached {
+            streams,
+            tty,
+            is_removed: self.container.rm,
+            detach_keys: self.detach_keys.as_deref(),
+            proxies_signals: self.sig_proxy && !tty,
+        };
+        run.run(engine, id).await
+    }
+}
+
+/// How a created container is started and shown until its end.
+pub struct Attached<'a> {
+    pub streams: Streams,
+    pub tty: bool,
+    /// The daemon removes it at its end.
+    pub is_removed: bool,
+    pub detach_keys: Option<&'a str>,
+    pub proxies_signals: bool,
+}
+
+impl Attached<'_> {
+    /// Fails with the container's exit code.
+    pub async fn run(self, engine: &Engine, id: &str) -> Outcome {
+        let Self { streams, tty, is_removed, detach_keys, proxies_signals } = self;
         let mut attach = engine.post(format!("/containers/{id}/attach")).query("stream", 1);
         attach = attach.flag("stdin", streams.stdin).flag("stdout", streams.stdout).flag("stderr", streams.stderr);
-        let raw = attach.maybe("detachKeys", self.detach_keys.as_deref()).hijack().await?;
-        let condition = if self.container.rm { "removed" } else { "next-exit" };
+        let raw = attach.maybe("detachKeys", detach_keys).hijack().await?;
+        let condition = if is_removed { "removed" } else { "next-exit" };
         // The headers come at once: from here on no exit can be missed.
         let wait = engine.post(format!("/containers/{id}/wait")).query("condition", condition).send().await?;
         if let Err(failure) = engine.post(format!("/containers/{id}/start")).send().await {
-            if self.container.rm {
+            if is_removed {
                 let _ = crate::engine::read_all(wait).await;
             }
             return Err(failure);
@@ -68,13 +94,13 @@ impl Run {
             tty,
             stdin: streams.stdin,
             output: streams.stdout || streams.stderr,
-            detach_keys: self.detach_keys.clone(),
+            detach_keys: detach_keys.map(str::to_owned),
         };
         let resize = format!("/containers/{id}/resize");
         let end = tokio::select! {
             end = session.relay(raw) => end?,
             () = follow_size(engine, &resize), if tty && stdin().is_terminal() => End::Closed,
-            () = proxy_signals(engine, id), if self.sig_proxy && !tty => End::Closed,
+            () = proxy_signals(engine, id), if proxies_signals => End::Closed,
         };
         if end == End::Detached {
             return Ok(());

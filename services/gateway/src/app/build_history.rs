@@ -69,6 +69,9 @@ fn merge(known: &mut proto::BuildVertex, told: &proto::BuildVertex) {
     if known.line == 0 {
         known.line = before.line;
     }
+    if known.view.is_none() {
+        known.view = before.view;
+    }
 }
 
 impl App {

@@ -54,15 +54,29 @@ impl App {
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             )));
         }
+        let mut created = self.create_on(&image, name, request, raw).await?;
+        created.warnings.splice(0..0, warning);
+        Ok(created)
+    }
+
+    /// A container on an image, or on layers without one (an image without an id), whose blobs the caller keeps meanwhile.
+    pub(super) async fn create_on(
+        &self,
+        image: &Image,
+        name: Option<String>,
+        request: CreateRequest,
+        raw: &Value,
+    ) -> Outcome<Created> {
         let id = random_id();
+        let wanted = request.image.clone().unwrap_or_default();
         let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
-        let merged = spec::merge(&id, &shown_name, &image, request, raw)?;
+        let merged = spec::merge(&id, &shown_name, image, request, raw)?;
         let (mut spec, request) = (merged.spec, merged.request);
         let mut container = Container {
             id: id.clone(),
             name: shown_name,
             node_id: self.place_container(&spec).await?,
-            image_id: image.id,
+            image_id: image.id.clone(),
             spec: spec.encode_to_vec(),
             request: request.to_string(),
             status: proto::ContainerStatus { id: id.clone(), ..Default::default() }.encode_to_vec(),
@@ -93,7 +107,7 @@ impl App {
                 if !reply.events.iter().any(|event| event.action == "create") {
                     self.tell_container(&container, "create", &[]);
                 }
-                Ok(Created { id, warnings: warning.into_iter().chain(reply.warnings).collect() })
+                Ok(Created { id, warnings: reply.warnings })
             }
             Err(failure) => {
                 self.db.forget_container(&id).await?;

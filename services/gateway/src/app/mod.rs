@@ -43,6 +43,7 @@ pub mod spec;
 pub mod stats;
 pub mod step_container;
 pub mod step_results;
+pub mod step_shell;
 pub mod system;
 pub mod transfers;
 pub mod update;

@@ -251,6 +251,9 @@ fn seconds(time: &str) -> i64 {
 /// The IMAGE column of docker ps: the name as it was given while that still means this image, else the short id.
 pub fn image_name_of(container: &metadata::Container, images: &[Image]) -> String {
     let given = spec_of(container).image_name;
+    if container.image_id.is_empty() {
+        return given;
+    }
     let Some(image) = images.iter().find(|image| image.id == container.image_id) else {
         return container.image_id.clone();
     };

@@ -52,6 +52,7 @@ pub fn vertex(vertex: &proto::BuildVertex) -> Value {
         key,
         key_inputs: _,
         code,
+        view: _,
     } = vertex;
     let mut fields = Fields::default();
     fields.text("digest", digest).add("inputs", (!inputs.is_empty()).then(|| json!(inputs))).text("name", name);

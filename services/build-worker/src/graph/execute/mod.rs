@@ -23,12 +23,16 @@ use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::ends::Ends;
 use crate::failure::Failure;
-use crate::layers::{Layers, Unchanged};
+use crate::layers::{Layers, Unchanged, blocking};
 use crate::lifeline::{Lifeline, Renewals};
 use crate::machine::Machine;
 use crate::output::Output;
 use crate::recorder::Upload;
+use crate::space;
 use crate::tree::Tree;
+
+/// What a failed command has changed is kept up to so much where nobody has asked for it: its client waits for it.
+const LEFT_BYTES: u64 = 64 << 20;
 
 /// Runs steps of one build on this worker.
 #[derive(Clone)]
@@ -49,6 +53,8 @@ pub struct Executor {
     pub ends: Ends,
     /// Renewed as long as this worker has the build.
     pub lease: Renewals,
+    /// What a failed command leaves is kept, however much it is.
+    pub keep_failed: bool,
     /// The build's context, once a step has needed it here.
     pub context: Arc<OnceCell<Arc<Context>>>,
 }
@@ -59,11 +65,24 @@ pub struct Executed {
     pub upload: Option<Upload>,
 }
 
+/// Why a step made nothing.
+pub struct Failed {
+    pub error: Failure,
+    /// What its command had changed until it failed, where that is kept.
+    pub left: Option<Executed>,
+}
+
+impl From<Failure> for Failed {
+    fn from(error: Failure) -> Self {
+        Self { error, left: None }
+    }
+}
+
 impl Executor {
     /// Runs a step to its end, or until `unwanted`.
     ///
     /// # Errors
-    /// `Process` for a command that fails, `User` for what its author must mend, `Cancelled`, and `CutOff` where the
+    /// `Process` for a command that fails, with what it left; `User` for what its author must mend, `Cancelled`, and `CutOff` where the
     /// lifeline did not hold.
     pub async fn execute(
         &self,
@@ -71,20 +90,43 @@ impl Executor {
         lifeline: Lifeline,
         output: &mut impl Output,
         unwanted: impl Future<Output = ()> + Send,
-    ) -> Result<Executed, Failure> {
+    ) -> Result<Executed, Failed> {
         let tree = self.mount(&step.parent).await?;
         match &step.operation {
-            Some(Operation::Run(run)) => self.run(&tree, run, lifeline, output, unwanted).await?,
+            Some(Operation::Run(run)) => {
+                if let Some(error) = self.run(&tree, run, lifeline, output, unwanted).await? {
+                    return Err(Failed { error, left: self.leave(tree).await });
+                }
+            }
             Some(Operation::Copy(copy)) => tokio::select! {
-                () = unwanted => return Err(Failure::Cancelled),
+                () = unwanted => return Err(Failure::Cancelled.into()),
                 copied = self.copy(&tree, copy, epoch(step)) => copied?,
             },
             Some(Operation::Folder(folder)) => self.folder(&tree, folder, epoch(step)).await?,
-            None => return Err(Failure::internal("a step without an operation")),
+            None => return Err(Failure::internal("a step without an operation").into()),
         }
+        Ok(self.layer_of(tree).await?)
+    }
+
+    async fn layer_of(&self, tree: Tree) -> Result<Executed, Failure> {
         let made = tree.into_layer(&self.layers, Unchanged::EmptyLayer).await?;
         let made = made.ok_or_else(|| Failure::internal("a step without a layer"))?;
         Ok(Executed { layer: made.layer, upload: Some(made.upload) })
+    }
+
+    /// What a failed command has changed, for a shell in it: of a build that has not asked for it only what is soon stored.
+    async fn leave(&self, tree: Tree) -> Option<Executed> {
+        let (upper, most) = (tree.upper(), if self.keep_failed { u64::MAX } else { LEFT_BYTES });
+        let is_small = blocking(move || Ok(space::is_within(&upper, most))).await;
+        if !is_small.unwrap_or_default() {
+            return None;
+        }
+        self.layer_of(tree)
+            .await
+            .inspect_err(
+                |error| tracing::info!(%error, build_id = self.build_id, "what a failed step left is not kept"),
+            )
+            .ok()
     }
 
     /// Layers with a writable folder on top.

@@ -17,6 +17,7 @@ const HOSTNAME: &str = "buildkitsandbox";
 const SCRIPTS: &str = "/dev/pipes";
 
 impl Executor {
+    /// Gives what the command failed with, where it has failed by itself; the tree is as it left it.
     pub(super) async fn run(
         &self,
         tree: &Tree,
@@ -24,7 +25,7 @@ impl Executor {
         lifeline: Lifeline,
         output: &mut impl Output,
         unwanted: impl Future<Output = ()> + Send,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Failure>, Failure> {
         let id = hex::encode(rand::random::<[u8; 32]>());
         let build = self.machine.build_folder(&self.folder);
         let (network, mounted) =
@@ -64,16 +65,17 @@ impl Executor {
                 Failure::User(why) => not_completed(&command, &why),
                 other => other,
             })?;
-        match (exit.code, exit.oom) {
-            (0, _) => {}
+        let failed = match (exit.code, exit.oom) {
+            (0, _) => None,
             // It may have enough in another build.
-            (_, true) => return Err(not_completed(&command, "cannot allocate memory")),
-            (code, false) => return Err(Failure::Process { command, code }),
-        }
+            (_, true) => Some(not_completed(&command, "cannot allocate memory")),
+            (code, false) => Some(Failure::Process { command, code }),
+        };
         mounted.release();
         tree.unmount()?;
         let upper = tree.upper();
-        blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await
+        blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
+        Ok(failed)
     }
 }
 

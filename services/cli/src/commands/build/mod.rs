@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use self::calls::Call;
+use super::builds::shell::is_terminal;
 use crate::content_trust::ContentTrust;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
@@ -112,6 +113,9 @@ pub struct Build {
     /// Do not cache specified stages
     #[arg(long, value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// What to do when a command fails ("shell": open a shell in its file system)
+    #[arg(long, value_enum, default_value = "fail")]
+    on_error: OnError,
     /// Output destination ("type=local,dest=path")
     #[arg(short, long)]
     output: Vec<String>,
@@ -167,6 +171,13 @@ pub struct Build {
     context: String,
 }
 
+/// `--on-error`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnError {
+    Fail,
+    Shell,
+}
+
 impl Build {
     pub async fn run(self, engine: &Engine) -> Outcome {
         self.trust.check()?;
@@ -176,10 +187,23 @@ impl Build {
         if let Some(path) = &self.iidfile {
             let _ = std::fs::remove_file(path);
         }
-        if self.classic || std::env::var("DOCKER_BUILDKIT").is_ok_and(|on| on == "0") {
+        let is_classic = self.classic || std::env::var("DOCKER_BUILDKIT").is_ok_and(|on| on == "0");
+        self.check_shell(is_classic)?;
+        if is_classic {
             return self.run_classic(engine).await;
         }
         self.run_session(engine).await
+    }
+
+    fn check_shell(&self, is_classic: bool) -> Outcome {
+        let why = match self.on_error {
+            OnError::Fail => return Ok(()),
+            OnError::Shell if is_classic => "is not for the classic builder, whose failed containers stay behind",
+            OnError::Shell if self.detach => "does not go with --detach",
+            OnError::Shell if !is_terminal() => "needs a terminal",
+            OnError::Shell => return Ok(()),
+        };
+        Err(Failure::new(format!("ERROR: --on-error=shell {why}")))
     }
 
     /// `--build-arg`; a name alone has the variable's value, null where there is none.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Build;
 use super::outputs::{Output, cache, outputs};
 use super::source::{is_archive, is_remote, read_dockerfile};
+use super::{Build, OnError};
 use crate::attachables::{Agents, Attachables, Folder, Outputs, Secrets};
 use crate::create::values;
 use crate::failure::{Failure, Outcome};
@@ -94,6 +94,7 @@ impl Build {
             "worker_labels": self.worker_label.iter().map(flag).collect::<Outcome<Map<_, _>>>()?,
             "priority": self.priority,
             "source": places.source,
+            "keep_failed": self.on_error == OnError::Shell,
         });
         Ok(filled(options))
     }

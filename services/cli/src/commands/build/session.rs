@@ -7,8 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::options::Asked;
 use super::source::{is_archive, rest_of_stdin, stdin_head};
-use super::{Build, Call};
-use crate::commands::builds::explain;
+use super::{Build, Call, OnError};
+use crate::commands::builds::{explain, shell};
 use crate::credentials;
 use crate::engine::{Engine, empty, next_chunk, streamed};
 use crate::failure::{Failure, Outcome};
@@ -67,7 +67,18 @@ impl Build {
             Ok(()) => self.end(&following.told, &excerpt),
             // The daemon would not begin it.
             Err(failure) if following.told.id.is_empty() => Err(failure),
-            Err(failure) => Err(following.progress.failure(failure, &excerpt)),
+            Err(failure) => {
+                let failure = following.progress.failure(failure, &excerpt);
+                if self.on_error == OnError::Shell && following.told.command_failed {
+                    // How the shell ends is nothing that the build's end depends on.
+                    if let Err(failure) = shell::open(engine, &following.told.id, None, &[]).await
+                        && !failure.message.is_empty()
+                    {
+                        eprintln!("WARNING: no shell in the failed step: {failure}");
+                    }
+                }
+                Err(failure)
+            }
         }
     }
 
@@ -125,6 +136,8 @@ struct Told {
     image: String,
     /// Of the exporters.
     response: Value,
+    /// It ended because a command did not succeed.
+    command_failed: bool,
     /// Updates that were shown: an answer that begins again tells them again.
     updates: usize,
 }
@@ -209,6 +222,7 @@ impl Following<'_> {
 
     fn line(&mut self, line: &Value, known: &mut usize) -> Outcome<Option<End>> {
         if let Some(message) = line["error"].as_str() {
+            self.told.command_failed = line["code"].as_i64().is_some_and(|code| code != 0);
             return Ok(Some(End::Failed(Failure::new(message))));
         }
         if line["end"] == true {

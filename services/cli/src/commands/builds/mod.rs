@@ -6,6 +6,7 @@ pub mod list;
 pub mod logs;
 pub mod plain;
 pub mod prune;
+pub mod shell;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
@@ -40,6 +41,8 @@ pub enum Manage {
     /// Forget builds that are over, with their logs
     #[command(visible_alias = "remove")]
     Rm(list::Remove),
+    /// Look at the file system of a step, as the step saw it or as its failed command left it
+    Shell(shell::Shell),
 }
 
 impl BuildCommand {
@@ -54,6 +57,7 @@ impl BuildCommand {
             Self::Manage(Manage::Ls(c)) => c.run(engine).await,
             Self::Manage(Manage::Prune(c)) => c.run(engine).await,
             Self::Manage(Manage::Rm(c)) => c.run(engine).await,
+            Self::Manage(Manage::Shell(c)) => c.run(engine).await,
         }
     }
 }

@@ -169,6 +169,7 @@ struct Options {
     priority: i32,
     max_parallel: u32,
     source: String,
+    keep_failed: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -276,6 +277,7 @@ impl Options {
             priority: self.priority,
             max_parallel: self.max_parallel,
             source: self.source,
+            keep_failed: self.keep_failed,
             ..Default::default()
         })
     }

@@ -16,7 +16,8 @@ use crate::http::answer::{Answer, empty};
 use crate::http::build_lines;
 use crate::http::query::Query;
 
-const ID: Parameter = Parameter { name: "id", about: "Id of the build, or how it begins.", kind: ParameterKind::Path };
+pub(super) const ID: Parameter =
+    Parameter { name: "id", about: "Id of the build, or how it begins.", kind: ParameterKind::Path };
 /// One JSON value a line.
 pub(super) const LINES: &str = "application/x-ndjson";
 

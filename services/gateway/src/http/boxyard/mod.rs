@@ -5,6 +5,7 @@ mod begin_build;
 mod builds;
 mod events;
 mod page;
+mod step_shell;
 mod workers;
 
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
-    begin_build::add_to(builds::add_to(workers::add_to(api)))
+    begin_build::add_to(step_shell::add_to(builds::add_to(workers::add_to(api))))
         .finish("/boxyard/v1/openapi.json")
         .merge(page::routes())
         .method_not_allowed_fallback(wrong_method)
