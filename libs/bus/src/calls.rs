@@ -111,6 +111,7 @@ calls! {
         BuildRenew(BuildRenew) -> BuildRenewReply;
         Workers(Empty) -> WorkersReply;
         ImageResolve(ImageResolve) -> Image;
+        LayoutResolve(LayoutResolve) -> Image;
         StepLookup(StepLookup) -> Image;
         StepResult(StepResult) -> Empty;
         BuildFinish(BuildFinish) -> BuildFinishReply;
@@ -125,6 +126,8 @@ calls! {
         SecretGet(SecretGet) -> SecretGetReply;
         SshForward(SshForward) -> SshForwardReply;
         OutputSend(OutputSend) -> Empty;
+        ContentGet(ContentGet) -> Empty;
+        ContentPut(ContentPut) -> Empty;
     }
     Store {
         LeaseCreate(LeaseCreate) -> Lease;

@@ -6,11 +6,13 @@
 //! - A [`Receiver`] makes a tree of what a client sends by fsutil's protocol (BuildKit's `FileSync/DiffCopy`), and asks
 //!   only for content that no [`Known`] tree has.
 //!
+//! - [`content`] are the messages by which a client gives and takes the blobs of its OCI layouts.
 //! - [`of_tar`] makes a tree of a tar, whose contents stay where they are.
 //!
 //! Nothing here writes files. Everything that is read here was written by others: each path is checked to be
 //! clean and to lie in a folder of the same tree, so that who unpacks a tree never leaves its root.
 
+pub mod content;
 mod error;
 mod known;
 mod of_tar;

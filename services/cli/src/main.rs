@@ -14,6 +14,7 @@ mod failure;
 mod filters;
 mod format;
 mod host;
+mod layout;
 mod output;
 mod progress;
 mod reference;

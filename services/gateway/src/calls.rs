@@ -27,6 +27,22 @@ pub fn of_this_gateway(app: Arc<App>) -> Router {
         SshForward => forward_ssh,
         OutputSend => send_output,
     );
+    let (getting, putting) = (app.clone(), app.clone());
+    let router = router
+        .on_from::<calls::ContentGet, _, _>(move |caller, request| {
+            let app = getting.clone();
+            async move {
+                caller.must_be("sync", "ContentGet")?;
+                app.get_content(request).await.map_err(bus::Error::from)
+            }
+        })
+        .on_from::<calls::ContentPut, _, _>(move |caller, request| {
+            let app = putting.clone();
+            async move {
+                caller.must_be("sync", "ContentPut")?;
+                app.put_content(request).await.map_err(bus::Error::from)
+            }
+        });
     router.on_from::<calls::BuildCredentials, _, _>(move |caller, request| {
         let app = app.clone();
         async move {
@@ -50,7 +66,8 @@ pub fn router(app: Arc<App>) -> Router {
             router
         }};
     }
-    let (hello, next, exporting, importing) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let (hello, next, exporting, importing, layouts) =
+        (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
     let router = Router::new()
         .on_from::<calls::NodeHello, _, _>(move |caller, request: proto::NodeHello| {
             let app = hello.clone();
@@ -87,6 +104,10 @@ pub fn router(app: Arc<App>) -> Router {
     .on_while_wanted::<calls::BuildExport, _, _>(move |request, progress| {
         let app = exporting.clone();
         async move { app.export_build(request, &progress).await.map_err(bus::Error::from) }
+    })
+    .on_while_wanted::<calls::LayoutResolve, _, _>(move |request, _| {
+        let app = layouts.clone();
+        async move { app.resolve_layout(request).await.map_err(bus::Error::from) }
     })
     .on_while_wanted::<calls::ImageResolve, _, _>(move |request, progress| {
         let app = app.clone();

@@ -81,6 +81,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // BuildKit's messages: clients' sessions and what is said in them.
     ("bollard-buildkit-proto", &["contexts", "gateway", "cli"]),
     ("tonic", &["gateway", "cli"]),
+    ("tonic-prost", &["gateway", "cli"]),
     ("rtnetlink", &["network"]),
     ("nftables", &["network"]),
     ("bollard-stubs", &["engine-api"]),

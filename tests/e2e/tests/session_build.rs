@@ -1,23 +1,8 @@
 //! `boxyard build`: a build by a session, its progress, and what it leaves on the client.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use kit::{Boxyard, Options, Output};
-
-/// A Boxyard with busybox, and a folder for contexts.
-fn start() -> (Boxyard, PathBuf) {
-    let boxyard = Boxyard::start(Options::default());
-    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
-    let folder = boxyard.work_dir().join("context");
-    fs::create_dir_all(folder.join("src")).expect("folders");
-    (boxyard, folder)
-}
-
-fn build(boxyard: &Boxyard, folder: &Path, flags: &[&str]) -> Output {
-    let folder = folder.to_string_lossy();
-    boxyard.boxyard(&[&["build", "--progress", "plain"], flags, &[&folder]].concat())
-}
+use e2e::session::{build, start};
 
 #[test]
 fn a_build_tells_its_steps_and_finds_them_again() {

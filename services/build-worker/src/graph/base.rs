@@ -8,6 +8,7 @@ use model::{ErrorKind, ImageRef, Platform};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::Graph;
+use super::named::Layout;
 use super::trace::Vertex;
 use crate::failure::Failure;
 
@@ -20,9 +21,16 @@ pub struct Images {
 /// Asked for once; others wait for it.
 type Loading = Arc<OnceCell<Arc<Image>>>;
 
+impl Images {
+    fn cell(&self, name: &str, platform: &Platform) -> Loading {
+        let mut known = self.known.lock().expect("no holder panics");
+        known.entry((name.to_owned(), platform.to_string())).or_default().clone()
+    }
+}
+
 /// An image by name.
 pub struct Image {
-    /// "docker.io/library/busybox:latest"
+    /// "docker.io/library/busybox:latest"; of a layout its context's name.
     pub name: String,
     pub image: proto::Image,
 }
@@ -35,11 +43,47 @@ impl Graph {
     pub(super) async fn image(&self, reference: &str, platform: &Platform) -> Result<Arc<Image>, Failure> {
         let wrong = |error| Failure::user(format!("failed to parse stage name {reference:?}: {error}"));
         let name = reference.parse::<ImageRef>().map_err(wrong)?.or_latest().to_string();
-        let cell = {
-            let mut known = self.images.known.lock().expect("no holder panics");
-            known.entry((name.clone(), platform.to_string())).or_default().clone()
-        };
+        let cell = self.images.cell(&name, platform);
         cell.get_or_try_init(|| self.load(reference, name, platform)).await.cloned()
+    }
+
+    /// An image in an OCI layout of the client, of which only the blobs come that the layer store lacks.
+    ///
+    /// # Errors
+    /// `User` for content that is not there, or is no image.
+    pub(super) async fn layout(&self, layout: &Layout, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        let cell = self.images.cell(&layout.source, platform);
+        cell.get_or_try_init(|| self.load_layout(layout, platform)).await.cloned()
+    }
+
+    async fn load_layout(&self, layout: &Layout, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        let Layout { context, source } = layout;
+        let place = format!("{} layout {source} {platform}", self.executor.build_id);
+        let mut vertex = Vertex::new(&self.trace, &place, format!("[context {context}] OCI load from client"));
+        let request = proto::LayoutResolve {
+            build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
+            source: source.clone(),
+            platform: platform.to_string(),
+            lease: self.executor.layers.lease.clone(),
+        };
+        let load = async {
+            let call = self.executor.bus.call_while_wanted::<calls::LayoutResolve>(&Target::Gateway, &request, None);
+            let image = tokio::select! {
+                () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
+                image = call => image,
+            };
+            let image = image.map_err(|error| match error.kind() {
+                ErrorKind::Conflict | ErrorKind::Unavailable => error.into(),
+                _ => Failure::user(format!("{context}: failed to load from client: {}", error.message())),
+            })?;
+            match self.executor.layers.pin(&image.layers).await? {
+                true => Ok(image),
+                false => Err(Failure::internal(format!("a layer of {context} is not in the layer store"))),
+            }
+        };
+        let image = vertex.around(load).await?;
+        Ok(Arc::new(Image { image, name: context.clone() }))
     }
 
     async fn load(&self, reference: &str, name: String, platform: &Platform) -> Result<Arc<Image>, Failure> {

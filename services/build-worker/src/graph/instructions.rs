@@ -256,13 +256,14 @@ impl Solving {
             vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
             vertex.cached().await;
             self.graph.exchange.note(quick, &record);
+            if !self.graph.options.cache_exports.is_empty() {
+                // Whoever takes the cache may have other layers there: what is in them is what tells the step.
+                let inputs = Inputs { files: self.files(&asked.reads).await?, ..inputs };
+                self.graph.exchange.note(&key::of(&definition, &inputs), &record);
+            }
             return state.add_layer(asked.line, &record);
         }
-        let mut files: Vec<FileInput> = Vec::new();
-        for (number, (origin, reading)) in asked.reads.iter().enumerate() {
-            files.extend(of_source(number, self.graph.digests(origin, reading).await?));
-        }
-        let inputs = Inputs { files, uncounted: asked.uncounted };
+        let inputs = Inputs { files: self.files(&asked.reads).await?, uncounted: asked.uncounted };
         let key = key::of(&definition, &inputs);
         vertex.key_inputs = reasons::of(&definition, instruction(&vertex.told.name), &inputs, &asked.reads);
         let keys: Vec<String> = quick.iter().chain([&key]).cloned().collect();
@@ -272,11 +273,23 @@ impl Solving {
         state.add_layer(asked.line, &record)
     }
 
+    /// What a step reads of all its origins, by content.
+    async fn files(&self, reads: &[(Origin, Reading)]) -> Result<Vec<FileInput>, Failure> {
+        let mut files = Vec::new();
+        for (number, (origin, reading)) in reads.iter().enumerate() {
+            files.extend(of_source(number, self.graph.digests(origin, reading).await?));
+        }
+        Ok(files)
+    }
+
     /// The files of what a `from` names.
     async fn origin(&self, stage: usize, from: &Base, state: &State) -> Result<Origin, Failure> {
         let base = match self.graph.resolved(&self.wanted.plan, from)? {
             Resolved::Url(url) => return Ok(self.graph.url_context(&url, !self.ignores_cache(stage)).await?.origin),
             Resolved::Folder(folder) => return self.graph.folder_context(&folder).await,
+            Resolved::Layout(layout) => {
+                return Ok(Origin::Layers(self.graph.layout(&layout, &state.platform).await?.image.layers.clone()));
+            }
             Resolved::Base(base) => base,
         };
         Ok(match base {

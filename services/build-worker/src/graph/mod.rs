@@ -122,8 +122,8 @@ impl Graph {
         exchange::check(&self.options)?;
         let graph = Self { exchange: Arc::new(self.import_caches().await), ..self.clone() };
         let built = graph.checked(&source, &first, graph.build(source.clone(), plans)).await?;
-        let finished = graph.export(&outputs, built.clone()).await?;
-        graph.export_caches(&built).await?;
+        let mut finished = graph.export(&outputs, built.clone()).await?;
+        finished.response.extend(graph.export_caches(&built).await?);
         Ok(finished)
     }
 

@@ -20,6 +20,17 @@ pub enum Named {
     Url(String),
     /// The client sends it.
     Folder(Folder),
+    /// An image in an OCI layout of the client.
+    Layout(Layout),
+}
+
+/// An image in an OCI layout of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// As the Dockerfile calls it.
+    pub context: String,
+    /// `oci-layout://STORE[:TAG]@DIGEST`
+    pub source: String,
 }
 
 impl Graph {
@@ -42,6 +53,7 @@ impl Graph {
             },
             Named::Url(url) => Resolved::Url(url),
             Named::Folder(folder) => Resolved::Folder(folder),
+            Named::Layout(layout) => Resolved::Layout(layout),
         })
     }
 
@@ -57,6 +69,7 @@ pub enum Resolved {
     Base(Base),
     Url(String),
     Folder(Folder),
+    Layout(Layout),
 }
 
 fn parse(name: &str, source: &str) -> Result<Named, Failure> {
@@ -68,6 +81,9 @@ fn parse(name: &str, source: &str) -> Result<Named, Failure> {
     }
     if let Some(folder) = source.strip_prefix("session:").filter(|folder| !folder.is_empty()) {
         return Ok(Named::Folder(Folder { context: name.to_owned(), name: folder.to_owned() }));
+    }
+    if source.starts_with("oci-layout://") {
+        return Ok(Named::Layout(Layout { context: name.to_owned(), source: source.to_owned() }));
     }
     if is_git(source) || source.starts_with("http://") || source.starts_with("https://") {
         return Ok(Named::Url(source.to_owned()));
@@ -99,7 +115,11 @@ mod tests {
             ("https://h/x.tar", Some(Named::Url("https://h/x.tar".to_owned()))),
             ("session:_n", Some(Named::Folder(Folder { context: "n".to_owned(), name: "_n".to_owned() }))),
             ("session:", None),
-            ("oci-layout://x", None),
+            (
+                "oci-layout://x@sha256:1",
+                Some(Named::Layout(Layout { context: "n".to_owned(), source: "oci-layout://x@sha256:1".to_owned() })),
+            ),
+            ("nothing://x", None),
         ] {
             assert_eq!(parse("n", source).ok(), named, "{source}");
         }

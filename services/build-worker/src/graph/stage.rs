@@ -112,6 +112,10 @@ impl Solving {
                 let context = self.graph.url_context(&url, !self.ignores_cache(stage)).await?;
                 return Ok((State::of_files(platform.clone(), epoch, context.layer)?, None));
             }
+            Resolved::Layout(layout) => {
+                let image = self.graph.layout(&layout, platform).await?;
+                return Ok((State::on(&image.image, epoch)?, Some(image.name.clone())));
+            }
             Resolved::Folder(folder) => {
                 return self.on_folder(stage, &folder, State::scratch(platform.clone(), epoch)).await;
             }

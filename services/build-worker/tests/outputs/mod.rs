@@ -180,7 +180,10 @@ async fn a_cache_of_another_boxyard_spares_its_steps() {
     let dockerfile = "FROM busybox AS build\nRUN echo made > /made && echo x > /x\nFROM busybox\nCOPY --from=build /made /\nRUN cat /made\n";
     let missing = proto::BuildOptions { cache_imports: vec![cache("")], ..options(vec![]) };
     let first = build(&farm, dockerfile, missing).await.built();
-    assert_eq!(first.vertex("importing cache manifest from r/cache").error, "no such cache");
+    assert_eq!(
+        first.vertex("importing cache manifest from r/cache").error,
+        "failed to configure registry cache importer: r/cache: no such cache"
+    );
     for (mode, build_step_is_cached) in [("max", true), ("min", false)] {
         let leave = proto::BuildOptions { cache_exports: vec![cache(mode)], ..options(vec![]) };
         build(&farm, dockerfile, leave).await.built();

@@ -3,9 +3,11 @@
 
 mod agents;
 mod auth;
+mod content;
 mod digests;
 mod folders;
 mod follow;
+mod incoming;
 mod outputs;
 mod receive;
 mod secrets;
@@ -28,6 +30,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 pub use agents::Agents;
+pub use content::Contents;
 pub use folders::Folder;
 pub use outputs::{Destination, Outputs};
 pub use secrets::Secrets;
@@ -42,6 +45,8 @@ pub struct Attachables {
     pub secrets: Secrets,
     pub agents: Agents,
     pub outputs: Outputs,
+    /// OCI layouts.
+    pub contents: Contents,
     /// Names the context over many builds, so that the daemon finds what it was sent before.
     pub shared_key: String,
 }
@@ -102,6 +107,9 @@ impl Attachables {
         if !self.outputs.is_empty() {
             methods.push("/moby.filesync.v1.FileSend/DiffCopy");
         }
+        if !self.contents.is_empty() {
+            methods.extend(content::METHODS);
+        }
         methods
     }
 
@@ -113,6 +121,9 @@ impl Attachables {
             .add_service(SshServer::new(self.agents));
         if !self.outputs.is_empty() {
             routes = routes.add_service(self.outputs.service());
+        }
+        if !self.contents.is_empty() {
+            routes = routes.add_service(self.contents.service());
         }
         routes
     }

@@ -63,6 +63,7 @@ const WORKER_CALLS: &[&str] = &[
     "BuildRenew",
     "Workers",
     "ImageResolve",
+    "LayoutResolve",
     "StepLookup",
     "StepResult",
     "BuildFinish",
@@ -74,6 +75,8 @@ const WORKER_CALLS: &[&str] = &[
 ];
 /// Calls to the one gateway that a build's client is connected to.
 const WORKER_SESSION_CALLS: &[&str] = &["ContextSync", "SecretGet", "SshForward", "OutputSend"];
+/// Calls to the one gateway that has the session of a client whose content is read or written.
+const SYNC_SESSION_CALLS: &[&str] = &["ContentGet", "ContentPut"];
 const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd"];
 
 /// What one process may say and hear. The last word of a call's subject is its caller, so nobody speaks for another.
@@ -99,7 +102,11 @@ fn users(plan: &Plan) -> Vec<User> {
         User {
             name: "sync".into(),
             serves: texts(&["rpc.sync.*.*", "gone.sync"]),
-            publishes: texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "$KV.alive.>"]),
+            publishes: [
+                texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "$KV.alive.>"]),
+                calls("gateway-at.*", SYNC_SESSION_CALLS, "sync"),
+            ]
+            .concat(),
         },
     ];
     for member in plan.members() {

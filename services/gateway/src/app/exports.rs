@@ -168,6 +168,7 @@ impl App {
             with_docker: request.with_docker,
             lease: request.lease,
             packed,
+            content: None,
         };
         let reply = self.ask_sync::<calls::SyncArchive>(&archive, None).await?;
         self.record_packed(reply.packed).await?;

@@ -19,6 +19,7 @@ pub mod gateways;
 pub mod images;
 pub mod jobs;
 pub mod known;
+pub mod layouts;
 pub mod lease;
 pub mod lines;
 pub mod list;

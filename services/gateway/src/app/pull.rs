@@ -145,6 +145,7 @@ impl App {
         let digest = name.digest().map(Digest::to_string).unwrap_or_default();
         let tag = if digest.is_empty() { name.tag().unwrap_or_default() } else { "" };
         let request = proto::Pull {
+            content: None,
             name: name.full_name(),
             tag: tag.to_owned(),
             digest: digest.clone(),

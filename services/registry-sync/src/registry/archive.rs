@@ -1,4 +1,5 @@
-//! Archives of images that a build made: packed as for a registry, written into the layer store.
+//! Archives of images that a build made: packed as for a registry, written into the layer store, or blob by blob into a
+//! layout of the client.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Remote;
+use super::client::Client;
 use super::form::{self, Document, Form};
 use super::manifest::Blob;
 use super::packed::{Parcel, diff_ids, image};
@@ -29,7 +31,7 @@ const PACKS: usize = 2;
 /// # Errors
 /// `InvalidArgument` where an archive of Docker's is to hold several images, which it cannot.
 pub async fn archive(remote: &Remote, request: proto::Archive) -> Result<proto::ArchiveReply, Error> {
-    let proto::Archive { platforms, form, names, with_docker, lease, packed } = request;
+    let proto::Archive { platforms, form, names, with_docker, lease, packed, content } = request;
     let form = Form::of(form)?;
     if with_docker && platforms.len() > 1 {
         let text = "docker exporter does not currently support exporting manifest lists";
@@ -43,9 +45,18 @@ pub async fn archive(remote: &Remote, request: proto::Archive) -> Result<proto::
     let blobs: BTreeMap<&Digest, &Blob> = layers.iter().zip(packed.iter().map(|(blob, _)| blob)).collect();
     let mut layout = Layout::default();
     let top = parcel.fill(&mut layout, &blobs, &names, with_docker).await?;
-    let (digest, size) = upload(&remote.store, layout, &parcel.lease).await?;
+    let blob = match content {
+        Some(content) => {
+            Client::new(remote.clone(), content).give(layout, &parcel.lease).await?;
+            None
+        }
+        None => {
+            let (digest, size) = upload(&remote.store, layout, &parcel.lease).await?;
+            Some(proto::Descriptor { media_type: "application/x-tar".to_owned(), digest: digest.to_string(), size })
+        }
+    };
     Ok(proto::ArchiveReply {
-        blob: Some(proto::Descriptor { media_type: "application/x-tar".to_owned(), digest: digest.to_string(), size }),
+        blob,
         image: Some(proto::Descriptor {
             media_type: top.media_type.clone(),
             digest: top.digest.to_string(),
@@ -90,8 +101,7 @@ impl Parcel {
             let (id, config) = self.config(image).await?;
             let layers: Option<Vec<Blob>> = diff_ids(image)?.iter().map(|id| Some((*blobs.get(id)?).clone())).collect();
             let layers = layers.ok_or(Error::Task)?;
-            let annotations = platform.annotations.clone().into_iter().collect();
-            let document = self.form.manifest((&id, config.len() as u64), &layers, annotations);
+            let document = self.document(platform, (&id, config.len() as u64), &layers)?;
             docker.push(ArchiveImage {
                 config: blob_name(&id),
                 repo_tags: (!names.is_empty()).then(|| names.to_vec()),

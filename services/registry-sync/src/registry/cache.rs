@@ -1,19 +1,23 @@
-//! Caches of builds in registries: first what a cache says of itself, then single layers of it.
+//! Caches of builds in registries and in layouts of clients: first what a cache says of itself, then single layers of it.
 
 use bus::ProgressSender;
-use distribution::registry::{Access, Repository};
+use distribution::registry::{Access, Fetched};
 use futures::{FutureExt as _, TryStreamExt as _};
 use model::DiffId;
-use oci::{ImageConfig, media_type};
+use oci::{ImageConfig, Index, media_type};
 use serde::Deserialize;
 
+use super::client::Client;
 use super::platform::Wanted;
 use super::pull::{MAX_CONFIG_BYTES, Piece, Pull};
+use super::source::Source;
 use super::{Lines, Remote, credentials, named, reference, shown, words};
 use crate::error::Error;
 
 /// The config of a cache that is no image.
 const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+/// Its keys are made in another way, so none of ours is among them.
+const OF_OTHERS: &str = "it is the cache of another builder and is not used";
 
 /// Brings the config of a cache's manifest into the layer store, or those of its layers that are asked for.
 ///
@@ -24,32 +28,40 @@ pub async fn fetch(
     request: proto::CacheFetch,
     progress: ProgressSender,
 ) -> Result<proto::CacheFetchReply, Error> {
-    let name = named(&request.name)?;
     let reference = reference(&request.tag, &request.digest)?;
-    let shown = shown(&name, &reference)?;
     let pull = Pull {
         remote: remote.clone(),
-        name: name.clone(),
-        reference,
+        name: None,
+        reference: reference.clone(),
         wanted: Wanted::parse("")?,
         lease: request.lease,
         lines: Lines { to: progress },
     };
-    let credentials = credentials(request.auth);
     let wanted = request.diff_ids;
+    if let Some(content) = request.content {
+        let client = Client::new(remote.clone(), content);
+        return pull.cache(&Source::Client(&client, &pull.lease), &wanted).await;
+    }
+    let name = named(&request.name)?;
+    let shown = shown(&name, &reference)?;
+    let pull = Pull { name: Some(name.clone()), ..pull };
+    let credentials = credentials(request.auth);
     let work = |repository| {
         let (pull, wanted) = (&pull, &wanted);
-        async move { pull.cache(&repository, wanted).await }.boxed()
+        async move { pull.cache(&Source::Registry(&repository), wanted).await }.boxed()
     };
     remote.at(&name, credentials, Access::Pull, work).await.map_err(|error| words::of_pull(error, &shown))
 }
 
 impl Pull {
-    async fn cache(&self, repository: &Repository, wanted: &[String]) -> Result<proto::CacheFetchReply, Error> {
-        let first = repository.manifest(&self.reference).await?;
-        let manifest = self.one_image(repository, first).await?;
+    async fn cache(&self, source: &Source<'_>, wanted: &[String]) -> Result<proto::CacheFetchReply, Error> {
+        let first = source.manifest(&self.reference).await?;
+        if is_of_others(&first) {
+            return Err(Error::Archive(OF_OTHERS.to_owned()));
+        }
+        let manifest = self.one_image(source, first).await?;
         let config = &manifest.config;
-        let bytes = repository.blob_bytes(&config.digest, config.size, MAX_CONFIG_BYTES).await?;
+        let bytes = source.blob_bytes(config, MAX_CONFIG_BYTES).await?;
         if wanted.is_empty() {
             self.remote.store.put_bytes(&bytes, Some(&self.lease)).await?;
             let config = proto::Descriptor {
@@ -68,10 +80,16 @@ impl Pull {
             pieces.push(Piece { blob: blob.clone(), diff_id: id.parse().map_err(|_| Error::Task)? });
         }
         let fetching: futures::stream::FuturesOrdered<_> =
-            pieces.iter().map(|piece| self.fetch(repository, piece).boxed()).collect();
+            pieces.iter().map(|piece| self.fetch(source, piece).boxed()).collect();
         let layers = fetching.map_ok(|(_, fetched)| fetched.layer).try_collect().await?;
         Ok(proto::CacheFetchReply { config: None, layers })
     }
+}
+
+/// BuildKit puts a cache's layers and its config into an index, as if they were manifests.
+fn is_of_others(fetched: &Fetched) -> bool {
+    let Ok(index) = Index::parse(&fetched.bytes) else { return false };
+    media_type::is_index(&fetched.media_type) && index.manifests.iter().any(|entry| entry.media_type == CACHE_CONFIG)
 }
 
 /// The diff ids of a manifest's layers, as its config says them.

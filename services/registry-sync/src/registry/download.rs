@@ -1,13 +1,14 @@
 use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
-use distribution::registry::{BlobBytes, Error as RegistryError};
+use distribution::registry::Error as RegistryError;
 use futures::TryStreamExt as _;
 use model::DiffId;
 use oci::Descriptor;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::source::BlobBytes;
 use crate::error::Error;
 use crate::layer::{Stored, Uploader};
 use crate::lines::{Lines, Pace};
@@ -32,9 +33,9 @@ pub async fn download(
     let storing = runtime.spawn_blocking(move || uploader.upload(reader));
     let fed = feed(bytes, blob, sender, lines).await;
     let stored = storing.await.map_err(|_| Error::Task)?;
-    // The registry's failure is the cause of the reader's.
-    if let Err(Fed::Registry(error)) = fed {
-        return Err(error.into());
+    // The source's failure is the cause of the reader's.
+    if let Err(Fed::Source(error)) = fed {
+        return Err(error);
     }
     let stored = stored.map_err(|error| match error {
         Error::Read(error) => {
@@ -53,14 +54,14 @@ pub async fn download(
 }
 
 enum Fed {
-    Registry(RegistryError),
+    Source(Error),
     /// The unpacker has ended and says why itself.
     Unpacker,
 }
 
 async fn feed(mut bytes: BlobBytes, blob: &Descriptor, sender: mpsc::Sender<Bytes>, lines: &Lines) -> Result<(), Fed> {
     let (id, mut pace, mut done) = (blob.digest.short(), Pace::default(), 0u64);
-    while let Some(chunk) = bytes.try_next().await.map_err(Fed::Registry)? {
+    while let Some(chunk) = bytes.try_next().await.map_err(Fed::Source)? {
         done += chunk.len() as u64;
         sender.send(chunk).await.map_err(|_| Fed::Unpacker)?;
         if pace.is_due() {

@@ -78,13 +78,8 @@ impl Form {
         has_name && (!self.force || blob.media_type == self.packing.media_type())
     }
 
-    /// The manifest of one image, its layers base first.
-    pub fn manifest(&self, config: (&Digest, u64), layers: &[Blob], annotations: BTreeMap<String, String>) -> Document {
-        self.manifest_of(None, config, (layers, annotations))
-    }
-
-    /// The manifest of what may be no image, by the type of its config.
-    pub fn manifest_of(
+    /// The manifest of an image, or of what has a config of another type; its layers base first.
+    pub fn manifest(
         &self,
         config_type: Option<&str>,
         config: (&Digest, u64),
@@ -174,13 +169,13 @@ mod tests {
         ] {
             let form = form(oci, "", false);
             for notes in [BTreeMap::new(), note.clone()] {
-                let document = form.manifest((&digest, 7), &layers, notes);
+                let document = form.manifest(None, (&digest, 7), (&layers, notes));
                 let read = Manifest::parse(&document.bytes).expect("a manifest");
                 assert_eq!(read.media_type.as_deref(), Some(document.media_type));
                 assert_eq!(read.layers.iter().map(|layer| layer.media_type.as_str()).collect::<Vec<_>>(), types);
             }
             let image = proto::PlatformImage { platform: "linux/arm/v7".to_owned(), ..Default::default() };
-            let document = form.manifest((&digest, 7), &layers, BTreeMap::new());
+            let document = form.manifest(None, (&digest, 7), (&layers, BTreeMap::new()));
             let index = form.index(vec![entry(&document, &image).expect("a platform")]);
             let read = Index::parse(&index.bytes).expect("an index");
             let platform = read.manifests[0].platform.clone().expect("a platform");

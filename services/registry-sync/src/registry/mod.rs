@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod cache;
+mod client;
 mod download;
 mod flights;
 mod form;
@@ -15,6 +16,7 @@ mod platform;
 pub mod pull;
 pub mod push;
 pub mod questions;
+mod source;
 mod words;
 
 use std::sync::Arc;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use model::Digest;
+use oci::media_type;
 use tokio::sync::mpsc;
 
 use super::Remote;
 use super::flights::Pack;
-use super::form::{Form, Packing};
+use super::form::{Document, Form, Packing};
 use super::manifest::{self, Blob};
 use super::pack::pack;
 use super::pull::MAX_CONFIG_BYTES;
@@ -70,6 +71,19 @@ impl Parcel {
         let id = image.id.parse::<Digest>().map_err(|error| Error::Archive(format!("{}: {error}", image.id)))?;
         let bytes = self.remote.store.get_bytes(&id, MAX_CONFIG_BYTES).await?;
         Ok((id, bytes))
+    }
+
+    /// The manifest of an image, or of what has another config; its layers base first.
+    pub fn document(
+        &self,
+        platform: &proto::PlatformImage,
+        config: (&Digest, u64),
+        layers: &[Blob],
+    ) -> Result<Document, Error> {
+        let named = image(platform)?.config.as_ref().map(|config| config.media_type.as_str());
+        let other = named.filter(|media_type| !media_type.is_empty() && !media_type::is_image_config(media_type));
+        let annotations = platform.annotations.clone().into_iter().collect();
+        Ok(self.form.manifest(other, config, (layers, annotations)))
     }
 
     /// Rows about a layer that this form takes.

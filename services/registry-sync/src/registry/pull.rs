@@ -2,14 +2,16 @@ use std::collections::HashMap;
 
 use bus::Target;
 use bus::calls::LayersLookup;
-use distribution::registry::{Access, Fetched, Reference, Repository};
+use distribution::registry::{Access, Fetched, Reference};
 use futures::{FutureExt as _, TryStreamExt as _};
 use model::{DiffId, Digest, ErrorKind, ImageRef};
 use oci::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use tokio::runtime::Handle;
 
+use super::client::Client;
 use super::download::download;
 use super::platform::Wanted;
+use super::source::Source;
 use super::{Lines, Remote, credentials, named, reference, shown, words};
 use crate::error::Error;
 use crate::layer::Uploader;
@@ -26,35 +28,41 @@ pub async fn pull(
     request: proto::Pull,
     progress: bus::ProgressSender,
 ) -> Result<proto::PullReply, Error> {
-    let name = named(&request.name)?;
     let reference = reference(&request.tag, &request.digest)?;
-    let shown = shown(&name, &reference)?;
     let pull = Pull {
         remote: remote.clone(),
-        name: name.clone(),
-        reference,
+        name: None,
+        reference: reference.clone(),
         wanted: Wanted::parse(&request.platform)?,
         lease: request.lease,
         lines: Lines { to: progress },
     };
+    if let Some(content) = request.content {
+        let client = Client::new(remote.clone(), content);
+        return pull.from(&Source::Client(&client, &pull.lease)).await;
+    }
+    let name = named(&request.name)?;
+    let shown = shown(&name, &reference)?;
+    let pull = Pull { name: Some(name.clone()), ..pull };
     let credentials = credentials(request.auth);
     let work = |repository| {
         let pull = &pull;
-        async move { pull.from(&repository).await }.boxed()
+        async move { pull.from(&Source::Registry(&repository)).await }.boxed()
     };
     remote.at(&name, credentials, Access::Pull, work).await.map_err(|error| words::of_pull(error, &shown))
 }
 
 pub(super) struct Pull {
     pub remote: Remote,
-    pub name: ImageRef,
+    /// None where it comes from a client.
+    pub name: Option<ImageRef>,
     pub reference: Reference,
     pub wanted: Wanted,
     pub lease: String,
     pub lines: Lines,
 }
 
-/// A layer of the image: what the registry has, and what it unpacks to.
+/// A layer of the image: what its source has, and what it unpacks to.
 pub(super) struct Piece {
     pub blob: Descriptor,
     pub diff_id: DiffId,
@@ -68,17 +76,17 @@ pub(super) struct Fetch {
 }
 
 impl Pull {
-    async fn from(&self, repository: &Repository) -> Result<proto::PullReply, Error> {
-        let first = repository.manifest(&self.reference).await?;
+    async fn from(&self, source: &Source<'_>) -> Result<proto::PullReply, Error> {
+        let first = source.manifest(&self.reference).await?;
         let digest = first.digest.clone();
         // dockerd says from where it pulls before it knows whether there is something for this platform.
         self.lines.tell("", "").await;
-        let manifest = self.one_image(repository, first).await?;
+        let manifest = self.one_image(source, first).await?;
         if !media_type::is_image_config(&manifest.config.media_type) {
             return Err(corrupt(format!("unsupported media type {}", manifest.config.media_type)));
         }
         let config = &manifest.config;
-        let bytes = repository.blob_bytes(&config.digest, config.size, MAX_CONFIG_BYTES).await?;
+        let bytes = source.blob_bytes(config, MAX_CONFIG_BYTES).await?;
         let pieces = pieces(&manifest, &bytes)?;
         let known = self.known(&pieces).await?;
         let mut missing = Vec::new();
@@ -92,7 +100,7 @@ impl Pull {
             }
         }
         let fetching: futures::stream::FuturesUnordered<_> =
-            missing.iter().map(|piece| self.fetch(repository, piece).boxed()).collect();
+            missing.iter().map(|piece| self.fetch(source, piece).boxed()).collect();
         let fetched: HashMap<DiffId, Fetch> = fetching.try_collect().await?;
         self.remote.store.put_bytes(&bytes, Some(&self.lease)).await?;
         let layers: Option<Vec<_>> = pieces
@@ -100,7 +108,7 @@ impl Pull {
             .map(|p| known.get(&p.diff_id).or_else(|| Some(&fetched.get(&p.diff_id)?.layer)).cloned())
             .collect();
         let is_checked = |piece: &&&Piece| fetched.get(&piece.diff_id).is_some_and(|fetch| fetch.is_checked);
-        let packed = missing.iter().filter(is_checked).map(|piece| self.packed(piece)).collect();
+        let packed = missing.iter().filter(is_checked).filter_map(|piece| self.packed(piece)).collect();
         Ok(proto::PullReply {
             digest: digest.to_string(),
             id: config.digest.to_string(),
@@ -111,7 +119,7 @@ impl Pull {
     }
 
     /// The manifest of one image, through an index or without.
-    pub(super) async fn one_image(&self, repository: &Repository, mut fetched: Fetched) -> Result<Manifest, Error> {
+    pub(super) async fn one_image(&self, source: &Source<'_>, mut fetched: Fetched) -> Result<Manifest, Error> {
         for _ in 0..MAX_DEPTH {
             if fetched.is_schema_1() {
                 return Err(Error::Remote {
@@ -119,7 +127,7 @@ impl Pull {
                     text: format!(
                         "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been \
                          removed: rebuild {} or push it anew with a current tool",
-                        self.name.familiar_name()
+                        self.name.as_ref().map_or_else(|| "the image".to_owned(), ImageRef::familiar_name)
                     ),
                 });
             }
@@ -128,9 +136,9 @@ impl Pull {
             }
             let index = Index::parse(&fetched.bytes)?;
             let entry = self.wanted.choose(&index)?;
-            fetched = repository.manifest(&Reference::Digest(entry.digest.clone())).await?;
+            fetched = source.manifest(&Reference::Digest(entry.digest.clone())).await?;
         }
-        Err(corrupt("the registry's index names indexes without an end".to_owned()))
+        Err(corrupt("the index names indexes without an end".to_owned()))
     }
 
     /// The layers that need not come, since some image has them; the lease holds them from now on.
@@ -149,7 +157,7 @@ impl Pull {
     }
 
     /// Fetches a layer, unless another pull does so already.
-    pub(super) async fn fetch(&self, repository: &Repository, piece: &Piece) -> Result<(DiffId, Fetch), Error> {
+    pub(super) async fn fetch(&self, source: &Source<'_>, piece: &Piece) -> Result<(DiffId, Fetch), Error> {
         let (id, blob) = (piece.blob.digest.short(), &piece.blob);
         let flight = self.remote.flights.layer(&format!("{} {}", blob.digest, piece.diff_id));
         let mut result = match flight.try_lock() {
@@ -174,7 +182,7 @@ impl Pull {
             return Ok((piece.diff_id.clone(), Fetch { layer, is_checked: false }));
         }
         let _turn = self.lines.turn(id, &self.remote.downloads).await?;
-        let bytes = repository.blob(&blob.digest, blob.size);
+        let bytes = source.blob(blob).await?;
         let stored = download(bytes, blob, &piece.diff_id, uploader, &self.lines).await?;
         let layer = stored.layer()?;
         self.lines.tell_bar(id, "Extracting", blob.size, blob.size).await;
@@ -196,12 +204,10 @@ impl Pull {
         Ok(Some(looked.await.map_err(|_| Error::Task)??.layer()?))
     }
 
-    fn packed(&self, piece: &Piece) -> proto::PackedLayer {
-        proto::PackedLayer {
-            diff_id: piece.diff_id.to_string(),
-            blob: Some(message(&piece.blob)),
-            repository: self.name.full_name(),
-        }
+    /// Where a registry shows the layer.
+    fn packed(&self, piece: &Piece) -> Option<proto::PackedLayer> {
+        let (diff_id, blob) = (piece.diff_id.to_string(), Some(message(&piece.blob)));
+        Some(proto::PackedLayer { diff_id, blob, repository: self.name.as_ref()?.full_name() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use distribution::registry::{Access, Begun, First, Repository};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use model::{Digest, ImageRef};
-use oci::{Descriptor, media_type};
+use oci::Descriptor;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -121,11 +121,7 @@ impl Push {
         repository.put_blob(&config, &bytes).await?;
         let blob_of = |diff_id: &Digest| Some(sent.get(diff_id)?.blob.clone());
         let layers: Option<Vec<Blob>> = diff_ids(image)?.iter().map(blob_of).collect();
-        let annotations = platform.annotations.clone().into_iter().collect();
-        let named = image.config.as_ref().map(|config| config.media_type.as_str());
-        let other = named.filter(|media_type| !media_type.is_empty() && !media_type::is_image_config(media_type));
-        let layers = layers.ok_or(Error::Task)?;
-        Ok(self.parcel.form.manifest_of(other, (&config, bytes.len() as u64), (&layers, annotations)))
+        self.parcel.document(platform, (&config, bytes.len() as u64), &layers.ok_or(Error::Task)?)
     }
 
     /// Sends the manifests that an index is to name; they are named by nothing else.

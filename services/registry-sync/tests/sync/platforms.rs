@@ -117,6 +117,7 @@ async fn archives_of_built_images_are_read_again() {
             with_docker,
             lease: engine.lease.clone(),
             packed: Vec::new(),
+            content: None,
         };
         engine.bus.call::<calls::SyncArchive>(&Target::Sync, &request).await
     };

@@ -55,13 +55,14 @@ pub fn parse(options: &proto::BuildOptions) -> Result<Vec<Output>, Failure> {
 
 fn output(asked: &proto::BuildOutput, tags: &[String]) -> Result<Output, Failure> {
     let exporter = asked.r#type.as_str();
-    let mut attributes = Attributes { exporter, left: asked.attributes.clone().into_iter().collect() };
+    let owner = format!("exporter {exporter:?}");
+    let mut attributes = Attributes::new(&owner, &asked.attributes);
     // Where the client puts it.
     attributes.left.remove("dest");
     let rewrite_timestamp = attributes.switch("rewrite-timestamp", false)?;
     let kind = match exporter {
         "image" | "moby" | "" => attributes.image(tags)?,
-        "oci" | "docker" => attributes.archive(tags)?,
+        "oci" | "docker" => attributes.archive(exporter == "oci", tags)?,
         "tar" | "local" => {
             Kind::Root { is_tar: exporter == "tar", platform_split: attributes.maybe("platform-split")? }
         }
@@ -72,12 +73,18 @@ fn output(asked: &proto::BuildOutput, tags: &[String]) -> Result<Output, Failure
     Ok(Output { kind, rewrite_timestamp })
 }
 
-struct Attributes<'a> {
-    exporter: &'a str,
+/// Attributes that nobody has read yet.
+pub struct Attributes<'a> {
+    /// Whose they are, for errors.
+    owner: &'a str,
     left: BTreeMap<String, String>,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    pub fn new(owner: &'a str, all: &HashMap<String, String>) -> Self {
+        Self { owner, left: all.clone().into_iter().collect() }
+    }
+
     fn image(&mut self, tags: &[String]) -> Result<Kind, Failure> {
         let mut image = proto::ImageOutput {
             names: self.names(tags)?,
@@ -101,11 +108,10 @@ impl Attributes<'_> {
         Ok(Kind::Image { image, written: self.written(false)? })
     }
 
-    fn archive(&mut self, tags: &[String]) -> Result<Kind, Failure> {
+    fn archive(&mut self, is_oci: bool, tags: &[String]) -> Result<Kind, Failure> {
         let names = self.names(tags)?;
         // The gateway, which sends the archive, goes by it.
         self.switch("tar", true)?;
-        let is_oci = self.exporter == "oci";
         Ok(Kind::Archive { with_docker: !is_oci, names, written: self.written(is_oci)? })
     }
 
@@ -127,6 +133,15 @@ impl Attributes<'_> {
 
     fn written(&mut self, oci: bool) -> Result<Written, Failure> {
         let annotations = Annotations::take(&mut self.left)?;
+        let mut form = self.form(oci)?;
+        // Docker's own documents have no place for them.
+        form.oci |= !annotations.is_empty();
+        form.index_annotations = annotations.index().into_iter().collect();
+        Ok(Written { form, annotations })
+    }
+
+    /// How documents are written and layers are packed.
+    pub fn form(&mut self, oci: bool) -> Result<proto::ImageForm, Failure> {
         let compression = self.text("compression");
         if !matches!(compression.as_str(), "" | "gzip" | "zstd" | "uncompressed") {
             return Err(Failure::user(format!("unsupported layer compression type {compression}")));
@@ -139,19 +154,17 @@ impl Attributes<'_> {
                 text.parse().map_err(wrong)?
             }
         };
-        // Docker's own documents have no place for either.
-        let needs_oci = compression == "zstd" || !annotations.is_empty();
-        let form = proto::ImageForm {
-            oci: self.switch("oci-mediatypes", oci)? || needs_oci,
+        Ok(proto::ImageForm {
+            // Docker's own documents have no place for zstd.
+            oci: self.switch("oci-mediatypes", oci)? || compression == "zstd",
             level: level_of(&compression, level),
             force: self.switch("force-compression", false)?,
-            index_annotations: annotations.index().into_iter().collect(),
+            index_annotations: HashMap::new(),
             compression,
-        };
-        Ok(Written { form, annotations })
+        })
     }
 
-    fn text(&mut self, name: &str) -> String {
+    pub fn text(&mut self, name: &str) -> String {
         self.left.remove(name).unwrap_or_default()
     }
 
@@ -165,13 +178,21 @@ impl Attributes<'_> {
         }
     }
 
-    fn switch(&mut self, name: &str, default: bool) -> Result<bool, Failure> {
+    /// One that must say something.
+    pub fn required(&mut self, name: &str, missing: &str) -> Result<(), Failure> {
+        match self.text(name).is_empty() {
+            true => Err(Failure::user(missing)),
+            false => Ok(()),
+        }
+    }
+
+    pub fn switch(&mut self, name: &str, default: bool) -> Result<bool, Failure> {
         Ok(self.maybe(name)?.unwrap_or(default))
     }
 
-    fn none_left(&self) -> Result<(), Failure> {
+    pub fn none_left(&self) -> Result<(), Failure> {
         match self.left.keys().next() {
-            Some(name) => Err(Failure::user(format!("unknown attribute {name:?} of exporter \"{}\"", self.exporter))),
+            Some(name) => Err(Failure::user(format!("unknown attribute {name:?} of {}", self.owner))),
             None => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! `build`: by a session, which the daemon asks for what it lacks (`session`), or as the classic builder's client.
 
+mod caches;
 mod calls;
 mod classic;
 mod options;

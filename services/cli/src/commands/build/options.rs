@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::outputs::{Output, cache, outputs};
+use super::caches::{Caches, Written};
+use super::outputs::{Output, Typed, outputs};
 use super::source::{is_archive, is_remote, read_dockerfile};
 use super::{Build, OnError};
-use crate::attachables::{Agents, Attachables, Folder, Outputs, Secrets};
+use crate::attachables::{Agents, Attachables, Contents, Folder, Outputs, Secrets};
 use crate::create::values;
 use crate::failure::{Failure, Outcome};
+use crate::layout;
 use crate::solve::Excerpt;
 use crate::units;
 
@@ -24,6 +26,8 @@ pub struct Asked {
     pub excerpt: Excerpt,
     /// Files that were made for this build.
     pub made: Vec<tempfile::TempDir>,
+    /// Caches that it leaves on this machine.
+    pub caches: Written,
 }
 
 /// Where the context and the Dockerfile are.
@@ -42,26 +46,33 @@ impl Build {
     /// `head` is what has been read of stdin.
     pub(super) fn asked(&self, head: Vec<u8>) -> Outcome<Asked> {
         let mut places = self.places(head)?;
-        let contexts = self.named_contexts(&mut places.folders)?;
+        let mut caches = Caches::parse(&self.cache_from, &self.cache_to)?;
+        let contexts = self.named_contexts(&mut places.folders, &mut caches.contents)?;
         let outputs = outputs(&self.output, &self.tag, self.push, self.load)?;
-        let options = self.options(&places, contexts, &outputs)?;
+        let options = self.options(&places, (contexts, &caches), &outputs)?;
         let to_us = (0..).zip(&outputs).filter_map(|(number, (_, to))| Some((number, to.clone()?))).collect();
         let attachables = Attachables {
             folders: places.folders,
             secrets: Secrets::parse(&self.secret)?,
             agents: Agents::parse(&self.ssh)?,
             outputs: Outputs(to_us),
+            contents: Contents(caches.contents),
             shared_key: hex::encode(Sha256::digest(places.source.as_bytes())),
         };
-        Ok(Asked { options, attachables, excerpt: places.excerpt, made: places.made })
+        Ok(Asked { options, attachables, excerpt: places.excerpt, made: places.made, caches: caches.written })
     }
 
-    fn options(&self, places: &Places, contexts: Vec<Value>, outputs: &[Output]) -> Outcome<Value> {
+    fn options(
+        &self,
+        places: &Places,
+        (contexts, caches): (Vec<Value>, &Caches),
+        outputs: &[Output],
+    ) -> Outcome<Value> {
         let flag = |text: &String| match text.split_once('=') {
             Some((key, value)) => Ok((key.to_owned(), Value::from(value))),
             None => Err(Failure::new(format!("ERROR: {text:?} is no label: write key=value"))),
         };
-        let typed = |flags: &[String]| flags.iter().map(|flag| Ok(cache(flag)?.json())).collect::<Outcome<Vec<_>>>();
+        let typed = |caches: &[Typed]| caches.iter().map(Typed::json).collect::<Vec<_>>();
         // A name without a value anywhere is not given.
         let args: Map<String, Value> = match self.build_args() {
             Value::Object(args) => args.into_iter().filter(|(_, value)| !value.is_null()).collect(),
@@ -86,8 +97,8 @@ impl Build {
             "resources": self.resources()?,
             "contexts": contexts,
             "outputs": outputs.iter().map(|(typed, _)| typed.json()).collect::<Vec<_>>(),
-            "cache_imports": typed(&self.cache_from)?,
-            "cache_exports": typed(&self.cache_to)?,
+            "cache_imports": typed(&caches.imports),
+            "cache_exports": typed(&caches.exports),
             "platforms": self.platform,
             "entitlements": self.allow,
             "check": check.name(),
@@ -165,15 +176,27 @@ impl Build {
         })
     }
 
-    /// `--build-context name=…`: a folder is sent by us, everything else the daemon finds itself.
-    fn named_contexts(&self, folders: &mut BTreeMap<String, Folder>) -> Outcome<Vec<Value>> {
+    /// `--build-context name=…`: folders and layouts are sent by us, everything else the daemon finds itself.
+    fn named_contexts(
+        &self,
+        folders: &mut BTreeMap<String, Folder>,
+        layouts: &mut BTreeMap<String, PathBuf>,
+    ) -> Outcome<Vec<Value>> {
         let mut contexts = Vec::new();
         for flag in &self.build_context {
             let Some((name, value)) = flag.split_once('=') else {
                 return Err(Failure::new(format!("ERROR: invalid context value: {flag}, expected key=value")));
             };
-            let known = ["docker-image://", "target:", "oci-layout://"];
-            let source = if known.iter().any(|kind| value.starts_with(kind)) || is_remote(value) {
+            let known = ["docker-image://", "target:"];
+            let source = if let Some(place) = value.strip_prefix("oci-layout://") {
+                let place = layout::Place::parse(place);
+                let told = |failure: Failure| Failure::new(format!("ERROR: invalid OCI layout {}", failure.message));
+                let digest = place.digest().map_err(told)?;
+                let store = hex::encode(rand::random::<[u8; 12]>());
+                let source = format!("oci-layout://{store}@{digest}");
+                layouts.insert(store, place.folder);
+                source
+            } else if known.iter().any(|kind| value.starts_with(kind)) || is_remote(value) {
                 value.to_owned()
             } else {
                 let root = folder(value).map_err(|failure| {

@@ -1,4 +1,4 @@
-//! `--output`, `--cache-to` and `--cache-from`: fields of a flag, as `docker buildx build` reads them.
+//! `--output`: fields of a flag, as `docker buildx build` reads them.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -68,7 +68,7 @@ fn one(flag: &str) -> Outcome<Output> {
             kind = "image".to_owned();
             Ok((Typed { kind, attributes }, None))
         }
-        "image" => Ok((Typed { kind, attributes }, None)),
+        "image" | "cacheonly" => Ok((Typed { kind, attributes }, None)),
         "docker" if destination.is_none() => Ok((Typed { kind: "image".to_owned(), attributes }, None)),
         "local" => {
             let folder = destination.ok_or_else(|| Failure::new("ERROR: dest is required for local exporter"))?;
@@ -107,20 +107,8 @@ fn to_file(typed: Typed, destination: Option<String>) -> Outcome<Output> {
     Ok((typed, Some(destination)))
 }
 
-/// `--cache-from` and `--cache-to`: a reference alone is a registry's.
-pub fn cache(flag: &str) -> Outcome<Typed> {
-    if !flag.contains('=') {
-        let attributes = BTreeMap::from([("ref".to_owned(), flag.to_owned())]);
-        return Ok(Typed { kind: "registry".to_owned(), attributes });
-    }
-    let typed = typed(flag, "cache")?;
-    match typed.kind.is_empty() {
-        true => Err(Failure::new(format!("ERROR: type required form> {flag:?}"))),
-        false => Ok(typed),
-    }
-}
-
-fn typed(flag: &str, what: &str) -> Outcome<Typed> {
+/// The fields of a flag.
+pub fn typed(flag: &str, what: &str) -> Outcome<Typed> {
     let failed = |why: String| Failure::new(format!("ERROR: {why}"));
     let fields = dockerfile::csv::fields(flag).map_err(|e| failed(format!("failed to parse csv {what}: {e}")))?;
     let mut typed = Typed::default();
@@ -177,7 +165,5 @@ mod tests {
         assert_eq!(refused("type=local"), "ERROR: dest is required for local exporter");
         assert_eq!(refused("type=x,dest=y"), "ERROR: exporter \"x\" could not be found");
         assert_eq!(refused("dest=y,foo"), "ERROR: invalid value foo");
-        assert_eq!(cache("user/app:c").expect("a reference").kind, "registry");
-        assert_eq!(cache("type=local,src=d").expect("fields").attributes["src"], "d");
     }
 }

@@ -33,7 +33,10 @@ impl Build {
                 "ERROR: a context on stdin cannot be built with --secret, --ssh or --build-context",
             ));
         }
-        let Asked { mut options, attachables, excerpt, made: _made } = self.asked(head.clone())?;
+        let Asked { mut options, attachables, excerpt, made: _made, caches } = self.asked(head.clone())?;
+        if is_sent && !attachables.contents.is_empty() {
+            return Err(Failure::new("ERROR: a context on stdin cannot be built with local caches"));
+        }
         let mut session = None;
         let mut body = empty();
         if is_sent {
@@ -64,7 +67,10 @@ impl Build {
             }
         }
         match outcome {
-            Ok(()) => self.end(&following.told, &excerpt),
+            Ok(()) => {
+                caches.update(&following.told.response)?;
+                self.end(&following.told, &excerpt)
+            }
             // The daemon would not begin it.
             Err(failure) if following.told.id.is_empty() => Err(failure),
             Err(failure) => {
@@ -90,7 +96,10 @@ impl Build {
                 "ERROR: --detach leaves nobody that --secret, --ssh, --build-context, --output or stdin could ask",
             ));
         }
-        let Asked { mut options, .. } = self.asked(Vec::new())?;
+        let Asked { mut options, attachables, .. } = self.asked(Vec::new())?;
+        if !attachables.contents.is_empty() {
+            return Err(Failure::new("ERROR: --detach leaves nobody who could read or write local caches"));
+        }
         let source = Self { quiet: true, ..self }.source()?;
         options["dockerfile"] = source.dockerfile.clone().into();
         let call = engine

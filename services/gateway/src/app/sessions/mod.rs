@@ -5,6 +5,7 @@
 //! the build reach its client. A session lives in the memory of the gateway that its client is connected to.
 
 mod connection;
+mod content;
 mod context;
 mod credentials;
 mod files;

@@ -1,0 +1,165 @@
+//! What becomes of a build: images with names, pushes and annotations, archives, root file systems. Debian's docker, the
+//! boxyard command, and skopeo as the one who reads what they wrote.
+
+use std::fs;
+use std::path::Path;
+
+use e2e::session::{build, skopeo, start};
+use kit::{Boxyard, Output, Registry};
+use serde_json::Value;
+
+const DOCKERFILE: &str = "FROM busybox\nCOPY src /data/\nRUN echo made > /made\nCMD [\"cat\", \"/made\"]\n";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A document of an image, as it lies there.
+fn raw(image: &str) -> Value {
+    json(skopeo(&["inspect", "--raw", "--tls-verify=false", image]).ok())
+}
+
+fn file(path: &Path, content: &str) {
+    fs::write(path, content).expect("a file");
+}
+
+/// Types of a manifest's layers.
+fn layer_types(manifest: &Value) -> Vec<&str> {
+    manifest["layers"].as_array().into_iter().flatten().filter_map(|layer| layer["mediaType"].as_str()).collect()
+}
+
+/// `docker build` of Debian's docker with BuildKit.
+fn docker_build(boxyard: &Boxyard, folder: &Path, flags: &[&str]) -> Output {
+    let folder = folder.to_string_lossy();
+    kit::run_command(&mut kit::session_client(boxyard.socket()), &[&["build"], flags, &[&folder]].concat(), None)
+}
+
+#[test]
+fn archives_and_files_go_to_the_client() {
+    let (boxyard, folder) = start();
+    file(&folder.join("src/a"), "of the context\n");
+    file(&folder.join("Dockerfile"), DOCKERFILE);
+    let at = |name: &str| folder.with_file_name(name).display().to_string();
+    let by_docker = |output: &str| docker_build(&boxyard, &folder, &["-o", output]);
+    let by_boxyard = |output: &str| build(&boxyard, &folder, &["-t", "made:1", "-o", output]);
+    let both: [(&str, &dyn Fn(&str) -> Output); 2] = [("docker", &by_docker), ("boxyard", &by_boxyard)];
+    for (client, built) in both {
+        let (tar, out) = (at(&format!("{client}.tar")), at(&format!("{client}.out")));
+        built(&format!("type=tar,dest={tar}")).ok();
+        let mut entries = tar::Archive::new(fs::File::open(&tar).expect("a tar"));
+        let mut names = entries.entries().expect("a tar").map(|entry| {
+            let entry = entry.expect("an entry");
+            entry.path().expect("a path").display().to_string()
+        });
+        assert!(names.any(|name| name == "data/a"), "{client}");
+        built(&format!("type=local,dest={out}")).ok();
+        let read = |name: &str| fs::read_to_string(Path::new(&out).join(name)).ok();
+        assert_eq!(read("data/a").as_deref(), Some("of the context\n"), "{client}");
+        assert_eq!(read("made").as_deref(), Some("made\n"), "{client}");
+    }
+    let (oci, archive) = (at("made.oci"), at("made.docker"));
+    // This docker takes no other archives from its daemon.
+    by_docker(&format!("type=oci,dest={oci}")).fails(1, "FileSend/DiffCopy not supported by the client");
+    by_boxyard(&format!("type=oci,dest={oci},name=made:1")).ok();
+    let manifest = raw(&format!("oci-archive:{oci}"));
+    assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert_eq!(layer_types(&manifest), ["application/vnd.oci.image.layer.v1.tar+gzip"; 3]);
+    skopeo(&["copy", "-q", &format!("oci-archive:{oci}"), &format!("dir:{}", at("dir"))]).ok();
+    by_boxyard(&format!("type=docker,dest={archive},name=made:2")).ok();
+    boxyard.docker(&["load", "-q", "-i", &archive]).says("Loaded image: made:2");
+    assert_eq!(boxyard.docker(&["run", "--rm", "made:2"]).ok(), "made");
+    // The layout file by file, and several outputs of one build.
+    let (layout, files) = (at("layout"), at("files"));
+    let flags = ["-t", "kept", "-o", &format!("type=oci,dest={layout},tar=false"), "-o", &files, "-o", "type=image"];
+    build(&boxyard, &folder, &flags).ok();
+    assert!(raw(&format!("oci:{layout}"))["layers"].is_array());
+    assert_eq!(fs::read_to_string(Path::new(&files).join("made")).expect("an output"), "made\n");
+    assert_eq!(boxyard.docker(&["run", "--rm", "kept"]).ok(), "made");
+    for (output, why) in [
+        ("type=iso,dest=x", "exporter \"iso\" could not be found"),
+        ("type=image,colour=red", "unknown attribute \"colour\" of exporter \"image\""),
+        ("type=image,push=true", "tag is needed when pushing to registry"),
+        ("type=oci,dest=x,compression=lzma", "unsupported layer compression type lzma"),
+    ] {
+        build(&boxyard, &folder, &["-o", output]).fails(1, why);
+    }
+    boxyard.stop();
+}
+
+#[test]
+fn images_are_pushed_as_they_were_asked_for() {
+    let (boxyard, folder) = start();
+    let registry = Registry::start();
+    file(&folder.join("src/a"), "of the context\n");
+    file(&folder.join("Dockerfile"), DOCKERFILE);
+    let name = |tag: &str| format!("{}/team/app:{tag}", registry.host());
+    let pushed = |tag: &str| raw(&format!("docker://{}", name(tag)));
+    let metadata = folder.with_file_name("metadata.json");
+    let (one, two) = (name("1"), name("2"));
+    build(&boxyard, &folder, &["-t", &one, "-t", &two, "--push", "--metadata-file", &metadata.to_string_lossy()]).ok();
+    assert_eq!(pushed("1"), pushed("2"));
+    let told = json(&fs::read_to_string(&metadata).expect("metadata"));
+    let digest = told["containerimage.digest"].as_str().expect("a digest").to_owned();
+    let by_digest = format!("docker://{}/team/app@{digest}", registry.host());
+    assert_eq!(raw(&by_digest), pushed("1"));
+    let digests = boxyard.docker(&["image", "inspect", "-f", "{{json .RepoDigests}}", &one]);
+    digests.says(&digest);
+    // A registry's own daemon takes it.
+    boxyard.docker(&["rmi", &one, &two]).ok();
+    assert_eq!(boxyard.docker(&["run", "--rm", &one]).stdout, "made\n");
+    let zstd = format!("type=registry,name={},compression=zstd,force-compression=true", name("zstd"));
+    build(&boxyard, &folder, &["-o", &zstd]).ok();
+    assert_eq!(layer_types(&pushed("zstd")), ["application/vnd.oci.image.layer.v1.tar+zstd"; 3]);
+    let plain = format!("type=image,push=true,name={},compression=uncompressed,oci-mediatypes=true", name("plain"));
+    build(&boxyard, &folder, &["-o", &format!("{plain},force-compression=true")]).ok();
+    assert_eq!(layer_types(&pushed("plain")), ["application/vnd.oci.image.layer.v1.tar"; 3]);
+    let noted = format!("type=image,push=true,store=false,name={},annotation.who=me", name("noted"));
+    build(&boxyard, &folder, &["-o", &noted]).ok();
+    assert_eq!(pushed("noted")["annotations"]["who"], "me");
+    assert_eq!(boxyard.docker(&["images", "-q", &name("noted")]).ok(), "", "it is not kept here");
+    let by_digest = format!("type=image,push=true,push-by-digest=true,name={}/other/app", registry.host());
+    let built = build(&boxyard, &folder, &["-o", &by_digest, "--metadata-file", &metadata.to_string_lossy()]);
+    built.ok();
+    let told = json(&fs::read_to_string(&metadata).expect("metadata"));
+    let digest = told["containerimage.digest"].as_str().expect("a digest");
+    assert!(raw(&format!("docker://{}/other/app@{digest}", registry.host()))["layers"].is_array());
+    build(&boxyard, &folder, &["--push", "-t", "127.0.0.1:1/x"]).fails(1, "connection refused");
+    boxyard.stop();
+}
+
+#[test]
+fn several_platforms_are_an_index() {
+    let (boxyard, folder) = start();
+    let registry = Registry::start();
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY src /$TARGETARCH\n";
+    file(&folder.join("src/a"), "of the context\n");
+    file(&folder.join("Dockerfile"), dockerfile);
+    let name = format!("{}/app", registry.host());
+    let platforms = "linux/amd64,linux/arm64,linux/arm/v7";
+    build(&boxyard, &folder, &["--platform", platforms, "--push", "-t", &name]).ok();
+    let index = raw(&format!("docker://{name}"));
+    let entries = index["manifests"].as_array().expect("an index");
+    let shown = entries.iter().map(|entry| {
+        let platform = &entry["platform"];
+        let text = |key: &str| platform[key].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("architecture"), text("variant")).trim_end().to_owned()
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), ["amd64", "arm64", "arm v7"]);
+    for arch in ["amd64", "arm64"] {
+        let dir = folder.with_file_name(arch).display().to_string();
+        let from = format!("docker://{name}");
+        skopeo(&["copy", "-q", "--override-arch", arch, "--src-tls-verify=false", &from, &format!("dir:{dir}")]).ok();
+        let manifest = json(&fs::read_to_string(format!("{dir}/manifest.json")).expect("a manifest"));
+        let config = manifest["config"]["digest"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
+        let config = json(&fs::read_to_string(format!("{dir}/{config}")).expect("a config"));
+        assert_eq!(config["architecture"], arch);
+    }
+    // The tag here is this machine's own.
+    assert_eq!(boxyard.docker(&["image", "inspect", "-f", "{{.Architecture}}", &name]).ok(), "amd64");
+    let oci = folder.with_file_name("all.oci").display().to_string();
+    build(&boxyard, &folder, &["--platform", platforms, "-o", &format!("type=oci,dest={oci}")]).ok();
+    assert_eq!(raw(&format!("oci-archive:{oci}"))["manifests"].as_array().map(Vec::len), Some(3));
+    let refused = build(&boxyard, &folder, &["--platform", platforms, "-o", &format!("type=docker,dest={oci}")]);
+    refused.fails(1, "docker exporter does not currently support exporting manifest lists");
+    boxyard.stop();
+}
