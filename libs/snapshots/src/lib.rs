@@ -25,6 +25,7 @@ mod mount;
 mod pack;
 mod padded;
 mod root;
+mod squash;
 mod unpack;
 mod walk;
 mod whiteout;

@@ -113,13 +113,13 @@ pub fn pack(root: &Path, path: &Path, name: &Path, out: impl Write) -> Result<()
 }
 
 /// `a/b` → `a/.wh.b`
-fn beside(path: &Path, prefix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, prefix: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(prefix);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
 }
 
-struct Packer<W: Write> {
+pub(crate) struct Packer<W: Write> {
     tar: Builder<W>,
     /// Where the first name of a file with several was written.
     links: HashMap<(u64, u64), PathBuf>,
@@ -129,24 +129,33 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
-    fn new(out: W) -> Self {
+    pub(crate) fn new(out: W) -> Self {
         Self { tar: Builder::new(out), links: HashMap::new(), content_bytes: 0, time: None }
     }
 
-    fn finish(self) -> Result<u64, Error> {
+    pub(crate) fn finish(self) -> Result<u64, Error> {
         let mut out = self.tar.into_inner().map_err(Error::Write)?;
         out.flush().map_err(Error::Write)?;
         Ok(self.content_bytes)
     }
 
-    fn empty_file(&mut self, name: &Path, like: &Metadata) -> Result<(), Error> {
+    pub(crate) fn empty_file(&mut self, name: &Path, like: &Metadata) -> Result<(), Error> {
         let entry = Entry { name, link: None, size: 0, xattrs: Vec::new() };
         let mut header = header(EntryType::Regular, like);
         header.set_mode(0o600);
         self.append(header, entry, io::empty())
     }
 
-    fn node(&mut self, name: &Path, full: &Path, metadata: &Metadata) -> Result<(), Error> {
+    /// A whiteout of nobody in particular, without a time.
+    pub(crate) fn whiteout(&mut self, name: &Path) -> Result<(), Error> {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        self.append(header, Entry { name, link: None, size: 0, xattrs: Vec::new() }, io::empty())
+    }
+
+    pub(crate) fn node(&mut self, name: &Path, full: &Path, metadata: &Metadata) -> Result<(), Error> {
         let kind = metadata.file_type();
         let reading = |error| Error::io("reading", full)(error);
         let mut entry = Entry { name, link: None, size: 0, xattrs: Vec::new() };

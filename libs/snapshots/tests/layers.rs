@@ -384,3 +384,100 @@ fn a_tree_is_packed_from_inside() {
     assert_eq!(names("/up/secret").expect_err("outside").kind(), ErrorKind::NotFound);
     assert_eq!(names("/nothing").expect_err("missing").kind(), ErrorKind::NotFound);
 }
+
+/// Names in a tar, in their order.
+fn names(tar: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(tar);
+    let entries = archive.entries().expect("a tar");
+    entries.map(|entry| entry.expect("an entry").path().expect("a path").display().to_string()).collect()
+}
+
+#[test]
+fn several_layers_become_one_that_shows_the_same() {
+    let (folder, snapshots) = open();
+    let base = apply(
+        &snapshots,
+        &[
+            Dir("kept"),
+            File("kept/a", "base"),
+            Dir("gone"),
+            File("gone/x", "base"),
+            File("gone/y", "base"),
+            Dir("again"),
+            File("again/old", "base"),
+            File("file", "base"),
+            Dir("emptied"),
+            File("emptied/one", "base"),
+        ],
+    );
+    let first = apply(
+        &snapshots,
+        &[
+            Dir("kept"),
+            File("kept/b", "first"),
+            File("kept/passing", "first"),
+            File(".wh.gone", ""),
+            File(".wh.again", ""),
+            File("twin", "first"),
+            Hardlink("other-twin", "twin"),
+        ],
+    );
+    let second = apply(
+        &snapshots,
+        &[
+            Dir("kept"),
+            File("kept/.wh.passing", ""),
+            File("kept/a", "second"),
+            Dir("again"),
+            File("again/new", "second"),
+            File(".wh.file", ""),
+            Dir("emptied"),
+            File("emptied/.wh..wh..opq", ""),
+            Symlink("link", "kept/a"),
+        ],
+    );
+    let all = [base.clone(), first.clone(), second.clone()];
+    let mounted = Mounted::new(folder.path(), &snapshots, &all);
+    let below = std::slice::from_ref(&base);
+    let mut tar = Vec::new();
+    let above = [first, second];
+    let stat = snapshots.squash(below, &above, &mounted.target, &mut tar).expect("squashed");
+    assert!(!stat.empty);
+    let mut again = Vec::new();
+    snapshots.squash(below, &above, &mounted.target, &mut again).expect("squashed");
+    assert_eq!(tar, again);
+    let found = names(&tar);
+    assert!(!found.iter().any(|name| name.contains("passing")), "{found:?}");
+    assert!(found.contains(&".wh.gone".to_owned()) && found.contains(&".wh.file".to_owned()), "{found:?}");
+    let one = DiffId::new(Digest::of(&tar));
+    snapshots.apply(&one, tar.as_slice()).expect("applies");
+    let squashed = Mounted::new(folder.path(), &snapshots, &[base.clone(), one]);
+    let tree = |mounted: &Mounted| {
+        let mut tar = Vec::new();
+        snapshots::export(&mounted.target, &mut tar).expect("exported");
+        tar
+    };
+    assert_eq!(names(&tree(&squashed)), names(&tree(&mounted)));
+    for (path, content) in [
+        ("kept/a", Some("second")),
+        ("kept/b", Some("first")),
+        ("kept/passing", None),
+        ("gone/x", None),
+        ("again/old", None),
+        ("again/new", Some("second")),
+        ("file", None),
+        ("emptied/one", None),
+        ("other-twin", Some("first")),
+        ("link", Some("second")),
+    ] {
+        assert_eq!((path, squashed.read(path).as_deref()), (path, content));
+    }
+    let inode = |path: &str| fs::metadata(squashed.target.join(path)).expect("there").ino();
+    assert_eq!(inode("twin"), inode("other-twin"));
+    // On nothing, all of it is what there is.
+    let mut whole = Vec::new();
+    snapshots.squash(&[], &all, &mounted.target, &mut whole).expect("squashed");
+    assert!(names(&whole).iter().all(|name| !name.contains(".wh.")), "{:?}", names(&whole));
+    let mut nothing = Vec::new();
+    assert!(snapshots.squash(below, &[], &mounted.target, &mut nothing).expect("squashed").empty);
+}

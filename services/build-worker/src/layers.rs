@@ -25,7 +25,9 @@ const LOCAL_MIB: u32 = 1024;
 /// Layers that are fetched at once.
 const FETCHES: usize = 3;
 const BUFFER_BYTES: usize = 256 * 1024;
-pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Chunks on their way to the layer store.
+const CHUNKS: usize = 4;
+const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Where a build's layers come from and go to, under the build's lease.
 pub struct Layers {
@@ -164,15 +166,7 @@ impl Layers {
         self.hold(std::slice::from_ref(&new.diff_id)).await?;
         let (snapshots, diff_id) = (self.snapshots.clone(), new.diff_id.clone());
         blocking(move || snapshots.adopt(&upper, &diff_id).map(drop).map_err(Failure::caused)).await?;
-        let layer = proto::Layer {
-            diff_id: new.diff_id.to_string(),
-            blob: Some(proto::Descriptor {
-                media_type: LAYER_TYPE.to_owned(),
-                digest: new.diff_id.to_string(),
-                size: new.tar_bytes,
-            }),
-            content_bytes: new.content_bytes,
-        };
+        let layer = plain_layer(new.diff_id.as_digest(), new.tar_bytes, new.content_bytes);
         let upload = self.upload(new, below).await?;
         Ok(Some(Made { layer, upload }))
     }
@@ -194,6 +188,30 @@ impl Layers {
         })))
     }
 
+    /// Stores what `write` writes as one blob, under the build's lease; gives its digest, its size, and what `write` gave.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<(Digest, u64, T), Failure> {
+        let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(CHUNKS);
+        let writing = blocking(move || {
+            let channel = ChannelWriter { sender: sender.clone() };
+            let mut out = std::io::BufWriter::with_capacity(BUFFER_BYTES, channel);
+            let written = write(&mut out).and_then(|made| out.flush().map_err(Failure::caused).map(|()| made));
+            if let Err(error) = &written {
+                // An error in the body breaks the request off, so that half of it is never taken for the whole.
+                let _ = sender.blocking_send(Err(std::io::Error::other(error.to_string())));
+            }
+            written
+        });
+        let body = reqwest::Body::wrap_stream(ReceiverStream::new(receiver));
+        match tokio::join!(writing, self.store.upload(body, Some(&self.lease))) {
+            (Ok(made), Ok((digest, size))) => Ok((digest, size, made)),
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(error)) => Err(Failure::caused(error)),
+        }
+    }
+
     /// Forgets what this build held.
     pub fn release(&self) {
         if let Err(error) = self.snapshots.release(&self.owner) {
@@ -204,7 +222,7 @@ impl Layers {
 
 /// The layer's tar again, out of its folder, as a request's body.
 fn tar_body(snapshots: Snapshots, diff_id: DiffId, below: Vec<DiffId>) -> reqwest::Body {
-    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(CHUNKS);
     tokio::task::spawn_blocking(move || {
         let out = ChannelWriter { sender: sender.clone() };
         let written = snapshots
@@ -259,6 +277,13 @@ impl Write for TarHash {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// A layer that the layer store has as a plain tar.
+pub fn plain_layer(diff_id: &Digest, tar_bytes: u64, content_bytes: u64) -> proto::Layer {
+    let digest = diff_id.to_string();
+    let blob = proto::Descriptor { media_type: LAYER_TYPE.to_owned(), digest: digest.clone(), size: tar_bytes };
+    proto::Layer { diff_id: digest, blob: Some(blob), content_bytes }
 }
 
 pub fn diff_id(layer: &proto::Layer) -> Result<DiffId, Failure> {

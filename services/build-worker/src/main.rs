@@ -39,6 +39,7 @@ mod rooted;
 mod session;
 mod slots;
 mod space;
+mod squash;
 mod tree;
 mod wording;
 mod worker;

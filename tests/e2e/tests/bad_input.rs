@@ -101,8 +101,6 @@ const CASES: &[Case] = &[
     case("POST", "/commit?container=nosuch", "", 404, "no such container: nosuch"),
     case("POST", "/commit?container=idle&repo=UPPER", "", 400, "invalid reference format"),
     case("POST", "/build?t=BAD", "", 400, "invalid reference format"),
-    case("POST", "/build?squash=1", "", 400, "squash is only supported with experimental mode"),
-    case("POST", "/build?squash=1&version=2", "", 400, "squash is only supported with experimental mode"),
     case("POST", "/images/create?fromImage=busybox:-bad", "", 400, ""),
     case("GET", "/v1.99/version", "", 400, "client version 1.99 is too new"),
     case("GET", "/v1.2/version", "", 400, "client version 1.2 is too old"),

@@ -163,3 +163,52 @@ fn several_platforms_are_an_index() {
     refused.fails(1, "docker exporter does not currently support exporting manifest lists");
     boxyard.stop();
 }
+
+#[test]
+fn squashed_images_have_one_layer_on_their_base() {
+    let (boxyard, folder) = start();
+    let dockerfile = "FROM busybox\nRUN mkdir /base && echo base > /base/kept && echo base > /base/removed\n";
+    file(&folder.join("Dockerfile"), dockerfile);
+    build(&boxyard, &folder, &["-t", "base"]).ok();
+    let inspect = |format: &str, name: &str| boxyard.docker(&["image", "inspect", "-f", format, name]).ok().to_owned();
+    let secret = "word-that-is-removed-again";
+    let dockerfile = format!(
+        "FROM base\nRUN echo {secret} > /passing && echo a > /a\nRUN rm /passing /base/removed && ln /a /twin\n\
+         RUN rm -r /tmp; mkdir -p /tmp && echo new > /base/new\nENV WORD=kept\nCMD [\"cat\", \"/a\", \"/base/new\"]\n"
+    );
+    file(&folder.join("Dockerfile"), &dockerfile);
+    file(&folder.join("Scratch"), "FROM scratch\nCOPY src/a /one\nCOPY src/a /two\n");
+    file(&folder.join("src/a"), "of the context\n");
+    let scratch = folder.join("Scratch").display().to_string();
+    for builder in [&[][..], &["--classic"]] {
+        build(&boxyard, &folder, &[builder, &["-t", "whole"]].concat()).ok();
+        build(&boxyard, &folder, &[builder, &["--squash", "-t", "squashed"]].concat()).ok();
+        assert_eq!(inspect("{{len .RootFS.Layers}}", "squashed"), "3", "{builder:?}");
+        assert_eq!(inspect("{{json .Config.Env}}", "squashed"), inspect("{{json .Config.Env}}", "whole"));
+        let shown =
+            boxyard.docker(&["run", "--rm", "squashed", "sh", "-c", "cat $(find /a /twin /base -type f | sort)"]);
+        assert_eq!(shown.ok(), "a\nbase\nnew\na", "{builder:?}");
+        boxyard.docker(&["run", "--rm", "squashed", "ls", "/passing"]).fails(1, "No such file");
+        let history = boxyard.docker(&["history", "--no-trunc", "--format", "{{.Comment}}|{{.CreatedBy}}", "squashed"]);
+        let merged = format!("merge {} to {}|", inspect("{{.Id}}", "whole"), inspect("{{.Id}}", "base"));
+        assert_eq!(history.lines()[0], merged, "{history}");
+        assert_eq!(history.lines().len(), inspect_history(&boxyard, "whole") + 1, "{history}");
+        // Nobody who gets the image gets what was removed.
+        let saved = folder.with_file_name("squashed.tar").display().to_string();
+        boxyard.docker(&["save", "-o", &saved, "squashed"]).ok();
+        let bytes = fs::read(&saved).expect("saved");
+        let holds = |word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(holds("base/.wh.removed") && !holds(&format!("{secret}\n")), "{builder:?}");
+        build(&boxyard, &folder, &[builder, &["--squash", "-f", &scratch, "-t", "alone"]].concat()).ok();
+        assert_eq!(inspect("{{len .RootFS.Layers}}", "alone"), "1", "{builder:?}");
+        let history = boxyard.docker(&["history", "--no-trunc", "--format", "{{.Comment}}", "alone"]);
+        assert!(history.lines()[0].starts_with("create new from sha256:"), "{history}");
+        boxyard.docker(&["rmi", "whole", "squashed", "alone"]).ok();
+    }
+    boxyard.stop();
+}
+
+/// How many lines an image's history has.
+fn inspect_history(boxyard: &Boxyard, name: &str) -> usize {
+    boxyard.docker(&["history", "-q", name]).lines().len()
+}

@@ -7,6 +7,7 @@ use super::stage::Stage;
 use super::{Builder, Progress};
 use crate::failure::Failure;
 use crate::image;
+use crate::squash::Base;
 
 const SCRATCH: &str = "scratch";
 
@@ -44,6 +45,11 @@ impl Builder {
             None if base == SCRATCH => Stage::default(),
             None => self.base_image(&base, &platform).await?,
         };
+        state.base = (!state.image_id.is_empty()).then(|| Base {
+            id: state.image_id.clone(),
+            layers: state.layers.len(),
+            history: state.file.history.len(),
+        });
         if state.image_id.is_empty() {
             state.file =
                 ImageConfig { architecture: architecture(&platform), os: "linux".into(), ..ImageConfig::default() };

@@ -16,6 +16,7 @@ mod metadata;
 mod run;
 mod share;
 mod sources;
+mod squash;
 mod stage;
 mod stages;
 mod stays;
@@ -136,8 +137,8 @@ impl Builder {
         }
     }
 
-    /// Runs every stage; gives the id of the last one's image.
-    pub async fn run(&self, plan: Plan) -> Result<String, Failure> {
+    /// Runs every stage; gives the last one, which has an image.
+    pub async fn run(&self, plan: Plan) -> Result<Stage, Failure> {
         if !plan.warnings.is_empty() {
             self.log.stream(&format!("\x1b[91m{}\n\x1b[0m", plan.warnings.join("\n"))).await?;
         }
@@ -170,7 +171,7 @@ impl Builder {
             running.push(async move { builder.stage(begun, stage).await }.boxed());
         }
         let mut running = futures::stream::iter(running).buffered(self.stages_at_once());
-        let mut image_id = String::new();
+        let mut last = Stage::default();
         for log in logs {
             // The log's turn has come before the stage is waited for: what it says is told while it runs.
             let (told, ended) = tokio::join!(log.go_on(), running.next());
@@ -188,15 +189,15 @@ impl Builder {
             if !stage.image_id.is_empty() {
                 self.log.aux(&stage.image_id).await?;
             }
-            image_id = stage.image_id;
+            last = stage;
         }
         let unused = progress.arguments.unused();
         if !unused.is_empty() {
             let warning = format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
             self.log.stream(&warning).await?;
         }
-        match image_id.is_empty() {
-            false => Ok(image_id),
+        match last.image_id.is_empty() {
+            false => Ok(last),
             true => Err(Failure::user("No image was generated. Is your Dockerfile empty?")),
         }
     }

@@ -1,6 +1,7 @@
 use super::told::Told;
 use crate::failure::Failure;
 use crate::layers::{diff_id, diff_ids};
+use crate::squash::Base;
 use model::{DiffId, Digest};
 use oci::{ContainerConfig, History, ImageConfig};
 
@@ -13,6 +14,8 @@ pub struct Stage {
     /// The image's configuration file: what the next one's begins with.
     pub file: ImageConfig,
     pub layers: Vec<proto::Layer>,
+    /// What FROM named, unless that was `scratch`.
+    pub base: Option<Base>,
     /// The configuration of the next image.
     pub config: ContainerConfig,
     /// MAINTAINER of this stage.

@@ -122,7 +122,8 @@ impl Graph {
         exchange::check(&self.options)?;
         let graph = Self { exchange: Arc::new(self.import_caches().await), ..self.clone() };
         let built = graph.checked(&source, &first, graph.build(source.clone(), plans)).await?;
-        let mut finished = graph.export(&outputs, built.clone()).await?;
+        let wanted = if graph.options.squash { graph.squashed(&built).await? } else { built.clone() };
+        let mut finished = graph.export(&outputs, wanted).await?;
         finished.response.extend(graph.export_caches(&built).await?);
         Ok(finished)
     }
@@ -165,7 +166,7 @@ impl Graph {
             config: state.config(),
             platform: state.platform,
             layers: state.layers,
-            base_layers: state.base_layers,
+            base: state.base,
             epoch: state.epoch,
         }
     }

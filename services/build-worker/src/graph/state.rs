@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::image::{self, check_signal, health, names, resolve};
 use crate::layers::diff_id;
 use crate::rooted::clean;
+use crate::squash::Base;
 use crate::{ports, wording};
 
 /// What BuildKit's frontend writes into the entries of its history.
@@ -22,8 +23,8 @@ pub struct State {
     pub file: ImageConfig,
     /// Base layer first.
     pub layers: Vec<proto::Layer>,
-    /// So many of the layers are an image's that was there before.
-    pub base_layers: usize,
+    /// The image that was there before.
+    pub base: Option<Base>,
     /// What instructions and commands see.
     pub scope: Scope,
     /// A CMD of this stage is not dropped by a later ENTRYPOINT.
@@ -42,8 +43,7 @@ impl State {
             config: ContainerConfig { working_dir: "/".to_owned(), ..ContainerConfig::default() },
             ..ImageConfig::default()
         };
-        Self { platform, file, layers: Vec::new(), base_layers: 0, scope: Scope::default(), cmd_set: false, epoch }
-            .begun()
+        Self { platform, file, layers: Vec::new(), base: None, scope: Scope::default(), cmd_set: false, epoch }.begun()
     }
 
     /// On an image.
@@ -68,7 +68,8 @@ impl State {
         let platform = Platform::new(&file.os, &file.architecture, &file.variant);
         let scratch = Self::scratch(platform, epoch);
         let layers = image.layers.clone();
-        Ok(Self { file, base_layers: layers.len(), layers, scope: Scope::default(), ..scratch }.begun())
+        let base = Some(Base { id: image.id.clone(), layers: layers.len(), history: file.history.len() });
+        Ok(Self { file, base, layers, scope: Scope::default(), ..scratch }.begun())
     }
 
     /// On a context of files, which has no configuration of its own.
@@ -289,7 +290,7 @@ impl State {
 }
 
 /// A time as BuildKit writes it.
-fn time(nanos: i64) -> String {
+pub fn time(nanos: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanos)).map(|time| time.to_string()).unwrap_or_default()
 }
 

@@ -62,11 +62,15 @@ impl Session {
     /// The image's id, and its names.
     async fn finished(&self, builder: &Builder) -> Result<(String, Vec<String>), Failure> {
         let plan = Plan::new(&builder.context.dockerfile, &builder.options)?;
-        let image_id = builder.run(plan).await?;
+        let mut stage = builder.run(plan).await?;
         tokio::select! {
             () = builder.cancel.cancelled() => return Err(Failure::Cancelled),
             recorded = builder.recorder.finish() => recorded?,
         }
+        if builder.options.squash {
+            builder.squash(&mut stage).await?;
+        }
+        let image_id = stage.image_id;
         let finish = proto::BuildFinish {
             build_id: builder.build_id.clone(),
             attempt: builder.attempt,

@@ -26,9 +26,6 @@ pub async fn build(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    if query.flag("squash") {
-        return Err(Failure::invalid("squash is only supported with experimental mode").into());
-    }
     match query.maybe("version").unwrap_or("") {
         "" | "1" => {}
         "2" => return super::buildkit::docker::build(app, user, query, body).await,
@@ -159,6 +156,7 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
         remove: query.flag_or("rm", true),
         force_remove: query.flag("forcerm"),
         quiet: query.flag("q"),
+        squash: query.flag("squash"),
         resources: Some(resources),
         extra_hosts: query.all("extrahosts"),
         platform,

@@ -38,12 +38,11 @@ fn import(option: &proto::CacheOption) -> Result<(), Failure> {
         "local" => {
             attributes.required("src", "local cache importer requires src")?;
             attributes.required("digest", "local cache importer requires explicit digest")?;
-            // The client has looked it up.
-            attributes.text("tag");
         }
         other => return Err(Failure::user(format!("unknown cache importer: {other:?}"))),
     }
-    attributes.none_left()
+    // What else is said may be meant for who writes the cache: people give both the same words.
+    attributes.never_insecure()
 }
 
 /// Reads what a cache is to be.
@@ -67,6 +66,7 @@ pub fn export(option: &proto::CacheOption) -> Result<Export, Failure> {
     if !attributes.switch("image-manifest", true)? || !attributes.switch("oci-mediatypes", true)? {
         return Err(Failure::user("a cache is an OCI image manifest here: it has no other form"));
     }
+    attributes.never_insecure()?;
     let ignores_error = attributes.switch("ignore-error", false)?;
     let form = attributes.form(true)?;
     attributes.none_left()?;
@@ -92,7 +92,6 @@ mod tests {
             ("registry", &[], "registry cache importer requires ref"),
             ("local", &[("digest", "sha256:1")], "local cache importer requires src"),
             ("local", &[("src", "d")], "local cache importer requires explicit digest"),
-            ("registry", &[("ref", "r"), ("x", "y")], "unknown attribute \"x\" of cache importer"),
         ] {
             let options = proto::BuildOptions { cache_imports: vec![option(kind, attributes)], ..Default::default() };
             assert_eq!(check(&options).expect_err("refused").to_string(), why);

@@ -15,9 +15,11 @@ use model::{Digest, ImageRef, Platform};
 use oci::ImageConfig;
 
 use super::Graph;
+use super::state::time;
 use super::trace::Vertex;
 use crate::failure::Failure;
-use crate::layers::diff_id;
+use crate::layers::{diff_id, now_ns};
+use crate::squash::{self, Base};
 use options::{Kind, Output, Written};
 
 /// What a platform's build has come to.
@@ -28,8 +30,8 @@ pub struct Built {
     pub config: Vec<u8>,
     /// Base layer first.
     pub layers: Vec<proto::Layer>,
-    /// So many of the layers are the base image's.
-    pub base_layers: usize,
+    /// What it stands on.
+    pub base: Option<Base>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: Option<i64>,
 }
@@ -46,6 +48,10 @@ pub struct Finished {
 }
 
 impl Built {
+    fn base_layers(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.layers)
+    }
+
     fn id(&self) -> String {
         Digest::of(&self.config).to_string()
     }
@@ -58,7 +64,7 @@ impl Built {
     /// The same image with other layers above those of its base.
     fn with_layers(&self, above: Vec<proto::Layer>) -> Result<Self, Failure> {
         let mut config = ImageConfig::parse(&self.config).map_err(Failure::caused)?;
-        let mut layers = self.layers[..self.base_layers].to_vec();
+        let mut layers = self.layers[..self.base_layers()].to_vec();
         layers.extend(above);
         config.rootfs.diff_ids = layers.iter().map(diff_id).collect::<Result<_, _>>()?;
         Ok(Self { config: config.to_bytes(), layers, ..self.clone() })
@@ -103,6 +109,33 @@ impl Graph {
             finished.response.extend(response);
         }
         Ok(finished)
+    }
+
+    /// The images with one layer on their base; all layers are stored first.
+    pub(super) async fn squashed(&self, built: &[Built]) -> Result<Vec<Built>, Failure> {
+        let place = format!("{} squash", self.executor.build_id);
+        let mut vertex = Vertex::new(&self.trace, &place, "squashing layers".to_owned());
+        let squash = async {
+            self.records.finish().await?;
+            let mut squashed = Vec::new();
+            for one in built {
+                squashed.push(self.squashed_one(one).await?);
+            }
+            Ok(squashed)
+        };
+        vertex.around(squash).await
+    }
+
+    async fn squashed_one(&self, built: &Built) -> Result<Built, Failure> {
+        let folder = self.executor.machine.step_folder(&self.executor.build_id);
+        let base = built.base.as_ref();
+        let layers = tokio::select! {
+            () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
+            layers = squash::layers(&self.executor.layers, &built.layers, base, folder) => layers?,
+        };
+        let created = time(built.epoch.map_or_else(now_ns, |seconds| seconds.saturating_mul(1_000_000_000)));
+        let config = squash::config(&built.id(), &built.config, &layers, (base, created))?;
+        Ok(Built { config, layers, ..built.clone() })
     }
 
     async fn export_one(

@@ -34,18 +34,11 @@ pub struct Written {
     pub annotations: Annotations,
 }
 
-/// An image with all its layers would not be what was asked for.
-const NO_SQUASH: &str = "squash is not supported for BuildKit builds: \
-    a last stage \"FROM scratch\" with \"COPY --from=<stage> / /\" makes an image of one layer";
-
 /// Reads the outputs. A build that asks for none makes an image.
 ///
 /// # Errors
-/// `User` for a type or an attribute that nobody knows, for values that mean nothing, and for `--squash`.
+/// `User` for a type or an attribute that nobody knows, and for values that mean nothing.
 pub fn parse(options: &proto::BuildOptions) -> Result<Vec<Output>, Failure> {
-    if options.squash {
-        return Err(Failure::user(NO_SQUASH));
-    }
     if options.outputs.is_empty() {
         let image = proto::BuildOutput { r#type: "image".to_owned(), attributes: HashMap::new() };
         return Ok(vec![output(&image, &options.tags)?]);
@@ -96,11 +89,7 @@ impl<'a> Attributes<'a> {
         };
         // Nodes unpack what is recorded by themselves.
         self.switch("unpack", false)?;
-        if self.switch("registry.insecure", false)? {
-            let text =
-                "registry.insecure is not an attribute of a build here: the registry is named by --insecure-registry";
-            return Err(Failure::user(text));
-        }
+        self.never_insecure()?;
         if image.push && image.names.is_empty() {
             return Err(Failure::user("tag is needed when pushing to registry"));
         }
@@ -178,6 +167,16 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// Which registries need no TLS is the daemon's to say.
+    pub fn never_insecure(&mut self) -> Result<(), Failure> {
+        if self.switch("registry.insecure", false)? {
+            let text =
+                "registry.insecure is not an attribute of a build here: the registry is named by --insecure-registry";
+            return Err(Failure::user(text));
+        }
+        Ok(())
+    }
+
     /// One that must say something.
     pub fn required(&mut self, name: &str, missing: &str) -> Result<(), Failure> {
         match self.text(name).is_empty() {
@@ -237,18 +236,6 @@ mod tests {
         let without = proto::BuildOptions { tags: vec!["x".to_owned()], ..Default::default() };
         let Kind::Image { image, .. } = &parse(&without).expect("an image")[0].kind else { panic!("an image") };
         assert_eq!((image.names.as_slice(), image.store), (&["x:latest".to_owned()][..], true));
-    }
-
-    #[test]
-    fn squash_is_refused_whatever_the_output() {
-        for exporter in [None, Some("image"), Some("docker"), Some("local"), Some("cacheonly")] {
-            let output = |name: &str| proto::BuildOutput { r#type: name.to_owned(), attributes: HashMap::new() };
-            let plain =
-                proto::BuildOptions { outputs: exporter.map(output).into_iter().collect(), ..Default::default() };
-            assert!(parse(&plain).is_ok(), "{exporter:?}");
-            let squashed = parse(&proto::BuildOptions { squash: true, ..plain });
-            assert_eq!(squashed.expect_err("refused").to_string(), NO_SQUASH, "{exporter:?}");
-        }
     }
 
     #[test]

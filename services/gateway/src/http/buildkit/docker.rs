@@ -52,7 +52,7 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
         }
         url => drop(solve.attrs.insert("context".to_owned(), url.to_owned())),
     }
-    let options = solve.options(&app)?;
+    let options = proto::BuildOptions { squash: query.flag("squash"), ..solve.options(&app)? };
     let makes_image = options.outputs.iter().any(|output| output.r#type == "image");
     let quiet = query.flag("q");
     let mut build = Build::begin(&app, &options, lease).await?;
