@@ -120,6 +120,8 @@ calls! {
         StepContainer(StepContainer) -> Empty;
         ResultLookup(ResultLookup) -> ResultLookupReply;
         ResultPut(ResultPut) -> Empty;
+        CacheMountGet(CacheMountGet) -> CacheMount;
+        CacheMountPut(CacheMountPut) -> CacheMountPutReply;
         LayersLookup(LayersLookup) -> LayersLookupReply;
         BuildCredentials(BuildCredentials) -> BuildCredentialsReply;
         ContextSync(ContextSync) -> ContextTree;
@@ -181,10 +183,13 @@ calls! {
         VolumeList(Empty) -> VolumeList;
         Prefetch(Prefetch) -> Empty;
         ForgetLayers(ForgetLayers) -> Empty;
+        NodeStorage(Empty) -> MachineStorage;
     }
     Worker {
         BuildCancel(BuildCancel) -> Empty;
         StepFollow(StepFollow) -> StepFollowReply;
         StepRun(StepRun) -> StepRunReply;
+        WorkerStorage(Empty) -> MachineStorage;
+        CachesForget(CachesForget) -> Empty;
     }
 }

@@ -7,7 +7,7 @@
 //!   only for content that no [`Known`] tree has.
 //!
 //! - [`content`] are the messages by which a client gives and takes the blobs of its OCI layouts.
-//! - [`of_tar`] makes a tree of a tar, whose contents stay where they are.
+//! - [`of_tar`] makes a tree of a tar, whose contents stay where they are; [`to_tar`] a tar of a tree.
 //!
 //! Nothing here writes files. Everything that is read here was written by others: each path is checked to be
 //! clean and to lie in a folder of the same tree, so that who unpacks a tree never leaves its root.
@@ -20,12 +20,14 @@ mod order;
 mod path;
 mod receive;
 mod stat;
+mod to_tar;
 mod tree;
 
 pub use error::Error;
 pub use known::Known;
-pub use of_tar::of_tar;
+pub use of_tar::{of_tar, of_tar_with_root};
 pub use order::by_components;
 pub use receive::{Limits, Output, Receiver};
 pub use stat::{SHA256_XATTR, stat_of};
+pub use to_tar::to_tar;
 pub use tree::{Content, Entry, Kind, Pack, Sha256Digest, Tree};

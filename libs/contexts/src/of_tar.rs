@@ -7,41 +7,55 @@ use tar::EntryType;
 
 use crate::{Content, Entry, Error, Kind, Pack, Tree, by_components};
 
+const SECOND_NS: i64 = 1_000_000_000;
+
 /// The tree of a tar that lies in the layer store as `blob`: contents stay where they are in it. The last entry of a
 /// path counts; folders that the tar leaves out belong to root. Reads to the end of the tar; blocks.
 ///
 /// # Errors
 /// `Corrupt` for what is no tar or breaks off, `InvalidArgument` for paths that are not allowed.
 pub fn of_tar(reader: impl Read, blob: Pack) -> Result<Tree, Error> {
+    Ok(of_tar_with_root(reader, blob)?.0)
+}
+
+/// The same, with what the tar says of the folder that all lies in (an entry `.`): mode, owner and time. Its path is empty.
+///
+/// # Errors
+/// As [`of_tar`].
+pub fn of_tar_with_root(reader: impl Read, blob: Pack) -> Result<(Tree, Option<Entry>), Error> {
     let broken = |error: std::io::Error| Error::Malformed(error.to_string());
     let mut archive = tar::Archive::new(reader);
     let mut entries = BTreeMap::<Vec<String>, Entry>::new();
     // Further names of a file, by its first one.
     let mut links = Vec::<(Vec<String>, Vec<String>)>::new();
+    let mut root = None;
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let path = parts(&entry.path().map_err(broken)?)?;
-        if path.is_empty() {
-            continue;
-        }
         let target = entry.link_name().map_err(broken)?.map(|target| target.into_owned());
-        if entry.header().entry_type() == EntryType::Link {
+        if entry.header().entry_type() == EntryType::Link && !path.is_empty() {
             links.push((path, parts(&target.unwrap_or_default())?));
             continue;
         }
         let Some(kind) = kind(&mut entry, target.as_deref())? else { continue };
-        let xattrs = xattrs(&mut entry)?;
+        let Pax { xattrs, mtime_ns } = pax(&mut entry)?;
         let header = entry.header();
         let made = Entry {
             path: path.join("/"),
             mode: header.mode().map_err(broken)? & 0o7777,
             uid: header.uid().map_err(broken)?.try_into().unwrap_or(0),
             gid: header.gid().map_err(broken)?.try_into().unwrap_or(0),
-            mtime_ns: i64::try_from(header.mtime().map_err(broken)?).unwrap_or(0).saturating_mul(1_000_000_000),
+            mtime_ns: match mtime_ns {
+                Some(ns) => ns,
+                None => i64::try_from(header.mtime().map_err(broken)?).unwrap_or(0).saturating_mul(SECOND_NS),
+            },
             xattrs,
             kind,
         };
-        entries.insert(path, made);
+        match path.is_empty() {
+            true => root = (made.kind == Kind::Folder).then_some(made),
+            false => drop(entries.insert(path, made)),
+        }
     }
     std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map_err(broken)?;
     with_links(&mut entries, links)?;
@@ -50,7 +64,7 @@ pub fn of_tar(reader: impl Read, blob: Pack) -> Result<Tree, Error> {
     entries.sort_by(|a, b| by_components(&a.path, &b.path));
     let tree = Tree { packs: vec![blob], entries };
     // What the tar says is as little to be trusted as any other tree.
-    Tree::decode(&tree.encode())
+    Ok((Tree::decode(&tree.encode())?, root))
 }
 
 fn parts(path: &Path) -> Result<Vec<String>, Error> {
@@ -97,17 +111,38 @@ fn kind(entry: &mut tar::Entry<impl Read>, target: Option<&Path>) -> Result<Opti
     }))
 }
 
-fn xattrs(entry: &mut tar::Entry<impl Read>) -> Result<Vec<(String, Vec<u8>)>, Error> {
+#[derive(Default)]
+struct Pax {
+    xattrs: Vec<(String, Vec<u8>)>,
+    mtime_ns: Option<i64>,
+}
+
+fn pax(entry: &mut tar::Entry<impl Read>) -> Result<Pax, Error> {
     let broken = |error: std::io::Error| Error::Malformed(error.to_string());
-    let mut xattrs = Vec::new();
+    let mut pax = Pax::default();
     for record in entry.pax_extensions().map_err(broken)?.into_iter().flatten() {
         let record = record.map_err(broken)?;
-        if let Some(name) = record.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) {
-            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+        match record.key().unwrap_or_default() {
+            "mtime" => pax.mtime_ns = record.value().ok().and_then(nanoseconds),
+            key => {
+                if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                    pax.xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                }
+            }
         }
     }
-    xattrs.sort();
-    Ok(xattrs)
+    pax.xattrs.sort();
+    Ok(pax)
+}
+
+/// `1700000000.25` as POSIX' pax has it.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let below: i64 = digits.parse().ok()?;
+    let seconds: i64 = whole.parse().ok()?;
+    let below = if whole.starts_with('-') { -below } else { below };
+    seconds.checked_mul(SECOND_NS)?.checked_add(below)
 }
 
 /// The first name in the order of the tree holds the content, the others are links to it.
@@ -228,6 +263,21 @@ mod tests {
         assert_eq!(text("e"), (String::new(), None));
         assert_eq!(tree.find("d").expect("there").mode, 0o640, "as the tar says");
         assert_eq!(tree.find("d/sub").expect("there").mode, 0o755, "the tar leaves it out");
+    }
+
+    #[test]
+    fn times_have_fractions() {
+        for (text, wanted) in [
+            ("1.5", Some(1_500_000_000)),
+            ("-1.25", Some(-1_250_000_000)),
+            ("7", Some(7_000_000_000)),
+            ("0.0000000019", Some(1)),
+            ("x", None),
+            ("1.x", None),
+            ("9223372036854775807", None),
+        ] {
+            assert_eq!(nanoseconds(text), wanted, "{text}");
+        }
     }
 
     #[test]

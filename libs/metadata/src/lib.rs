@@ -7,6 +7,7 @@
 
 mod build_cache;
 mod builds;
+mod cache_mounts;
 mod containers;
 mod contexts;
 mod error;
@@ -31,6 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use build_cache::CachedStep;
 pub use builds::{Build, BuildsPage};
+pub use cache_mounts::CacheMount;
 pub use containers::{Change, Container};
 pub use contexts::ContextTree;
 pub use error::Error;

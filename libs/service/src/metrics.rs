@@ -48,6 +48,11 @@ pub fn count(family: &'static Family, labels: &[(&'static str, &str)]) {
     change(family, labels, |sample| sample.count += 1);
 }
 
+/// Counts so many more.
+pub fn add(family: &'static Family, labels: &[(&'static str, &str)], more: u64) {
+    change(family, labels, |sample| sample.count += more);
+}
+
 /// Adds what took so long to a histogram.
 pub fn observe(family: &'static Family, labels: &[(&'static str, &str)], took: Duration) {
     let seconds = took.as_secs_f64();

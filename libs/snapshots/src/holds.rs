@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -14,6 +15,15 @@ use crate::{Error, Snapshots};
 pub struct Trimmed {
     pub left_bytes: u64,
     pub freed_bytes: u64,
+}
+
+/// What is unpacked, in bytes of content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpacking {
+    pub layers: u64,
+    pub bytes: u64,
+    /// Of layers that somebody holds.
+    pub held_bytes: u64,
 }
 
 struct Unpacked {
@@ -112,6 +122,31 @@ impl Snapshots {
             left_bytes -= freed_bytes;
         }
         Ok(Trimmed { left_bytes, freed_bytes })
+    }
+
+    /// What is unpacked here.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn unpacking(&self) -> Result<Unpacking, Error> {
+        let held = self.held()?;
+        let mut sum = Unpacking::default();
+        for layer in self.all()? {
+            sum.layers += 1;
+            sum.bytes += layer.content_bytes;
+            sum.held_bytes += if held.contains(layer.diff_id.hex()) { layer.content_bytes } else { 0 };
+        }
+        Ok(sum)
+    }
+
+    /// Names the folder: the host, and which folder of it. The same for all processes that share it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn place(&self) -> Result<String, Error> {
+        let found = fs::metadata(self.root()).map_err(Error::io("looking at", self.root()))?;
+        let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(format!("{host}:{}:{}", found.dev(), found.ino()))
     }
 
     fn all(&self) -> Result<Vec<Unpacked>, Error> {

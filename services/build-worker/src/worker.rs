@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::caches::Caches;
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
 use crate::garbage;
-use crate::graph::{self, Caches};
+use crate::graph;
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
 use crate::limits::Groups;
@@ -26,6 +27,7 @@ use crate::network::Networks;
 use crate::platforms;
 use crate::session::{self, Session};
 use crate::slots::Slots;
+use crate::storage;
 
 /// How long the gateway may hold a question for a build. Shorter than a lease: the question of a worker that was killed
 /// must have ended before the build that it had is given out again, or it would be given to nobody.
@@ -46,6 +48,8 @@ pub struct Worker {
     pub claims: Arc<Claims>,
     pub id: String,
     pub slots: Slots,
+    /// What may be kept there, and by this worker.
+    pub cap_bytes: u64,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
@@ -72,10 +76,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             tracing::error!(%error, "calls are no longer answered");
         }
     });
-    let cap_bytes = garbage::cap_bytes(config.cache_bytes, &config.machine.machine_dir);
-    tokio::spawn(garbage::hold_cap(worker.snapshots.clone(), cap_bytes, stop.clone()));
+    tokio::spawn(garbage::hold_cap(worker.snapshots.clone(), worker.cap_bytes, stop.clone()));
     service::announce_ready();
     worker.take_builds(info, &stop).await;
+    worker.caches.settle().await;
     if config.machine.stops_for_good() {
         // A machine's node does this where there is one.
         let has_node = config.machine.machine_dir.join(handover::NODE_ID_FILE).exists();
@@ -117,8 +121,9 @@ impl Worker {
         let claims = Claims::new(bus.clone(), &config.id);
         let (id, slots, running) = (config.id.clone(), Slots::new(config.slots), Arc::default());
         let trees = Arc::new(Trees::open(config.data_dir.join("trees"), store.clone())?);
-        let caches = Caches::open(config.data_dir.join("cache"))?;
-        Ok(Self { bus, store, snapshots, machine, contexts, trees, caches, claims, id, slots, running })
+        let caches = Caches::open(config.data_dir.join("cache"), bus.clone(), store.clone())?;
+        let cap_bytes = garbage::cap_bytes(config.cache_bytes, &config.machine.machine_dir);
+        Ok(Self { bus, store, snapshots, machine, contexts, trees, caches, claims, id, slots, cap_bytes, running })
     }
 
     fn router(&self, stop: &CancellationToken) -> Router {
@@ -134,6 +139,23 @@ impl Worker {
         let router = router.on_while_wanted::<calls::StepRun, _, _>(move |request, progress| {
             graph::serve::run_step(helping.clone(), request, progress, stop.clone())
         });
+        let (storing, forgetting) = (self.clone(), self.caches.clone());
+        let router = router
+            .on::<calls::WorkerStorage, _, _>(move |proto::Empty {}| {
+                let worker = storing.clone();
+                async move {
+                    let storage = storage::of(&worker).await;
+                    storage.map_err(|error| bus::Error::internal(crate::failure::chain(&error)))
+                }
+            })
+            .on::<calls::CachesForget, _, _>(move |request| {
+                let caches = forgetting.clone();
+                async move {
+                    let forgotten = tokio::task::spawn_blocking(move || caches.forget(&request.keys)).await;
+                    forgotten.map_err(|error| bus::Error::internal(error.to_string()))?;
+                    Ok(proto::Empty {})
+                }
+            });
         router.on::<calls::BuildCancel, _, _>(move |request| {
             let found = running.lock().expect("no holder panics").get(&request.build_id).cloned();
             if let Some(cancel) = found {

@@ -85,6 +85,11 @@ pub fn router(app: Arc<App>) -> Router {
                 app.next_build(request).await.map_err(bus::Error::from)
             }
         });
+    let storing = app.clone();
+    let router = router.on_from::<calls::CacheMountPut, _, _>(move |caller, request| {
+        let app = storing.clone();
+        async move { app.put_cache_mount(caller.user(), request).await.map_err(bus::Error::from) }
+    });
     answer!(router,
         BlobsInUse => in_use,
         BuildRenew => renew_build,
@@ -95,6 +100,7 @@ pub fn router(app: Arc<App>) -> Router {
         StepContainer => step_container,
         ResultLookup => look_up_results,
         ResultPut => put_result,
+        CacheMountGet => cache_mount,
         LayersLookup => lookup_layers,
     )
     .on_while_wanted::<calls::CacheImport, _, _>(move |request, _| {

@@ -157,6 +157,18 @@ impl Node {
         blocking(move || snapshots.remove_unheld(&ids).map(|_| Empty {}).map_err(snapshot)).await
     }
 
+    /// The layers that are unpacked on this machine.
+    pub async fn storage(&self) -> Result<proto::MachineStorage, Error> {
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            let sum = snapshots.unpacking().map_err(snapshot)?;
+            let layers = proto::KeptFiles { count: sum.layers, bytes: sum.bytes, held_bytes: sum.held_bytes };
+            let machine = snapshots.place().map_err(snapshot)?;
+            Ok(proto::MachineStorage { machine, layers: Some(layers), ..Default::default() })
+        })
+        .await
+    }
+
     /// Unpacks in the background.
     pub fn prefetch(self: &Arc<Self>, request: proto::Prefetch) -> Result<Empty, Error> {
         let node = self.clone();

@@ -42,6 +42,17 @@ impl Kept {
         Some(found)
     }
 
+    /// What is kept.
+    pub fn kept(&self) -> proto::KeptFiles {
+        let contexts = self.contexts.lock().expect("no holder panics");
+        let mut sum = proto::KeptFiles { count: contexts.len() as u64, ..Default::default() };
+        for context in contexts.iter() {
+            sum.bytes += context.bytes;
+            sum.held_bytes += if Arc::strong_count(context) > 1 { context.bytes } else { 0 };
+        }
+        sum
+    }
+
     /// Keeps a context that a build is done with, if it fits, and gives up older ones for it. Blocks.
     pub fn keep(&self, context: &Context) {
         let room = free_bytes(&self.folder) / FREE_SPACE_PART;

@@ -45,7 +45,7 @@ use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
 use exchange::Exchange;
-pub use execute::{Caches, Executor};
+pub use execute::Executor;
 use export::Built;
 pub use export::Finished;
 use folders::Folders;

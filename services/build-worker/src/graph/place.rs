@@ -15,6 +15,9 @@ const FRESH: Duration = Duration::from_millis(500);
 /// A worker that could not run a step is asked for none for so long.
 const AVOIDED: Duration = Duration::from_secs(20);
 
+/// A smaller cache goes to its step rather than the step to it, which has layers of its own to move.
+const LARGE_CACHE_BYTES: u64 = 32 << 20;
+
 /// Who runs a step.
 pub enum Place {
     /// This worker.
@@ -105,6 +108,8 @@ struct Wish<'a> {
     here: &'a str,
     /// This worker can run its platform.
     fits_here: bool,
+    /// Who has the newest content of its cache mounts.
+    cache: Option<&'a str>,
 }
 
 impl Graph {
@@ -121,8 +126,12 @@ impl Graph {
         let platform = step.platform.parse::<Platform>().ok();
         let fits_here = platform.as_ref().is_none_or(|wanted| self.platforms.iter().any(|own| wanted.takes(own)));
         let parent = parent.filter(|worker| *worker != self.worker_id);
+        let cache = self.cache_worker(step).await;
+        if cache.as_ref() == Some(&self.worker_id) && fits_here {
+            return self.places.take(String::new());
+        }
         // A build whose steps follow each other asks nobody.
-        if alone && fits_here && parent.is_none() {
+        if alone && fits_here && parent.is_none() && cache.is_none() {
             return self.places.take(String::new());
         }
         let others = self.places.others(&self.executor.bus).await;
@@ -132,6 +141,7 @@ impl Graph {
             platform,
             here: &self.worker_id,
             fits_here,
+            cache: cache.as_deref(),
         };
         let chosen = {
             let mut state = self.places.state();
@@ -141,13 +151,29 @@ impl Graph {
         };
         self.places.take(chosen.unwrap_or_default())
     }
+
+    /// Who has the newest content of the step's cache mounts, where that is worth its way.
+    async fn cache_worker(&self, step: &proto::StepDefinition) -> Option<String> {
+        let Some(Operation::Run(run)) = &step.operation else { return None };
+        let mut bytes = HashMap::<String, u64>::new();
+        for mount in run.mounts.iter().filter(|mount| mount.r#type == "cache") {
+            let ask = proto::CacheMountGet { key: model::cache_key(&mount.id, &mount.sharing), used: false };
+            match self.executor.bus.call::<calls::CacheMountGet>(&Target::Gateway, &ask).await {
+                Ok(stored) => *bytes.entry(stored.worker_id).or_default() += stored.bytes,
+                Err(error) => tracing::debug!(%error, "who has a cache is not known"),
+            }
+        }
+        bytes.remove("");
+        let (worker, bytes) = bytes.into_iter().max_by_key(|(worker, bytes)| (*bytes, worker.clone()))?;
+        (bytes >= LARGE_CACHE_BYTES).then_some(worker)
+    }
 }
 
 /// Only commands are worth their way, and none that needs the client's session: it is the coordinator's to ask.
 fn may_go(step: &proto::StepDefinition) -> bool {
     let Some(Operation::Run(run)) = &step.operation else { return false };
-    // A cache lies on one worker, the others hang on the client.
-    let is_plain = |mount: &proto::StepMount| matches!(mount.r#type.as_str(), "bind" | "tmpfs");
+    // The others hang on the client.
+    let is_plain = |mount: &proto::StepMount| matches!(mount.r#type.as_str(), "bind" | "cache" | "tmpfs");
     run.security != "insecure" && run.mounts.iter().all(is_plain)
 }
 
@@ -171,6 +197,9 @@ fn choose(
             && wish.platform.as_ref().is_none_or(|wanted| platforms().any(|own: Platform| wanted.takes(&own)))
     };
     let able: Vec<&proto::WorkerInfo> = others.iter().filter(fits).collect();
+    if let Some(cache) = able.iter().find(|worker| Some(worker.id.as_str()) == wish.cache) {
+        return Some(cache.id.clone());
+    }
     if let Some(parent) = able.iter().find(|worker| Some(worker.id.as_str()) == wish.parent) {
         return Some(parent.id.clone());
     }
@@ -209,7 +238,9 @@ mod tests {
             platform: platform.parse().ok(),
             here: "a",
             fits_here,
+            cache: None,
         };
+        let cached = |cache| Wish { cache: Some(cache), ..wish(Some("b"), &none, here, true) };
         for (wish, running, avoided, wanted) in [
             // The first stays, the next ones go to the emptiest.
             (wish(None, &none, here, true), &[][..], &[][..], None),
@@ -224,6 +255,10 @@ mod tests {
             (wish(None, &only_c, here, true), &[("", 1)], &[], Some("c")),
             (wish(None, &none, "linux/arm64", false), &[], &[], Some("arm")),
             (wish(None, &none, "linux/s390x", false), &[], &[], None),
+            // A cache that is worth it draws its step, also from the parent.
+            (cached("c"), &[], &[], Some("c")),
+            (cached("c"), &[("c", 2)], &[], Some("b")),
+            (cached("gone"), &[], &[], Some("b")),
         ] {
             let running = running.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect();
             let avoided = avoided.iter().map(|id| (*id).to_owned()).collect();

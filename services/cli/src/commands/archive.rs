@@ -70,12 +70,12 @@ impl Export {
     }
 }
 
-fn refuse_terminal(file: Option<&Path>, message: &str) -> Outcome {
+pub fn refuse_terminal(file: Option<&Path>, message: &str) -> Outcome {
     if file.is_none() && stdout().is_terminal() { Err(Failure::new(message)) } else { Ok(()) }
 }
 
 /// Into a temporary neighbour and one rename, so that a broken stream leaves no half file.
-async fn write_body(response: Response<Incoming>, file: Option<&Path>) -> Outcome {
+pub async fn write_body(response: Response<Incoming>, file: Option<&Path>) -> Outcome {
     let mut body = response.into_body();
     let Some(path) = file else {
         while let Some(chunk) = next_chunk(&mut body).await? {

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attach;
 pub mod build;
 pub mod builds;
+pub mod cache;
 pub mod cp;
 pub mod create;
 pub mod exec;

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    archive, attach, build, builds, cp, create, exec, image, images, inspect, lifecycle, login, logs, look, manifest,
-    ps, pull, push, run, search, stats, system, version, volume, worker,
+    archive, attach, build, builds, cache, cp, create, exec, image, images, inspect, lifecycle, login, logs, look,
+    manifest, ps, pull, push, run, search, stats, system, version, volume, worker,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
@@ -127,6 +127,9 @@ pub enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(Volume),
+    /// Manage what RUN --mount=type=cache keeps
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Manage build workers
     #[command(subcommand)]
     Worker(worker::Worker),
@@ -283,6 +286,7 @@ impl Command {
             Self::Volume(Volume::Ls(c)) => c.volumes(engine).await,
             Self::Volume(Volume::Prune(c)) => c.volumes(engine).await,
             Self::Volume(Volume::Rm(c)) => c.run(engine).await,
+            Self::Cache(c) => c.run(engine).await,
             Self::Worker(c) => c.run(engine).await,
             Self::Up(c) => c.run().await,
             Self::Down(c) => c.run().await,

@@ -72,6 +72,8 @@ const WORKER_CALLS: &[&str] = &[
     "StepContainer",
     "ResultLookup",
     "ResultPut",
+    "CacheMountGet",
+    "CacheMountPut",
 ];
 /// Calls to the one gateway that a build's client is connected to.
 const WORKER_SESSION_CALLS: &[&str] = &["ContextSync", "SecretGet", "SshForward", "OutputSend"];

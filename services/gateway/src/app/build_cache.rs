@@ -1,15 +1,15 @@
-//! Results of the graph builder's steps: what they take in the layer store, which go, and the cap that they are held under.
+//! Results of the graph builder's steps and what cache mounts hold: what they take in the layer store, which go, and the cap
+//! that they are held under together.
 //!
-//! A result that goes is only a row: its layers are let go of, and the layer store unlinks those that nothing else names.
-//! A build that uses one has pinned its layers under a lease, and loses nothing.
+//! What goes is only a row: its blobs are let go of, and the layer store unlinks those that nothing else names. A build
+//! that uses one has pinned its blobs under a lease, and loses nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Target, calls};
-use metadata::CachedStep;
-use serde_json::{Value, json};
+use metadata::{CacheMount, CachedStep};
 use tokio_util::sync::CancellationToken;
 
 use super::filters::Filters;
@@ -40,68 +40,127 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// The cache as `docker system df` shows it.
+/// A record of the cache, as BuildKit's disk usage and `docker system df` show them.
+#[derive(Clone, Debug)]
+pub struct CacheRecord {
+    pub key: String,
+    /// `regular`, or `exec.cachemount`.
+    pub kind: &'static str,
+    pub description: String,
+    /// What it takes besides what images share.
+    pub bytes: u64,
+    pub is_in_use: bool,
+    /// Images have all that it holds.
+    pub is_shared: bool,
+    pub created_ms: i64,
+    pub last_used_ms: i64,
+}
+
+/// The cache as a whole.
 pub struct CacheUsage {
-    pub rows: Vec<Value>,
-    /// What the results take besides what images share.
+    /// The one used longest ago first.
+    pub records: Vec<CacheRecord>,
+    /// What they take together besides what images share; a blob of several counts once.
     pub bytes: u64,
 }
 
-/// All results beside what else names their layers.
+/// What is kept for builds to come.
+#[derive(Clone, Debug)]
+enum What {
+    Step(CachedStep),
+    Mount(CacheMount),
+}
+
+/// A record with the blobs that it holds.
+#[derive(Clone, Debug)]
+struct Record {
+    what: What,
+    /// Digests and sizes.
+    blobs: Vec<(String, u64)>,
+}
+
+/// All records beside what else names their blobs.
 struct Cache {
     /// The one used longest ago first.
-    steps: Vec<CachedStep>,
+    records: Vec<Record>,
     /// Digests that images and containers name.
     shared: HashSet<String>,
     /// What was used since may be of a build that runs.
     in_use_since_ms: Option<i64>,
 }
 
+impl Record {
+    fn step(step: CachedStep) -> Self {
+        let blobs = step.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
+        Self { what: What::Step(step), blobs }
+    }
+
+    fn mount(mount: CacheMount) -> Self {
+        let tree = (mount.tree.clone(), mount.tree_bytes);
+        Self { blobs: mount.packs.iter().cloned().chain([tree]).collect(), what: What::Mount(mount) }
+    }
+
+    fn key(&self) -> &str {
+        match &self.what {
+            What::Step(step) => &step.key,
+            What::Mount(mount) => &mount.key,
+        }
+    }
+
+    /// As BuildKit calls them.
+    fn kind(&self) -> &'static str {
+        match &self.what {
+            What::Step(_) => "regular",
+            What::Mount(_) => "exec.cachemount",
+        }
+    }
+
+    fn description(&self) -> &str {
+        match &self.what {
+            What::Step(step) => &step.description,
+            What::Mount(mount) => &mount.description,
+        }
+    }
+
+    /// When it was made, and when it was used last.
+    fn times_ms(&self) -> (i64, i64) {
+        match &self.what {
+            What::Step(step) => (step.created_ms, step.last_used_ms),
+            What::Mount(mount) => (mount.created_ms, mount.last_used_ms),
+        }
+    }
+
+    fn last_used_ms(&self) -> i64 {
+        self.times_ms().1
+    }
+}
+
 impl App {
     async fn cache(&self) -> Outcome<Cache> {
         let since = self.db.builds_run_since().await?;
-        Ok(Cache {
-            steps: self.db.cached_steps().await?,
-            shared: self.blobs_of_images().await?.0,
-            in_use_since_ms: since.map(|since| since - NOTED_MS),
-        })
+        let steps = self.db.cached_steps().await?.into_iter().map(Record::step);
+        let mounts = self.db.cache_mounts().await?.into_iter().map(Record::mount);
+        let mut records: Vec<Record> = steps.chain(mounts).collect();
+        records.sort_by_key(Record::last_used_ms);
+        let in_use_since_ms = since.map(|since| since - NOTED_MS);
+        Ok(Cache { records, shared: self.blobs_of_images().await?.0, in_use_since_ms })
     }
 
     pub async fn cache_usage(&self) -> Outcome<CacheUsage> {
         let cache = self.cache().await?;
-        let rows = cache.steps.iter().map(|step| {
-            json!({
-                "ID": step.key, "Parent": "", "Type": "regular", "Description": step.description,
-                "InUse": cache.is_in_use(step), "Shared": cache.is_shared(step), "Size": cache.own_bytes(step),
-                "CreatedAt": engine_api::time(step.created_ms * 1_000_000),
-                "LastUsedAt": engine_api::time(step.last_used_ms * 1_000_000)
-            })
-        });
-        Ok(CacheUsage { rows: rows.collect(), bytes: cache.bytes() })
+        Ok(CacheUsage {
+            records: cache.records.iter().map(|record| cache.shown(record)).collect(),
+            bytes: cache.bytes(),
+        })
     }
 
-    /// Lets results go, the one used longest ago first; none that a running build may use.
+    /// Lets records go, the one used longest ago first; none that a running build may use.
     pub async fn prune_cache(&self, wanted: &Prune) -> Outcome<Pruned> {
-        let now = self.db.now_ms();
-        let until = wanted.filters.until_ms(now)?;
-        let unused = wanted.filters.moment_ms("unused-for", now)?;
-        let before = match (until, unused) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        let (shared, private) = (wanted.filters.flag("shared")?, wanted.filters.flag("private")?);
-        let in_use = wanted.filters.flag("inuse")?;
+        let named = Named::new(&wanted.filters, self.db.now_ms())?;
         let cache = self.cache().await?;
-        let matches = |step: &CachedStep| {
-            let is_shared = cache.is_shared(step);
-            before.is_none_or(|before| step.last_used_ms < before)
-                && (wanted.all || shared == Some(true) || !is_shared)
-                && shared.is_none_or(|wanted| wanted == is_shared)
-                && private.is_none_or(|wanted| wanted != is_shared)
-                && in_use != Some(true)
-                && wanted.filters.any("id", |id| step.key.starts_with(id))
-                && wanted.filters.any("type", |kind| kind == "regular")
-                && wanted.filters.any("description", |text| step.description.contains(text))
+        let matches = |record: &Record| {
+            let shown = cache.shown(record);
+            (wanted.all || named.shared == Some(true) || !shown.is_shared) && named.takes(&shown)
         };
         let going = cache.going(matches, wanted.keep_bytes);
         match wanted.is_dry {
@@ -110,18 +169,35 @@ impl App {
         }
     }
 
+    /// Lets these cache mounts go as they were listed, unless they were used since; says which went.
+    pub(super) async fn let_mounts_go(&self, mounts: Vec<CacheMount>) -> Outcome<Pruned> {
+        let going = mounts.into_iter().map(|mount| {
+            let bytes = mount.stored_bytes();
+            (Record::mount(mount), bytes)
+        });
+        self.let_go(Going(going.collect())).await
+    }
+
     async fn let_go(&self, going: Going) -> Outcome<Pruned> {
         let mut pruned = Pruned::default();
-        let mut blobs = Vec::new();
-        for (step, bytes) in going.0 {
-            if self.db.forget_cached_step(&step).await? {
+        let (mut blobs, mut mounts) = (Vec::new(), Vec::new());
+        for (record, bytes) in going.0 {
+            let is_gone = match &record.what {
+                What::Step(step) => self.db.forget_cached_step(step).await?,
+                What::Mount(mount) => self.db.forget_cache_mount(mount).await?,
+            };
+            if is_gone {
                 pruned.bytes += bytes;
-                pruned.keys.push(step.key);
-                blobs.extend(step.layers.into_iter().map(|layer| layer.digest));
+                pruned.keys.push(record.key().to_owned());
+                mounts.extend(matches!(record.what, What::Mount(_)).then(|| record.key().to_owned()));
+                blobs.extend(record.blobs.into_iter().map(|(digest, _)| digest));
             }
         }
         if !blobs.is_empty() {
             self.release_blobs(blobs).await;
+        }
+        if !mounts.is_empty() {
+            self.forget_copies(mounts).await;
         }
         Ok(pruned)
     }
@@ -136,7 +212,7 @@ impl App {
                 count = pruned.keys.len(),
                 bytes = pruned.bytes,
                 cap_bytes,
-                "results of steps went for the cap"
+                "results of steps and caches went for the cap"
             );
         }
         Ok(())
@@ -152,7 +228,7 @@ impl App {
     }
 }
 
-/// Holds the results of steps under their cap (0: a fifth of the store's disk) until `cancel`, while builds go on.
+/// Holds the results of steps and cache mounts under their cap (0: a fifth of the store's disk) until `cancel`, while builds go on.
 pub async fn keep_cache_cap(app: Arc<App>, cap_bytes: u64, cancel: CancellationToken) {
     loop {
         tokio::select! {
@@ -167,64 +243,111 @@ pub async fn keep_cache_cap(app: Arc<App>, cap_bytes: u64, cancel: CancellationT
     }
 }
 
-/// Results that go, each with the bytes that go with it.
-struct Going(Vec<(CachedStep, u64)>);
+/// What filters say of records.
+struct Named<'a> {
+    filters: &'a Filters,
+    /// Not used since.
+    before_ms: Option<i64>,
+    shared: Option<bool>,
+    private: Option<bool>,
+    in_use: Option<bool>,
+}
+
+impl<'a> Named<'a> {
+    fn new(filters: &'a Filters, now_ms: i64) -> Outcome<Self> {
+        let (until, unused) = (filters.until_ms(now_ms)?, filters.moment_ms("unused-for", now_ms)?);
+        Ok(Self {
+            filters,
+            before_ms: until.into_iter().chain(unused).min(),
+            shared: filters.flag("shared")?,
+            private: filters.flag("private")?,
+            in_use: filters.flag("inuse")?,
+        })
+    }
+
+    fn takes(&self, record: &CacheRecord) -> bool {
+        self.before_ms.is_none_or(|before| record.last_used_ms < before)
+            && self.shared.is_none_or(|wanted| wanted == record.is_shared)
+            && self.private.is_none_or(|wanted| wanted != record.is_shared)
+            && self.in_use.is_none_or(|wanted| wanted == record.is_in_use)
+            && self.filters.any("id", |id| record.key.starts_with(id))
+            && self.filters.any("type", |kind| kind == record.kind)
+            && self.filters.any("description", |text| record.description.contains(text))
+    }
+}
+
+/// Records that go, each with the bytes that go with it.
+struct Going(Vec<(Record, u64)>);
 
 impl Going {
     fn pruned(self) -> Pruned {
         let bytes = self.0.iter().map(|(_, bytes)| bytes).sum();
-        Pruned { keys: self.0.into_iter().map(|(step, _)| step.key).collect(), bytes }
+        Pruned { keys: self.0.into_iter().map(|(record, _)| record.key().to_owned()).collect(), bytes }
     }
 }
 
 impl Cache {
-    fn is_in_use(&self, step: &CachedStep) -> bool {
-        self.in_use_since_ms.is_some_and(|since| step.last_used_ms >= since)
+    fn shown(&self, record: &Record) -> CacheRecord {
+        let (created_ms, last_used_ms) = record.times_ms();
+        CacheRecord {
+            key: record.key().to_owned(),
+            kind: record.kind(),
+            description: record.description().to_owned(),
+            bytes: self.own_bytes(record),
+            is_in_use: self.is_in_use(record),
+            is_shared: self.is_shared(record),
+            created_ms,
+            last_used_ms,
+        }
+    }
+
+    fn is_in_use(&self, record: &Record) -> bool {
+        self.in_use_since_ms.is_some_and(|since| record.last_used_ms() >= since)
     }
 
     /// Whether images have all that it holds: nothing is free when it goes.
-    fn is_shared(&self, step: &CachedStep) -> bool {
-        !step.layers.is_empty() && step.layers.iter().all(|layer| self.shared.contains(&layer.digest))
+    fn is_shared(&self, record: &Record) -> bool {
+        !record.blobs.is_empty() && record.blobs.iter().all(|(digest, _)| self.shared.contains(digest))
     }
 
-    fn own_bytes(&self, step: &CachedStep) -> u64 {
-        step.layers.iter().filter(|layer| !self.shared.contains(&layer.digest)).map(|layer| layer.size).sum()
+    fn own_bytes(&self, record: &Record) -> u64 {
+        record.blobs.iter().filter(|(digest, _)| !self.shared.contains(digest)).map(|(_, size)| size).sum()
     }
 
-    /// What all take together besides what images share; a layer of several results counts once.
+    /// What all take together besides what images share; a blob of several records counts once.
     fn bytes(&self) -> u64 {
-        self.layers().values().map(|(bytes, _)| bytes).sum()
+        self.blobs().values().map(|(bytes, _)| bytes).sum()
     }
 
-    /// Layers that no image has: their bytes, and how many results hold them.
-    fn layers(&self) -> HashMap<&str, (u64, usize)> {
-        let mut layers = HashMap::new();
-        for layer in self.steps.iter().flat_map(|step| &step.layers) {
-            if !self.shared.contains(&layer.digest) {
-                layers.entry(layer.digest.as_str()).or_insert((layer.size, 0)).1 += 1;
+    /// Blobs that no image has: their bytes, and how many records hold them.
+    fn blobs(&self) -> HashMap<&str, (u64, usize)> {
+        let mut blobs = HashMap::new();
+        for (digest, size) in self.records.iter().flat_map(|record| &record.blobs) {
+            if !self.shared.contains(digest) {
+                blobs.entry(digest.as_str()).or_insert((*size, 0)).1 += 1;
             }
         }
-        layers
+        blobs
     }
 
     /// Those that `matches`, the one used longest ago first, until no more than `keep_bytes` are left; with 0 all of them.
-    fn going(&self, matches: impl Fn(&CachedStep) -> bool, keep_bytes: u64) -> Going {
-        let mut layers = self.layers();
+    fn going(&self, matches: impl Fn(&Record) -> bool, keep_bytes: u64) -> Going {
+        let mut blobs = self.blobs();
         let mut left = self.bytes();
         let mut going = Vec::new();
-        for step in self.steps.iter().filter(|step| matches(step) && !self.is_in_use(step)) {
+        for record in self.records.iter().filter(|record| matches(record) && !self.is_in_use(record)) {
             if keep_bytes > 0 && left <= keep_bytes {
                 break;
             }
             let mut freed = 0;
-            for layer in &step.layers {
-                if let Some((bytes, holders)) = layers.get_mut(layer.digest.as_str()) {
+            for (digest, _) in &record.blobs {
+                if let Some((bytes, holders)) = blobs.get_mut(digest.as_str()) {
                     *holders -= 1;
                     freed += if *holders == 0 { *bytes } else { 0 };
                 }
             }
             left -= freed;
-            going.push((step.clone(), freed));
+            going.push((record.clone(), freed));
         }
         Going(going)
     }
@@ -251,7 +374,7 @@ mod tests {
             last_used_ms: *last_used_ms,
         };
         let shared = shared.iter().map(|digest| (*digest).to_owned()).collect();
-        Cache { steps: steps.iter().map(step).collect(), shared, in_use_since_ms }
+        Cache { records: steps.iter().map(step).map(Record::step).collect(), shared, in_use_since_ms }
     }
 
     #[test]
@@ -283,7 +406,10 @@ mod tests {
     fn only_what_matches_goes() {
         let steps: &[(&str, i64, &[&str])] = &[("a", 1, &["x"]), ("b", 2, &["y"])];
         let cache = cache(steps, &["y"], None);
-        assert_eq!(cache.going(|step| step.key == "b", 0).pruned(), Pruned { keys: vec!["b".to_owned()], bytes: 0 });
-        assert!(cache.is_shared(&cache.steps[1]) && !cache.is_shared(&cache.steps[0]));
+        assert_eq!(
+            cache.going(|record| record.key() == "b", 0).pruned(),
+            Pruned { keys: vec!["b".to_owned()], bytes: 0 }
+        );
+        assert!(cache.is_shared(&cache.records[1]) && !cache.is_shared(&cache.records[0]));
     }
 }

@@ -52,6 +52,8 @@ pub const OF_PRUNE: &[&str] = &["label", "label!", "until"];
 pub const OF_IMAGE_PRUNE: &[&str] = &["dangling", "label", "label!", "until"];
 /// Keys of `docker builder prune`; `unused-for` is what `until` is called there by newer clients.
 pub const OF_BUILD_PRUNE: &[&str] = &["description", "id", "inuse", "private", "shared", "type", "unused-for", "until"];
+/// Keys of `/boxyard/v1/caches`.
+pub const OF_CACHES: &[&str] = &["id", "sharing", "unused-for", "until", "worker"];
 pub const OF_VOLUME_PRUNE: &[&str] = &["all", "label", "label!"];
 
 impl Filters {

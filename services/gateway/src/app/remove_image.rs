@@ -211,7 +211,7 @@ impl App {
     }
 
     /// Digests of blobs that images, steps' results and containers name, of packed layers that belong to their layers, of
-    /// builds' logs and of clients' last contexts.
+    /// builds' logs, of clients' last contexts and of cache mounts.
     pub async fn blobs_in_use(&self) -> Outcome<HashSet<String>> {
         let (mut used, mut diff_ids) = self.blobs_of_images().await?;
         for layer in self.db.step_result_layers().await? {
@@ -222,6 +222,7 @@ impl App {
         let packed = self.db.packed_in_store().await?.into_iter();
         used.extend(packed.filter(|packed| diff_ids.contains(&packed.diff_id)).map(|packed| packed.digest));
         used.extend(self.context_blobs().await?);
+        used.extend(self.db.cache_mounts().await?.iter().flat_map(metadata::CacheMount::blobs));
         Ok(used)
     }
 

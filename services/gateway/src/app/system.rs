@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use proto::ContainerState;
 use serde_json::{Value, json};
 
+use super::build_cache::CacheRecord;
 use super::remove_image::has_name;
 use super::{App, Outcome, view};
 
@@ -115,9 +116,18 @@ impl App {
         Ok(json!({
             "LayersSize": layers.values().map(|layer| layer.0).sum::<u64>(), "Images": rows,
             "Containers": containers.iter().map(container_row).collect::<Vec<_>>(),
-            "Volumes": self.volumes_with_usage().await?, "BuildCache": cache.rows, "BuilderSize": cache.bytes
+            "Volumes": self.volumes_with_usage().await?, "BuildCache": cache.records.iter().map(cache_row).collect::<Vec<_>>(), "BuilderSize": cache.bytes
         }))
     }
+}
+
+fn cache_row(record: &CacheRecord) -> Value {
+    json!({
+        "ID": record.key, "Parent": "", "Type": record.kind, "Description": record.description,
+        "InUse": record.is_in_use, "Shared": record.is_shared, "Size": record.bytes,
+        "CreatedAt": engine_api::time(record.created_ms * 1_000_000),
+        "LastUsedAt": engine_api::time(record.last_used_ms * 1_000_000)
+    })
 }
 
 fn kernel() -> String {

@@ -5,9 +5,9 @@
 //! changed, else a new one. What is kept is bounded by number, by bytes and by the room that the disk has; nothing of
 //! it is needed, since all lies in the layer store.
 
-mod change;
+pub mod change;
 mod contents;
-mod difference;
+pub mod difference;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -111,6 +111,18 @@ impl Trees {
         let laid_out = Arc::new(LaidOut { folder, tree, digest });
         remove(self.keep(laid_out.clone())).await;
         Ok(laid_out)
+    }
+
+    /// What is kept.
+    pub fn kept(&self) -> proto::KeptFiles {
+        let kept = lock(&self.kept);
+        let mut sum = proto::KeptFiles { count: kept.len() as u64, ..Default::default() };
+        for laid_out in kept.iter() {
+            let bytes = laid_out.tree.bytes();
+            sum.bytes += bytes;
+            sum.held_bytes += if Arc::strong_count(laid_out) > 1 { bytes } else { 0 };
+        }
+        sum
     }
 
     fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {

@@ -9,14 +9,13 @@ mod mounts;
 mod owner;
 mod run;
 
-pub use mounts::Caches;
-
 use std::sync::Arc;
 
 use bus::Bus;
 use proto::step_definition::Operation;
 use tokio::sync::OnceCell;
 
+use crate::caches::Caches;
 use crate::claims::Claims;
 use crate::context::Context;
 use crate::context::kept::Kept;

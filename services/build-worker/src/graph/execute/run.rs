@@ -60,18 +60,18 @@ impl Executor {
         };
         let container = Container { machine: &self.machine, tree, network: &network };
         let command = run.args.join(" ");
-        let Ran { artefacts, exit, .. } =
-            container.run(&task, output, unwanted).await.map_err(|error| match error {
-                Failure::User(why) => not_completed(&command, &why),
-                other => other,
-            })?;
+        let ran = container.run(&task, output, unwanted).await;
+        mounted.release(&self.caches);
+        let Ran { artefacts, exit, .. } = ran.map_err(|error| match error {
+            Failure::User(why) => not_completed(&command, &why),
+            other => other,
+        })?;
         let failed = match (exit.code, exit.oom) {
             (0, _) => None,
             // It may have enough in another build.
             (_, true) => Some(not_completed(&command, "cannot allocate memory")),
             (code, false) => Some(Failure::Process { command, code }),
         };
-        mounted.release();
         tree.unmount()?;
         let upper = tree.upper();
         blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;

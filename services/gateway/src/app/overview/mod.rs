@@ -3,6 +3,7 @@
 //! Everything here only reads. [`shape`] ties each shape to its schema; one file a noun.
 
 pub mod builds;
+pub mod caches;
 pub mod containers;
 pub mod images;
 pub mod metrics;

@@ -3,6 +3,7 @@
 mod api;
 mod begin_build;
 mod builds;
+mod caches;
 mod events;
 mod page;
 mod step_shell;
@@ -75,7 +76,7 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
-    begin_build::add_to(step_shell::add_to(builds::add_to(workers::add_to(api))))
+    begin_build::add_to(step_shell::add_to(builds::add_to(caches::add_to(workers::add_to(api)))))
         .finish("/boxyard/v1/openapi.json")
         .merge(page::routes())
         .method_not_allowed_fallback(wrong_method)

@@ -1,16 +1,8 @@
-//! Cache mounts: folders of this worker that outlive their steps, by id.
-//!
-//! ```text
-//! D/<hash of the id>/shared      for all steps at once, also those that wait for one another (locked)
-//! D/<hash of the id>/<number>    private: one that no other step uses
-//! ```
-//!
-//! A locked one hangs on a claim of the whole cluster, so that no two steps of any workers have it.
+//! Cache mounts of a step: their content is [`crate::caches`]' matter, their locks hang on claims of the whole cluster.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -25,61 +17,23 @@ use crate::graph::key;
 use crate::layers::blocking;
 use crate::rooted::Root;
 
-const SHARED: &str = "shared";
-/// A folder's name until its content is whole.
-const NEW: &str = "new";
 /// The holder of a lock that has fallen silent is looked at so often.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// The cache mounts of a worker.
-pub struct Caches {
-    folder: PathBuf,
-    /// Private ones that a step has.
-    used: Mutex<HashSet<PathBuf>>,
-}
-
-/// A cache that a step has, for as long as this lives.
-pub struct Held {
-    caches: Arc<Caches>,
-    path: PathBuf,
-}
-
-impl Caches {
-    pub fn open(folder: PathBuf) -> Result<Arc<Self>, Failure> {
-        std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
-        Ok(Arc::new(Self { folder, used: Mutex::default() }))
-    }
-
-    fn take(self: &Arc<Self>, hash: &str, sharing: &str) -> Held {
-        let all = self.folder.join(hash);
-        let path = match sharing {
-            "private" => {
-                let mut used = self.used.lock().expect("no holder panics");
-                let free = (0..).map(|number| all.join(number.to_string())).find(|path| !used.contains(path));
-                let path = free.expect("numbers do not end");
-                used.insert(path.clone());
-                path
-            }
-            _ => all.join(SHARED),
-        };
-        Held { caches: self.clone(), path }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.caches.used.lock().expect("no holder panics").remove(&self.path);
-    }
-}
-
 impl Executor {
-    pub(super) async fn cache(&self, mounted: &mut Mounted, wanted: &proto::StepMount) -> Result<(), Failure> {
-        let hash = key::digest(wanted.id.as_bytes());
-        let held = self.caches.take(&hash, &wanted.sharing);
-        if !held.path.exists() {
-            self.fill(&held.path, wanted).await?;
+    pub(super) async fn cache(
+        &self,
+        mounted: &mut Mounted,
+        wanted: &proto::StepMount,
+        command: &str,
+    ) -> Result<(), Failure> {
+        let mut held = self.caches.take(wanted, command);
+        let turn = held.turn(&self.layers.lease).await?;
+        if !turn.has_content {
+            self.fill(&held.root(), wanted).await?;
         }
-        let mount = bind(held.path.clone(), wanted.target.clone());
+        held.enter(turn);
+        let mount = bind(held.root(), wanted.target.clone());
         mounted.mounts.push(runtime::bundle::Mount { read_only: wanted.readonly, ..mount });
         mounted.caches.push(held);
         Ok(())
@@ -127,14 +81,10 @@ impl Executor {
             None => None,
         };
         let (path, wanted) = (path.to_owned(), wanted.clone());
-        let name = format!("{NEW}-{}", hex::encode(rand::random::<[u8; 6]>()));
-        let new = path.with_file_name(name);
+        // It has its name when it is whole.
+        let new = path.with_extension(hex::encode(rand::random::<[u8; 6]>()));
         blocking(move || {
-            let made = make(&new, source.as_deref(), &wanted).and_then(|()| match std::fs::rename(&new, &path) {
-                // Another step was faster.
-                Err(_) if path.exists() => std::fs::remove_dir_all(&new),
-                other => other,
-            });
+            let made = make(&new, source.as_deref(), &wanted).and_then(|()| std::fs::rename(&new, &path));
             drop(files);
             made.doing(|| format!("making the cache {}", wanted.id))
         })

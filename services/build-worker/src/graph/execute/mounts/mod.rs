@@ -10,15 +10,14 @@ use runtime::bundle::Mount;
 
 use super::Executor;
 use super::copy::Files;
+use crate::caches::{Caches, Held};
 use crate::claims::Claim;
 use crate::container::bind;
 use crate::failure::Failure;
-use crate::flight::Ended;
 use crate::graph::files::missing;
 use crate::layers::blocking;
 use crate::rooted::{Root, clean};
 use crate::tree::Tree;
-pub use caches::Caches;
 
 /// What a step has mounted, for as long as this lives.
 #[derive(Default)]
@@ -28,19 +27,20 @@ pub struct Mounted {
     pub env: Vec<String>,
     /// What the mounts lie on.
     files: Vec<Files>,
-    caches: Vec<caches::Held>,
+    caches: Vec<Held>,
     locks: Vec<Claim>,
     agents: Vec<agent::Agent>,
     memory: Option<secrets::Memory>,
 }
 
 impl Mounted {
-    /// The step has ended.
-    pub fn release(self) {
+    /// The step has ended, however it did: what it left in its caches is kept.
+    pub fn release(self, kept: &Caches) {
         let Self { mounts: _, env: _, files, caches, locks, agents, memory } = self;
-        drop((files, caches, agents, memory));
-        // Another step may have the caches now.
-        locks.into_iter().for_each(|lock| lock.end(Ended::Dropped));
+        drop((files, agents, memory));
+        if !caches.is_empty() {
+            kept.end(caches, locks);
+        }
     }
 }
 
@@ -50,7 +50,7 @@ impl Executor {
         for mount in &run.mounts {
             match mount.r#type.as_str() {
                 "bind" => self.bind(&mut mounted, mount).await?,
-                "cache" => self.cache(&mut mounted, mount).await?,
+                "cache" => self.cache(&mut mounted, mount, &run.args.join(" ")).await?,
                 "tmpfs" => mounted.mounts.push(tmpfs(mount)),
                 "secret" => self.secret(tree, &mut mounted, mount).await?,
                 "ssh" => self.agent(tree, &mut mounted, mount).await?,
