@@ -294,10 +294,6 @@ pub fn is_file(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFREG
 }
 
-pub fn is_link(stat: &FileStat) -> bool {
-    kind(stat) == SFlag::S_IFLNK
-}
-
 /// A path relative to the root, without `.`, `..` (which stop at the root) and doubled slashes.
 pub fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();

@@ -41,6 +41,14 @@ fn a_build_tells_its_steps_and_finds_them_again() {
     let found = docker.output().expect("docker");
     let log = String::from_utf8_lossy(&found.stderr);
     assert!(found.status.success() && log.matches(" CACHED\n").count() >= 4, "{log}");
+    // The same files in a tar are the same input, whatever they came in.
+    let mut tar = std::process::Command::new("tar");
+    tar.arg("-C").arg(&folder).args(["--exclude", "./ignored", "-c", "."]);
+    let tar = tar.output().expect("tar").stdout;
+    let args = ["build", "--progress", "plain", "--build-arg", "WORD=hi", "-"];
+    let packed = kit::run_command(&mut kit::session_client(boxyard.socket()), &args, Some(&tar));
+    packed.ok();
+    assert!(packed.stderr.matches(" CACHED\n").count() >= 4, "{packed}");
     fs::write(folder.join("src/a"), "two\n").expect("a file");
     let explained = build(&boxyard, &folder, &["--build-arg", "WORD=hi", "--explain"]);
     explained.ok();

@@ -1,13 +1,78 @@
-//! The digest of what a source holds: a step's cache key depends on it. Times do not count, names and modes do.
+//! The digest of what a source holds: a step's cache key depends on it. Times do not count, names and modes do. The same
+//! files have the same digest, however they came: in a folder ([`of`]) or as a client's tree ([`Counted`] alone).
 
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use nix::sys::stat::FileStat;
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
+use xattr::FileExt as _;
 
-use crate::rooted::{Place, Root, is_dir, is_file, is_link};
+use crate::rooted::{Owner, Place, Root, is_dir, kind};
+
+/// What counts of a file, a folder or a link.
+pub struct Counted<'a> {
+    /// Below the source; empty for the source itself.
+    pub name: &'a [u8],
+    /// Permissions with set-uid, set-gid and sticky; a link's do not count.
+    pub mode: u32,
+    /// Where owners are kept.
+    pub owner: Option<Owner>,
+    pub what: What<'a>,
+}
+
+pub enum What<'a> {
+    Folder,
+    File {
+        sha256: &'a [u8],
+        /// By name; those that no copy keeps do not count.
+        xattrs: &'a [(String, Vec<u8>)],
+    },
+    Link(&'a [u8]),
+    Fifo,
+    /// A device or a socket, which is never copied.
+    Other,
+}
+
+impl Counted<'_> {
+    pub fn add_to(&self, hasher: &mut Sha256) {
+        let mut part = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        part(self.name);
+        let mode = if matches!(self.what, What::Link(_)) { 0o777 } else { self.mode & 0o7777 };
+        part(&mode.to_be_bytes());
+        if let Some(Owner { uid, gid }) = self.owner {
+            part(&[uid.to_be_bytes(), gid.to_be_bytes()].concat());
+        }
+        match self.what {
+            What::Folder => part(b"folder"),
+            What::File { sha256, xattrs } => {
+                part(b"file");
+                part(sha256);
+                for (name, value) in xattrs.iter().filter(|(name, _)| is_copied(name)) {
+                    part(name.as_bytes());
+                    part(value);
+                }
+            }
+            What::Link(target) => {
+                part(b"link");
+                part(target);
+            }
+            What::Fifo => part(b"fifo"),
+            What::Other => part(b"other"),
+        }
+    }
+}
+
+/// Whether an attribute goes with a file where it is copied: its rights by capability, and what users have noted on it.
+pub fn is_copied(xattr: &str) -> bool {
+    xattr == "security.capability" || xattr.starts_with("user.")
+}
 
 /// Whether owners count: they do where they are kept.
 #[derive(Clone, Copy)]
@@ -32,8 +97,7 @@ pub fn of_some(root: &Root, path: &Path, rules: Rules, leaves_out: &LeavesOut) -
         inside(&folder, Path::new(""), &mut hasher, (rules, leaves_out))?;
         return Ok(format!("dir:{}", hex::encode(hasher.finalize())));
     }
-    head(&stat, path.file_name().map(Path::new).unwrap_or(path), &mut hasher, rules);
-    content(root.read(path)?, &mut hasher)?;
+    file(root.read(path)?, b"", &stat, rules, &mut hasher)?;
     Ok(format!("file:{}", hex::encode(hasher.finalize())))
 }
 
@@ -62,38 +126,58 @@ fn inside(
         if leaves_out(&path, is_dir(&stat)) {
             continue;
         }
-        head(&stat, &path, hasher, rules);
-        if is_dir(&stat) {
-            inside(&child, &path, hasher, (rules, leaves_out))?;
-        } else if is_link(&stat) {
-            hasher.update(child.read_link()?.as_bytes());
-        } else if is_file(&stat) {
-            content(child.read()?, hasher)?;
+        let name = path.as_os_str().as_bytes();
+        let owner = rules.owner(&stat);
+        let mut add = |what| Counted { name, mode: stat.st_mode, owner, what }.add_to(hasher);
+        match kind(&stat) {
+            SFlag::S_IFDIR => {
+                add(What::Folder);
+                inside(&child, &path, hasher, (rules, leaves_out))?;
+            }
+            SFlag::S_IFLNK => add(What::Link(child.read_link()?.as_bytes())),
+            SFlag::S_IFREG => file(child.read()?, name, &stat, rules, hasher)?,
+            SFlag::S_IFIFO => add(What::Fifo),
+            _ => add(What::Other),
         }
     }
     Ok(())
 }
 
-fn head(stat: &FileStat, path: &Path, hasher: &mut Sha256, rules: Rules) {
-    let name = path.as_os_str().as_bytes();
-    hasher.update((name.len() as u64).to_be_bytes());
-    hasher.update(name);
-    hasher.update(stat.st_mode.to_be_bytes());
-    let size = if is_dir(stat) { 0 } else { stat.st_size };
-    hasher.update(size.to_be_bytes());
-    if rules.owners {
-        hasher.update(stat.st_uid.to_be_bytes());
-        hasher.update(stat.st_gid.to_be_bytes());
-    }
-}
-
-fn content(mut file: std::fs::File, hasher: &mut Sha256) -> io::Result<()> {
+fn file(mut file: File, name: &[u8], stat: &FileStat, rules: Rules, hasher: &mut Sha256) -> io::Result<()> {
+    let mut content = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            length => hasher.update(&buffer[..length]),
+            0 => break,
+            length => content.update(&buffer[..length]),
         }
+    }
+    let what = What::File { sha256: &content.finalize(), xattrs: &xattrs(&file)? };
+    Counted { name, mode: stat.st_mode, owner: rules.owner(stat), what }.add_to(hasher);
+    Ok(())
+}
+
+/// The attributes of a file that its copies keep, by name.
+pub fn xattrs(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let names = match file.list_xattr() {
+        Ok(names) => names,
+        // A file system without attributes has none.
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut xattrs = Vec::new();
+    for name in names.filter_map(|name| name.into_string().ok()).filter(|name| is_copied(name)) {
+        if let Some(value) = file.get_xattr(&name)? {
+            xattrs.push((name, value));
+        }
+    }
+    xattrs.sort();
+    Ok(xattrs)
+}
+
+impl Rules {
+    fn owner(self, stat: &FileStat) -> Option<Owner> {
+        self.owners.then_some(Owner { uid: stat.st_uid, gid: stat.st_gid })
     }
 }
 

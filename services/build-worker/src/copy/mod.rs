@@ -2,6 +2,7 @@
 //!
 //! Sources lie in the build context or in another image's root; both are hostile trees behind [`crate::rooted::Root`].
 
+pub mod content;
 pub mod hash;
 pub mod owner;
 pub mod sources;

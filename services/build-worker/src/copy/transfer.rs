@@ -1,13 +1,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::stat::{FileStat, SFlag};
 
+use super::content::content;
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
-use crate::space;
 
 /// Copies between two trees, neither of which is trusted.
 pub struct Transfer<'a> {
@@ -29,8 +28,7 @@ impl Transfer<'_> {
         if to.stat()?.is_some_and(|there| is_dir(&there)) {
             return Err(nix::errno::Errno::EISDIR.into());
         }
-        self.content(self.from.read(source)?, &to)?;
-        self.finish(&stat, &to)
+        self.copied(self.from.read(source)?, &stat, &to)
     }
 
     /// Copies what a folder holds into another; what is there already is kept, a file of the same name is replaced.
@@ -97,7 +95,7 @@ impl Transfer<'_> {
                 }
                 self.inside(child, target, linked)?;
             }
-            SFlag::S_IFREG => self.content(child.read()?, target)?,
+            SFlag::S_IFREG => return self.copied(child.read()?, stat, target),
             SFlag::S_IFLNK => {
                 target.symlink(&child.read_link()?)?;
                 target.set_owner(self.owner_of(stat))?;
@@ -110,15 +108,10 @@ impl Transfer<'_> {
         self.finish(stat, target)
     }
 
-    fn content(&self, mut from: File, to: &Place) -> io::Result<()> {
-        space::ensure(self.disk, from.metadata()?.len())?;
-        let mut file = to.create()?;
-        io::copy(&mut from, &mut file)?;
-        let at = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        if let Ok(Some(capability)) = xattr::get(at(&from), "security.capability") {
-            xattr::set(at(&file), "security.capability", &capability)?;
-        }
-        Ok(())
+    fn copied(&self, from: File, stat: &FileStat, to: &Place) -> io::Result<()> {
+        let copied = content(from, to, self.disk)?;
+        self.finish(stat, to)?;
+        copied.set_attributes()
     }
 
     /// Owner before mode, because a change of owner clears the set-user-id bit.
@@ -135,6 +128,8 @@ impl Transfer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
@@ -153,6 +148,8 @@ mod tests {
             symlink("x", temp.path().join("from/d/l")).expect("link");
             let mode = std::fs::Permissions::from_mode(0o4711);
             std::fs::set_permissions(temp.path().join("from/d/x"), mode).expect("mode");
+            let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+            xattr::set(temp.path().join("from/d/x"), "security.capability", capability).expect("a capability");
             Self { temp }
         }
 
@@ -173,6 +170,7 @@ mod tests {
         trees.run(|t| t.folder(Path::new("d"), Path::new("a/b"))).expect("copied");
         let x = trees.at("to/a/b/x").symlink_metadata().expect("x");
         assert_eq!(x.mode() & 0o7777, 0o4711);
+        assert!(xattr::get(trees.at("to/a/b/x"), "security.capability").expect("readable").is_some());
         assert_eq!(x.ino(), trees.at("to/a/b/h").symlink_metadata().expect("h").ino());
         assert_eq!(std::fs::read_link(trees.at("to/a/b/l")).expect("l"), Path::new("x"));
         assert!(trees.at("to/a/b/s").is_dir());

@@ -1,7 +1,7 @@
 //! A step's key: it is made of all that its result depends on, and of nothing else. Pure.
 //!
 //! What counts: the parent's layers by content, the platform, the operation with the variables that it sees, and the
-//! files that it reads by content, mode, owner and name. What does not: times of files, values of secrets, proxies,
+//! files that it reads by content, mode, owner, attributes and name. What does not: times of files, values of secrets, proxies,
 //! what a cache mount holds, limits, where a layer's blob lies, and how the step is called.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use proto::step_definition::Operation;
 use serde_json::{Value, json};
 
 /// Changes when keys are made in another way: no older result is found then.
-const VERSION: &str = "graph step 1";
+const VERSION: &str = "graph step 2";
 
 /// What a key is made of besides the definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

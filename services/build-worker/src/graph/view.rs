@@ -7,7 +7,7 @@ use contexts::{Entry, Kind, Tree};
 use dockerfile::Glob;
 use sha2::{Digest as _, Sha256};
 
-use crate::copy::hash::LeavesOut;
+use crate::copy::hash::{Counted, LeavesOut, What};
 
 /// More links than this lead nowhere.
 const MAX_LINKS: usize = 40;
@@ -71,17 +71,16 @@ impl View<'_> {
         inside.filter(|path| path.split('/').count() == depth + 1).map(str::to_owned).collect()
     }
 
-    /// The digest of what a path (that [`View::follow`] gave) holds: by content, mode and name. All of a context belongs
-    /// to root.
+    /// The digest of what a path (that [`View::follow`] gave) holds: by content, mode, attributes and name, as
+    /// [`hash::of`](crate::copy::hash::of) a folder with the same files. All of a context belongs to root.
     pub fn digest(&self, path: &str, leaves_out: &LeavesOut) -> String {
         let mut hasher = Sha256::new();
         if !self.is_folder(path) {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            self.0.find(path).into_iter().for_each(|entry| add(entry, name, &mut hasher));
+            self.0.find(path).into_iter().for_each(|entry| counted(entry, "").add_to(&mut hasher));
             return format!("file:{}", hex::encode(hasher.finalize()));
         }
         for (name, entry) in self.inside(path, leaves_out) {
-            add(entry, name, &mut hasher);
+            counted(entry, name).add_to(&mut hasher);
         }
         format!("dir:{}", hex::encode(hasher.finalize()))
     }
@@ -112,32 +111,22 @@ impl View<'_> {
         };
         let digest = |entry: &&Entry| {
             let mut hasher = Sha256::new();
-            add(entry, "", &mut hasher);
+            counted(entry, "").add_to(&mut hasher);
             (entry.path.clone(), hex::encode(hasher.finalize()))
         };
         entries.iter().map(digest).collect()
     }
 }
 
-fn add(entry: &Entry, name: &str, hasher: &mut Sha256) {
-    let mut part = |bytes: &[u8]| {
-        hasher.update((bytes.len() as u64).to_be_bytes());
-        hasher.update(bytes);
+fn counted<'a>(entry: &'a Entry, name: &'a str) -> Counted<'a> {
+    let what = match &entry.kind {
+        Kind::Folder => What::Folder,
+        Kind::File { content, .. } => What::File { sha256: &content.sha256, xattrs: &entry.xattrs },
+        Kind::Symlink { target } => What::Link(target.as_bytes()),
+        Kind::Fifo => What::Fifo,
+        Kind::Character { .. } | Kind::Block { .. } => What::Other,
     };
-    part(name.as_bytes());
-    part(&entry.mode.to_be_bytes());
-    for (name, value) in &entry.xattrs {
-        part(name.as_bytes());
-        part(value);
-    }
-    match &entry.kind {
-        Kind::Folder => part(b"folder"),
-        Kind::File { content, .. } => part(&[&b"file"[..], &content.sha256].concat()),
-        Kind::Symlink { target } => part(format!("link {target}").as_bytes()),
-        // None of these is copied but the fifo.
-        Kind::Fifo => part(b"fifo"),
-        Kind::Character { .. } | Kind::Block { .. } => part(b"device"),
-    }
+    Counted { name: name.as_bytes(), mode: entry.mode, owner: None, what }
 }
 
 fn parts(path: &Path) -> VecDeque<String> {
@@ -152,6 +141,7 @@ fn parts(path: &Path) -> VecDeque<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copy::hash::{self, Rules};
     use contexts::Content;
 
     fn tree() -> Tree {
@@ -198,6 +188,50 @@ mod tests {
         assert_eq!(view.matches("d/*"), [PathBuf::from("d/a.txt"), PathBuf::from("d/s")]);
         assert_eq!(view.matches("*/*/b*"), [PathBuf::from("d/s/b.txt")]);
         assert!(view.matches("out/*").is_empty(), "a link to a folder has nothing below it");
+    }
+
+    /// A folder, packed as a tar and read as a tree.
+    fn as_tree(folder: &Path) -> contexts::Tree {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.follow_symlinks(false);
+        for name in ["d/x", "d/s", "d/s/y", "d/l", "d/z"] {
+            let path = folder.join(name);
+            if let Ok(Some(note)) = xattr::get(&path, "user.note") {
+                tar.append_pax_extensions([("SCHILY.xattr.user.note", &note[..])]).expect("an attribute");
+            }
+            tar.append_path_with_name(&path, name).expect(name);
+        }
+        let tar = tar.into_inner().expect("a tar");
+        let pack = contexts::Pack { digest: model::Digest::of(&tar), size: tar.len() as u64 };
+        contexts::of_tar(tar.as_slice(), pack).expect("a tree")
+    }
+
+    #[test]
+    fn the_same_files_have_the_same_digest_in_a_folder_and_in_a_tree() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().expect("temp folder");
+        let at = |name: &str| temp.path().join(name);
+        std::fs::create_dir_all(at("d/s")).expect("folders");
+        for (name, mode) in [("d/x", 0o4755), ("d/s/y", 0o600), ("d/z", 0o644)] {
+            std::fs::write(at(name), name).expect("a file");
+            std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).expect("a mode");
+        }
+        std::os::unix::fs::symlink("s/y", at("d/l")).expect("a link");
+        let digests = || {
+            let (root, tree) = (crate::rooted::Root::open(temp.path()).expect("root"), as_tree(temp.path()));
+            let view = View(&tree);
+            ["", "d", "d/s", "d/x", "d/l"].map(|path| {
+                let of_folder = hash::of(&root, Path::new(path), Rules { owners: false }).expect("a digest");
+                let leads = view.follow(Path::new(path)).expect("there");
+                assert_eq!(of_folder, view.digest(&leads, &|_, _| false), "{path}");
+                of_folder
+            })
+        };
+        let before = digests();
+        xattr::set(at("d/x"), "user.note", b"1").expect("an attribute");
+        let after = digests();
+        assert_eq!((&before[2], &before[4]), (&after[2], &after[4]), "they do not hold the file");
+        assert!((0..=3).filter(|at| *at != 2).all(|at| before[at] != after[at]), "attributes count");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use dockerfile::Ignore;
@@ -17,9 +16,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
 use super::chmod::Chmod;
+use crate::copy::content::content;
 use crate::graph::files::Inside;
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
-use crate::space;
 
 pub struct Copier<'a> {
     pub from: &'a Root,
@@ -192,14 +191,11 @@ impl Copier<'_> {
         }
     }
 
-    fn file(&self, mut from: File, stat: &FileStat, target: &Place) -> io::Result<()> {
+    fn file(&self, from: File, stat: &FileStat, target: &Place) -> io::Result<()> {
         refuse_folder(target)?;
-        space::ensure(self.disk, from.metadata()?.len())?;
-        let mut file = target.create()?;
-        io::copy(&mut from, &mut file)?;
-        attributes(&from, &file)?;
-        drop(file);
-        self.finish(stat, target)
+        let copied = content(from, target, self.disk)?;
+        self.finish(stat, target)?;
+        copied.set_attributes()
     }
 
     /// Owner before mode, because a change of owner clears the set-user-id bit.
@@ -241,26 +237,6 @@ fn refuse_folder(target: &Place) -> io::Result<()> {
     }
 }
 
-/// A file's rights by capability, and what users have noted on it.
-fn attributes(from: &File, to: &File) -> io::Result<()> {
-    let at = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let names = match xattr::list(at(from)) {
-        Ok(names) => names,
-        // A file system without attributes has none to copy.
-        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for name in names {
-        let text = name.to_string_lossy();
-        if (text == "security.capability" || text.starts_with("user."))
-            && let Some(value) = xattr::get(at(from), &name)?
-        {
-            xattr::set(at(to), &name, &value)?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes a folder and those above it that are missing, for `owner`, with mode 0755.
 pub fn make_dirs(root: &Root, path: &Path, owner: Option<Owner>, epoch: Option<i64>) -> io::Result<()> {
     let describe = |place: &Place| {
@@ -280,6 +256,9 @@ mod tests {
         temp: tempfile::TempDir,
     }
 
+    /// cap_net_bind_service, permitted and effective.
+    const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
     impl Trees {
         fn new() -> Self {
             let temp = tempfile::tempdir().expect("temp folder");
@@ -293,6 +272,8 @@ mod tests {
             }
             std::fs::hard_link(temp.path().join("from/d/x"), temp.path().join("from/d/h")).expect("link");
             symlink("x", temp.path().join("from/d/l")).expect("link");
+            xattr::set(temp.path().join("from/d/x"), "user.note", b"noted").expect("an attribute");
+            xattr::set(temp.path().join("from/d/x"), "security.capability", CAPABILITY).expect("a capability");
             Self { temp }
         }
 
@@ -327,6 +308,9 @@ mod tests {
         trees.run("", |copier| copier.source(Path::new("d"), &to)).expect("copied");
         assert_eq!(trees.owner("w"), (5, 6, 0o755), "folders on the way are the copy's owner's");
         assert_eq!(trees.owner("w/a/b/x"), (5, 6, 0o4711));
+        let xattr = |name| xattr::get(trees.at("w/a/b/x"), name).expect("readable");
+        assert_eq!(xattr("user.note").as_deref(), Some(&b"noted"[..]));
+        assert_eq!(xattr("security.capability").as_deref(), Some(CAPABILITY), "a change of owner takes it away");
         assert_eq!(trees.owner("w/a/b/s/y.txt"), (5, 6, 0o640));
         let inode = |path: &str| trees.at(path).symlink_metadata().expect(path).ino();
         assert_eq!(inode("w/a/b/x"), inode("w/a/b/h"));

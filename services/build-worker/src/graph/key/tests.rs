@@ -125,6 +125,104 @@ fn with_noise(definition: &Definition, noise: &str, number: i64) -> Definition {
     other
 }
 
+/// A change of a definition, and how it is called.
+type Change<T> = (&'static str, fn(&mut T));
+
+/// The keys of a definition after each change: none is like another, nor like that without a change.
+fn all_differ<T>(what: &str, base: &T, changes: &[Change<T>], key: impl Fn(&T) -> String)
+where
+    T: Clone,
+{
+    let mut keys = vec![("nothing", key(base))];
+    for (name, change) in changes {
+        let mut changed = base.clone();
+        change(&mut changed);
+        let key = key(&changed);
+        if let Some((other, _)) = keys.iter().find(|(_, known)| *known == key) {
+            panic!("{what}: {name} has the key of {other}");
+        }
+        keys.push((name, key));
+    }
+}
+
+fn key_of(operation: Operation) -> String {
+    let definition =
+        Definition { operation: Some(operation), platform: "linux/amd64".to_owned(), ..Default::default() };
+    of(&definition, &Inputs::default())
+}
+
+#[test]
+fn every_field_of_every_kind_of_mount_counts() {
+    for kind in ["bind", "cache", "tmpfs", "secret", "ssh"] {
+        let mount = proto::StepMount { r#type: kind.to_owned(), target: "/t".to_owned(), ..Default::default() };
+        let changes: &[Change<proto::StepMount>] = &[
+            ("type", |mount| mount.r#type.push('x')),
+            ("target", |mount| mount.target.push('x')),
+            ("readonly", |mount| mount.readonly = true),
+            ("id", |mount| mount.id.push('x')),
+            ("sharing", |mount| mount.sharing.push_str("locked")),
+            ("mode", |mount| mount.mode = 0o700),
+            ("uid", |mount| mount.uid = 1),
+            ("gid", |mount| mount.gid = 1),
+            ("size", |mount| mount.size_bytes = 1),
+            ("required", |mount| mount.required = true),
+            ("env", |mount| mount.env.push('x')),
+        ];
+        all_differ(kind, &mount, changes, |mount| {
+            key_of(Operation::Run(proto::RunOperation { mounts: vec![mount.clone()], ..Default::default() }))
+        });
+    }
+}
+
+#[test]
+fn every_flag_of_a_copy_counts() {
+    let sources = vec![proto::CopySource::default()];
+    let copy = proto::CopyOperation { sources, destination: "/d".to_owned(), ..Default::default() };
+    let changes: &[Change<proto::CopyOperation>] = &[
+        ("destination", |copy| copy.destination.push('/')),
+        ("chown", |copy| copy.chown.push('1')),
+        ("chmod", |copy| copy.chmod.push('1')),
+        ("exclude", |copy| copy.excludes.push("1".to_owned())),
+        ("two excludes", |copy| copy.excludes.extend(["1".to_owned(), "2".to_owned()])),
+        ("parents", |copy| copy.parents = true),
+        ("link", |copy| copy.link = true),
+        ("cwd", |copy| copy.cwd.push('/')),
+        ("unpack", |copy| copy.sources[0].unpack = true),
+        ("a source more", |copy| copy.sources.push(proto::CopySource::default())),
+    ];
+    all_differ("COPY", &copy, changes, |copy| key_of(Operation::Copy(copy.clone())));
+}
+
+#[test]
+fn every_option_of_a_command_counts() {
+    let changes: &[Change<proto::RunOperation>] = &[
+        ("args", |run| run.args.push("x".to_owned())),
+        ("env", |run| run.env.push("x=".to_owned())),
+        ("cwd", |run| run.cwd.push('x')),
+        ("user", |run| run.user.push('x')),
+        ("no network", |run| run.network.push_str("none")),
+        ("the machine's network", |run| run.network.push_str("host")),
+        ("security", |run| run.security.push_str("insecure")),
+        ("hosts", |run| run.extra_hosts.push("x:1".to_owned())),
+        ("ulimits", |run| run.ulimits.push("nofile=1".to_owned())),
+        ("scripts", |run| run.scripts.push(proto::InlineFile::default())),
+    ];
+    all_differ("RUN", &proto::RunOperation::default(), changes, |run| key_of(Operation::Run(run.clone())));
+    let folder = proto::FolderOperation { path: "/a".to_owned(), user: String::new() };
+    let changes: &[Change<proto::FolderOperation>] =
+        &[("path", |folder| folder.path.push('x')), ("user", |folder| folder.user.push('x'))];
+    all_differ("WORKDIR", &folder, changes, |folder| key_of(Operation::Folder(folder.clone())));
+    let definition = Definition::default();
+    let changes: &[Change<Definition>] = &[
+        ("platform", |definition| definition.platform.push_str("linux/arm64")),
+        ("variant", |definition| definition.platform.push_str("linux/arm64/v8")),
+        ("an epoch of 0", |definition| definition.has_epoch = true),
+        ("an operation", |definition| definition.operation = Some(Operation::Run(Default::default()))),
+        ("another operation", |definition| definition.operation = Some(Operation::Copy(Default::default()))),
+    ];
+    all_differ("a step", &definition, changes, |definition| of(definition, &Inputs::default()));
+}
+
 proptest! {
     #[test]
     fn keys_are_alike_when_and_only_when_the_inputs_are(
