@@ -33,9 +33,9 @@ pub use jetstream::Happened;
 pub use router::{Caller, ProgressSender, Router};
 
 /// How long a caller waits for the next sign of a server: three missed heartbeats.
-const SILENCE: Duration = Duration::from_secs(6);
+pub const SILENCE: Duration = Duration::from_secs(6);
 /// How often a server tells its caller that a handler still runs.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Who connects, and where to.
 #[derive(Clone, Debug)]

@@ -29,6 +29,7 @@ pub enum Taken {
 
 /// A claim that this worker holds. Dropped without an end it counts as cut short.
 pub struct Claim {
+    pub key: String,
     pub id: String,
     pub flight: Arc<Flight>,
     end: oneshot::Sender<Ended>,
@@ -78,6 +79,16 @@ impl Claims {
             if let Some(revision) = self.bus.claim(key, &claim, found.revision).await? {
                 return Ok(Taken::Again(known.hold(key, claim, revision, flight)));
             }
+        }
+    }
+
+    /// Claims a step for one build alone: nobody finds it under its key, nor follows it. None where the bus does not
+    /// answer.
+    pub async fn take_alone(self: &Arc<Self>, key: &str, flight: Flight) -> Option<Claim> {
+        let alone = format!("{key}-{}", hex::encode(rand::random::<[u8; 8]>()));
+        match self.take(&alone, flight, None).await {
+            Ok(Taken::New(claim) | Taken::Again(claim)) => Some(claim),
+            Ok(Taken::Held { .. }) | Err(_) => None,
         }
     }
 
@@ -172,12 +183,13 @@ impl Known {
     fn hold(self, key: &str, claim: proto::StepClaim, revision: u64, flight: Arc<Flight>) -> Claim {
         let (end, ended) = oneshot::channel();
         let (id, key, running) = (claim.id.clone(), key.to_owned(), flight.clone());
+        let claimed = key.clone();
         tokio::spawn(async move {
-            let ended = self.claims.renew(&key, (claim, revision), &running, ended).await;
+            let ended = self.claims.renew(&claimed, (claim, revision), &running, ended).await;
             drop(self);
             running.end(ended);
         });
-        Claim { id, flight, end }
+        Claim { key, id, flight, end }
     }
 }
 

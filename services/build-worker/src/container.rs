@@ -188,7 +188,8 @@ fn start_error(error: runtime::Error) -> Failure {
     Failure::user(error.to_string())
 }
 
-fn limits(resources: &proto::Resources) -> Resources {
+/// The limits of a step's own control group.
+pub fn limits(resources: &proto::Resources) -> Resources {
     Resources {
         memory_bytes: resources.memory_bytes,
         memory_reservation_bytes: resources.memory_reservation_bytes,

@@ -1,7 +1,7 @@
 //! A build's layers: fetched before a step needs them, stored before the build may succeed.
 
-use std::collections::HashSet;
-use std::io::Write;
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use distribution::Store;
 use futures::StreamExt as _;
 use model::{DiffId, Digest};
 use snapshots::Snapshots;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +41,8 @@ pub struct Layers {
     held: Mutex<Vec<DiffId>>,
     /// Blobs that the lease is known to keep.
     pinned: Mutex<HashSet<Digest>>,
+    /// Those on their way into the store; a sender is dropped when its layer's upload ends.
+    uploading: Mutex<HashMap<DiffId, watch::Receiver<()>>>,
     slots: Arc<Semaphore>,
     mebibytes: Arc<Semaphore>,
 }
@@ -82,6 +84,7 @@ impl Layers {
             disk,
             held: Mutex::default(),
             pinned: Mutex::default(),
+            uploading: Mutex::default(),
             slots: Arc::new(Semaphore::new(LOCAL_LAYERS)),
             mebibytes: Arc::new(Semaphore::new(LOCAL_MIB as usize)),
         }
@@ -119,11 +122,15 @@ impl Layers {
         if snapshots.has_layer(&diff_id) {
             return Ok(());
         }
-        let blob = blob_digest(&layer)?;
-        let reader = self.store.get_to_reader(&blob).await.map_err(Failure::caused)?;
-        let disk = self.disk.clone();
+        let (blob, store, disk) = (blob_digest(&layer)?, self.store.clone(), self.disk.clone());
+        let runtime = tokio::runtime::Handle::current();
         blocking(move || {
-            let tar = Watched::new(decompress(reader).map_err(Failure::caused)?, &disk);
+            let open = || {
+                tracing::debug!(%blob, "a layer is fetched");
+                let reader = runtime.block_on(store.get_to_reader(&blob)).map_err(std::io::Error::other)?;
+                decompress(reader)
+            };
+            let tar = Watched::new(WhenRead { open: Some(open), tar: None }, &disk);
             snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::caused)
         })
         .await
@@ -177,8 +184,10 @@ impl Layers {
         let mebibytes = u32::try_from(new.tar_bytes >> 20).unwrap_or(LOCAL_MIB).clamp(1, LOCAL_MIB);
         let room = self.mebibytes.clone().acquire_many_owned(mebibytes).await.map_err(closed)?;
         let (store, snapshots, lease) = (self.store.clone(), self.snapshots.clone(), self.lease.clone());
+        let (going, ended) = watch::channel(());
+        self.uploading.lock().await.insert(new.diff_id.clone(), ended);
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-            let _kept = (slot, room);
+            let _kept = (slot, room, going);
             let digest = new.diff_id.as_digest().clone();
             if store.has(&digest, Some(&lease)).await.map_err(Failure::caused)? == Some(new.tar_bytes) {
                 return Ok(());
@@ -212,11 +221,41 @@ impl Layers {
         }
     }
 
+    /// Returns when none of these layers is on its way into the store any more, so that another machine finds it there.
+    /// One that did not get there is the build's failure by itself.
+    pub async fn uploaded<'a>(&self, layers: impl Iterator<Item = &'a proto::Layer>) -> Result<(), Failure> {
+        for layer in layers {
+            let diff_id = diff_id(layer)?;
+            let going = self.uploading.lock().await.get(&diff_id).cloned();
+            if let Some(mut going) = going {
+                // Nothing is ever sent: this is the sender's end.
+                let _ = going.changed().await;
+                self.uploading.lock().await.remove(&diff_id);
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what this build held.
     pub fn release(&self) {
         if let Err(error) = self.snapshots.release(&self.owner) {
             tracing::warn!(%error, owner = %self.owner, "layers stay held");
         }
+    }
+}
+
+/// What is asked for when its first byte is read: who has waited for another to unpack the same layer moves nothing.
+struct WhenRead<O, R> {
+    open: Option<O>,
+    tar: Option<R>,
+}
+
+impl<R: Read, O: FnOnce() -> std::io::Result<R>> Read for WhenRead<O, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(open) = self.open.take() {
+            self.tar = Some(open()?);
+        }
+        self.tar.as_mut().map_or(Ok(0), |tar| tar.read(buffer))
     }
 }
 

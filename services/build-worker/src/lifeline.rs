@@ -4,7 +4,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use bus::{Bus, CLAIM_TTL};
+use bus::{Bus, CLAIM_TTL, HEARTBEAT, SILENCE};
 use runtime::shim::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,12 @@ impl Lifeline {
             }
         }
     }
+}
+
+/// So long after a worker that helps was found silent, its step's process has ended, whatever became of the worker: it
+/// may have looked at the claim until its next heartbeat was due.
+pub fn after_silence() -> Duration {
+    (CLAIM_TTL * 9 / 10).saturating_sub(SILENCE - HEARTBEAT)
 }
 
 /// A line on a claim that another worker holds, as long as the second one lives: it is looked at as often as its holder

@@ -80,6 +80,11 @@ impl Drop for Group {
     }
 }
 
+/// Whether a build has limits that hold for all its steps together.
+pub fn is_limited(resources: &proto::Resources) -> bool {
+    of_build(&crate::container::limits(resources)) != Resources::default()
+}
+
 /// What a group of groups can hold: the others are for each step.
 fn of_build(limits: &Resources) -> Resources {
     // Docker's rule: as much swap as memory unless said otherwise.

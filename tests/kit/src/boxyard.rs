@@ -9,8 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::engine::{client, run_command, spawn_client};
-use crate::leftovers::{assert_nothing_left, cgroups_of, named_on_host, remove_named_on_host, sweep, wait_until};
+use crate::engine::{client, run_command, spawn_client, spawn_command};
+use crate::leftovers::{
+    assert_nothing_left, cgroups_of, named_on_host, pids_of, remove_named_on_host, sweep, wait_until,
+};
 use crate::{Client, Output, Postgres};
 
 /// How to start it.
@@ -185,6 +187,20 @@ impl Boxyard {
         run_command(command.current_dir(folder), args, None)
     }
 
+    /// The boxyard command of another user that goes on by itself, its output in a file. It gets through all folders.
+    pub fn spawn_boxyard_as(&self, user: u32, args: &[&str], output: &Path) -> Child {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={user}"))
+            .arg("--clear-groups")
+            .args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"])
+            .arg(program())
+            .env("BOXYARD_HOST", format!("unix://{}", self.socket.display()))
+            .env("XDG_CACHE_HOME", self.work.join(format!("cache-{user}")))
+            .env("PATH", search_path());
+        spawn_command(&mut command, args, output)
+    }
+
     /// An ERROR line of a service log that holds this text is part of the test.
     pub fn expect_error(&self, text: &str) {
         self.expected_errors.lock().expect("no thread of the test panicked").push(text.to_owned());
@@ -192,21 +208,7 @@ impl Boxyard {
 
     /// Processes of one service of this Boxyard, by the name of its program.
     pub fn pids_of(&self, name: &str) -> Vec<i32> {
-        let data = self.data.to_string_lossy().into_owned();
-        let parent = self.child.as_ref().map(|child| child.id().to_string()).unwrap_or_default();
-        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| {
-                let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-                let exe = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let all = [String::from_utf8_lossy(&environment), String::from_utf8_lossy(&cmdline)].concat();
-                exe == name && (all.contains(&data) || parent_of(*pid) == parent)
-            })
-            .collect()
+        pids_of(name, &self.data.to_string_lossy())
     }
 
     /// kill -9 of every process of one service; returns how many there were.
@@ -335,12 +337,6 @@ impl Drop for Boxyard {
 /// The programs of the services, as the design names them.
 pub const SERVICES: [&str; 5] =
     ["boxyard-gateway", "boxyard-registry-sync", "boxyard-layer-store", "boxyard-build-worker", "boxyard-node"];
-
-fn parent_of(pid: i32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    rest.split_whitespace().nth(1).unwrap_or_default().to_owned()
-}
 
 /// `boxyard` in the folder that `BOXYARD_BIN_DIR` names (programs that a build does not replace under a running
 /// test), else in `target/release` of this checkout. The services lie beside it.

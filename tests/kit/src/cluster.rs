@@ -5,19 +5,24 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::boxyard::{kept, program, search_path};
-use crate::engine::{client, run_command, spawn_client};
-use crate::leftovers::{assert_nothing_left, named_on_host, processes_naming, remove_named_on_host, sweep, wait_until};
+use crate::engine::{client, run_command, spawn_client, spawn_command};
+use crate::leftovers::{
+    assert_nothing_left, named_on_host, pids_of, processes_naming, remove_named_on_host, sweep, wait_until,
+};
+use crate::network::Network;
 use crate::{Output, SERVICES};
 
 /// The head's address on the switch, and another one for those who cannot reach the first.
-const HEAD: &str = "10.77.0.1";
+pub(crate) const HEAD: &str = "10.77.0.1";
+/// Where NATS, the layer store and the gateway's byte streams listen.
+const HEAD_PORTS: [u16; 3] = [7420, STORE_PORT, 7422];
+const STORE_PORT: u16 = 7421;
 const OTHER_HEAD: &str = "10.78.0.1";
 
 /// A head, and machines that have joined it.
@@ -36,14 +41,6 @@ struct Machine {
     namespace: String,
     data: PathBuf,
     child: Option<Child>,
-}
-
-/// The namespaces of a cluster.
-#[derive(Debug)]
-struct Network {
-    /// In all names.
-    id: String,
-    namespaces: Vec<String>,
 }
 
 impl Cluster {
@@ -71,6 +68,14 @@ impl Cluster {
         self.join_at(machine, members, HEAD);
     }
 
+    /// The same of a machine whose firewall lets out only what goes to NATS, the layer store and the gateway's streams,
+    /// and to this port of the head's, where the test listens.
+    pub fn join_behind_firewall(&mut self, machine: &str, members: &[(&str, &str)], test_port: u16) {
+        let namespace = self.network.machine_beside(HEAD);
+        self.network.let_out_only(&namespace, HEAD, &[&HEAD_PORTS[..], &[test_port]].concat());
+        self.join_in(namespace, machine, members, HEAD);
+    }
+
     /// The same of a machine that is on another network, where the head has another address.
     pub fn join_elsewhere(&mut self, machine: &str, members: &[(&str, &str)]) {
         self.join_at(machine, members, OTHER_HEAD);
@@ -78,6 +83,10 @@ impl Cluster {
 
     fn join_at(&mut self, machine: &str, members: &[(&str, &str)], address: &str) {
         let namespace = self.network.machine_beside(address);
+        self.join_in(namespace, machine, members, address);
+    }
+
+    fn join_in(&mut self, namespace: String, machine: &str, members: &[(&str, &str)], address: &str) {
         let mut command = vec!["cluster".to_owned(), "join".to_owned()];
         for (kind, name) in members {
             let bundle = text(&self.folder.path().join(format!("{kind}-{name}.bundle")));
@@ -116,6 +125,32 @@ impl Cluster {
         }
     }
 
+    /// Takes a machine off the network: nothing comes through, and nobody is told.
+    pub fn cut_off(&self, machine: &str) {
+        self.network.set_port(&self.machines[self.at(machine)].namespace, false);
+    }
+
+    /// The network is there again.
+    pub fn reconnect(&self, machine: &str) {
+        self.network.set_port(&self.machines[self.at(machine)].namespace, true);
+    }
+
+    /// Processes of one program on a machine.
+    pub fn pids_of(&self, machine: &str, program: &str) -> Vec<i32> {
+        pids_of(program, &text(&self.data_dir(machine)))
+    }
+
+    /// A machine's network namespace.
+    pub(crate) fn namespace(&self, machine: &str) -> PathBuf {
+        Path::new("/run/netns").join(&self.machines[self.at(machine)].namespace)
+    }
+
+    /// Whether something on a machine can connect to a port of the head.
+    pub fn reaches(&self, machine: &str, port: u16) -> bool {
+        let line = format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{HEAD}/{port}' 2>/dev/null");
+        run_command(self.enter(machine).arg("sh"), &["-c", &line], None).code == 0
+    }
+
     /// Puts a member out.
     pub fn revoke(&self, kind: &str, name: &str) {
         self.boxyard(&["cluster", "revoke", kind, name, "--data-dir", &text(&self.data_dir("head"))]).ok();
@@ -143,8 +178,28 @@ impl Cluster {
         self.folder.path().join(machine)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The head's.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("docker.sock")
+    }
+
+    /// The boxyard command on the head's socket.
+    pub fn boxyard_client(&self, args: &[&str]) -> Output {
+        run_command(&mut self.client(), args, None)
+    }
+
+    /// The boxyard command that goes on by itself, its output in a file.
+    pub fn spawn_boxyard(&self, args: &[&str], output: &Path) -> Child {
+        spawn_command(&mut self.client(), args, output)
+    }
+
+    fn client(&self) -> Command {
+        let mut command = Command::new(program());
+        command
+            .env("BOXYARD_HOST", format!("unix://{}", self.socket().display()))
+            .env("XDG_CACHE_HOME", self.folder.path().join("client"))
+            .env("PATH", search_path());
+        command
     }
 
     /// The docker command on the head's socket.
@@ -182,6 +237,11 @@ impl Cluster {
         let table = run_command(self.enter(machine).arg("cat"), &["/proc/net/dev"], None).ok().to_owned();
         let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_else(|| panic!("no eth0: {table}"))
+    }
+
+    /// Bytes that came from the layer store to a machine behind a firewall.
+    pub fn received_from_store(&self, machine: &str) -> u64 {
+        self.network.received_bytes(&self.machines[self.at(machine)].namespace, STORE_PORT)
     }
 
     /// What a machine's services have logged.
@@ -284,56 +344,6 @@ impl Drop for Cluster {
             remove_named_on_host(&instance);
         }
     }
-}
-
-impl Network {
-    fn new() -> Self {
-        // Tests of one process have a cluster each.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let id = format!("bc{:x}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut network = Self { id, namespaces: Vec::new() };
-        let switch = network.namespace();
-        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
-        ip(&["-n", &switch, "link", "set", "br0", "up"]);
-        network
-    }
-
-    fn namespace(&mut self) -> String {
-        let name = format!("{}-{}", self.id, self.namespaces.len());
-        ip(&["netns", "add", &name]);
-        self.namespaces.push(name.clone());
-        ip(&["-n", &name, "link", "set", "lo", "up"]);
-        name
-    }
-
-    /// A namespace that is on the switch, with an address in the network of another; the first has the head's.
-    fn machine_beside(&mut self, neighbour: &str) -> String {
-        let name = self.namespace();
-        let (switch, number) = (self.namespaces[0].clone(), self.namespaces.len() - 1);
-        let port = format!("p{number}");
-        ip(&["-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name]);
-        ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
-        let (network, _) = neighbour.rsplit_once('.').expect("an address");
-        self.add_address(&name, &format!("{network}.{number}"));
-        ip(&["-n", &name, "link", "set", "eth0", "up"]);
-        name
-    }
-
-    fn add_address(&self, namespace: &str, address: &str) {
-        ip(&["-n", namespace, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for name in &self.namespaces {
-            let _ = Command::new("ip").env("PATH", search_path()).args(["netns", "delete", name]).status();
-        }
-    }
-}
-
-fn ip(args: &[&str]) {
-    run_command(Command::new("ip").env("PATH", search_path()), args, None).ok();
 }
 
 fn instance(data: &Path) -> Option<String> {

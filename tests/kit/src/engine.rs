@@ -231,10 +231,14 @@ pub fn session_client(socket: &Path) -> Command {
 
 /// The docker command that goes on by itself, its output in a file.
 pub fn spawn_client(socket: &Path, args: &[&str], output: &Path) -> Child {
+    spawn_command(&mut client(socket), args, output)
+}
+
+/// A command that goes on by itself, its output in a file.
+pub fn spawn_command(command: &mut Command, args: &[&str], output: &Path) -> Child {
     let file = File::create(output).expect("make the output's file");
-    let mut command = client(socket);
     command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("share the file")).stderr(file);
-    command.spawn().expect("docker starts")
+    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", shown(command)))
 }
 
 /// The command line as a person would type it.

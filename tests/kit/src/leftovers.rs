@@ -58,6 +58,24 @@ pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
         .collect()
 }
 
+/// Whether a process is gone, or has ended and was not yet waited for by a parent that stands still.
+pub fn has_ended(pid: i32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid)
+}
+
+/// Processes of one program whose command line or environment names this text.
+pub fn pids_of(program: &str, text: &str) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let names = ["environ", "cmdline"].map(|file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default());
+        exe.file_name().is_some_and(|name| name == program)
+            && names.iter().any(|bytes| String::from_utf8_lossy(bytes).contains(text))
+    })
+    .collect()
+}
+
 fn is_zombie(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))

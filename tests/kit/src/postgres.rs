@@ -1,6 +1,7 @@
 //! A private PostgreSQL of Debian's: own folder, own port, stopped with the test.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -102,8 +103,45 @@ impl Postgres {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
+    /// Nobody else writes to a table as long as the result lives; it is read on.
+    pub fn lock(&self, table: &str) -> TableLock {
+        let mut psql = Command::new(programs().join("psql"));
+        psql.args(["-X", "-q", &self.url()]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = psql.spawn().expect("psql of the package postgresql");
+        let text = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE;\n");
+        // As long as it may say more, its transaction goes on.
+        child.stdin.as_mut().expect("piped").write_all(text.as_bytes()).expect("psql reads");
+        let lock = TableLock(child);
+        wait_until("the table to be locked", 30, || (self.locks(table, true) > 0).then_some(()));
+        lock
+    }
+
+    /// Whether somebody waits to write to a table that is locked.
+    pub fn is_waited_for(&self, table: &str) -> bool {
+        self.locks(table, false) > 0
+    }
+
+    fn locks(&self, table: &str, granted: bool) -> u32 {
+        let mode = if granted { "= 'ExclusiveLock'" } else { "<> ''" };
+        let text = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND granted = {granted} AND mode {mode}"
+        );
+        self.sql(&text).parse().expect("a number")
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("server.log")
+    }
+}
+
+/// A lock on a table of a [`Postgres`].
+#[derive(Debug)]
+pub struct TableLock(Child);
+
+impl Drop for TableLock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,4 +1,7 @@
 //! Where a step runs: consecutive steps stay where their parent lies, steps that run at once go to different workers.
+//!
+//! Only the coordinator runs what needs the client's session (secrets, agents), and all of a
+//! build with limits: they hold for its steps together, which is one control group of one machine.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -7,8 +10,11 @@ use std::time::{Duration, Instant};
 use bus::{Bus, Target, calls};
 use model::Platform;
 use proto::step_definition::Operation;
+use proto::step_input::From;
 
 use super::Graph;
+use crate::failure::Failure;
+use crate::layers::diff_id;
 
 /// What the gateway has said of the other workers is used again for so long.
 const FRESH: Duration = Duration::from_millis(500);
@@ -59,13 +65,23 @@ impl Drop for Running {
     }
 }
 
+impl State {
+    /// No step of the build runs here.
+    fn is_alone(&self) -> bool {
+        self.running.get("").is_none_or(|count| *count == 0)
+    }
+}
+
 impl Places {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().expect("no holder panics")
     }
 
-    fn take(&self, worker: String) -> Placed {
-        *self.state().running.entry(worker.clone()).or_default() += 1;
+    /// Counts a step that runs there from now on; under the lock under which its place was chosen, since others choose by
+    /// the count.
+    fn take(&self, state: &mut State, worker: Option<String>) -> Placed {
+        let worker = worker.unwrap_or_default();
+        *state.running.entry(worker.clone()).or_default() += 1;
         let place = if worker.is_empty() { Place::Here } else { Place::Worker(worker.clone()) };
         Placed { place, _running: Running { places: self.clone(), worker } }
     }
@@ -110,29 +126,40 @@ struct Wish<'a> {
     fits_here: bool,
     /// Who has the newest content of its cache mounts.
     cache: Option<&'a str>,
+    /// No command, only files: another worker has it only where its parent is.
+    only_to_parent: bool,
 }
 
 impl Graph {
     /// Chooses where a step runs. `claimed`: its claim is what keeps it alive on another worker.
     pub(super) async fn place(&self, step: &proto::StepDefinition, claimed: bool) -> Placed {
+        let here = |places: &Places| places.take(&mut places.state(), None);
         if !claimed || !may_go(step) {
-            return self.places.take(String::new());
+            return here(&self.places);
         }
-        let (parent, alone) = {
-            let state = self.places.state();
-            let parent = step.parent.last().and_then(|layer| state.made.get(&layer.diff_id).cloned());
-            (parent, state.running.get("").is_none_or(|count| *count == 0))
-        };
         let platform = step.platform.parse::<Platform>().ok();
-        let fits_here = platform.as_ref().is_none_or(|wanted| self.platforms.iter().any(|own| wanted.takes(own)));
-        let parent = parent.filter(|worker| *worker != self.worker_id);
+        let only_to_parent = !matches!(step.operation, Some(Operation::Run(_)));
+        let fits_here =
+            only_to_parent || platform.as_ref().is_none_or(|wanted| self.platforms.iter().any(|own| wanted.takes(own)));
+        let made_by = step.parent.last().and_then(|layer| self.places.state().made.get(&layer.diff_id).cloned());
+        let mut parent = made_by.filter(|worker| *worker != self.worker_id);
+        if only_to_parent && let Some(worker) = &parent {
+            match self.moved_bytes(step, worker).await {
+                Ok((here, there)) if there < here => {}
+                // What cannot be known is found out, and told, where the step runs.
+                _ => parent = None,
+            }
+        }
         let cache = self.cache_worker(step).await;
-        if cache.as_ref() == Some(&self.worker_id) && fits_here {
-            return self.places.take(String::new());
+        if fits_here && (cache.as_ref() == Some(&self.worker_id) || parent.is_none() && only_to_parent) {
+            return here(&self.places);
         }
         // A build whose steps follow each other asks nobody.
-        if alone && fits_here && parent.is_none() && cache.is_none() {
-            return self.places.take(String::new());
+        if fits_here && parent.is_none() && cache.is_none() {
+            let mut state = self.places.state();
+            if state.is_alone() {
+                return self.places.take(&mut state, None);
+            }
         }
         let others = self.places.others(&self.executor.bus).await;
         let wish = Wish {
@@ -142,14 +169,50 @@ impl Graph {
             here: &self.worker_id,
             fits_here,
             cache: cache.as_deref(),
+            only_to_parent,
         };
-        let chosen = {
-            let mut state = self.places.state();
-            state.avoided.retain(|_, since| since.elapsed() < AVOIDED);
-            let avoided = state.avoided.keys().cloned().collect();
-            choose(&wish, &others, &state.running, &avoided)
+        let mut state = self.places.state();
+        state.avoided.retain(|_, since| since.elapsed() < AVOIDED);
+        let avoided = state.avoided.keys().cloned().collect();
+        let chosen = choose(&wish, &others, &state.running, &avoided);
+        self.places.take(&mut state, chosen)
+    }
+
+    /// How many bytes come to this worker, and how many to the one that has the step's parent, where either runs it.
+    async fn moved_bytes(&self, step: &proto::StepDefinition, there: &str) -> Result<(u64, u64), Failure> {
+        let (mut to_here, mut to_there) = (0, 0);
+        for layer in &step.parent {
+            if !self.executor.layers.snapshots.has_layer(&diff_id(layer)?) {
+                to_here += blob_bytes(layer);
+            }
+        }
+        let sources = match &step.operation {
+            Some(Operation::Copy(copy)) => &copy.sources[..],
+            _ => &[],
         };
-        self.places.take(chosen.unwrap_or_default())
+        // Layers that are copied from were read for the step's key: they are here.
+        for source in sources {
+            to_there += match source.from.as_ref().and_then(|input| input.from.as_ref()) {
+                Some(From::Layers(list)) => {
+                    let state = self.places.state();
+                    let is_there = |layer: &proto::Layer| {
+                        step.parent.contains(layer)
+                            || state.made.get(&layer.diff_id).is_some_and(|worker| worker == there)
+                    };
+                    list.layers.iter().filter(|layer| !is_there(layer)).map(blob_bytes).sum()
+                }
+                Some(From::Tar(blob)) => blob.size,
+                Some(From::Tree(tree)) => {
+                    let bytes = self.executor.trees.tree(tree).await?.bytes();
+                    if !self.executor.trees.is_laid_out(tree) {
+                        to_here += bytes;
+                    }
+                    bytes
+                }
+                Some(From::Files(_)) | None => 0,
+            };
+        }
+        Ok((to_here, to_there))
     }
 
     /// Who has the newest content of the step's cache mounts, where that is worth its way.
@@ -169,12 +232,37 @@ impl Graph {
     }
 }
 
-/// Only commands are worth their way, and none that needs the client's session: it is the coordinator's to ask.
-fn may_go(step: &proto::StepDefinition) -> bool {
-    let Some(Operation::Run(run)) = &step.operation else { return false };
-    // The others hang on the client.
-    let is_plain = |mount: &proto::StepMount| matches!(mount.r#type.as_str(), "bind" | "cache" | "tmpfs");
-    run.security != "insecure" && run.mounts.iter().all(is_plain)
+/// The layers that a step reads or stands on.
+pub(super) fn layers_of(step: &proto::StepDefinition) -> impl Iterator<Item = &proto::Layer> {
+    let inputs: Vec<Option<&proto::StepInput>> = match &step.operation {
+        Some(Operation::Run(run)) => run.mounts.iter().map(|mount| mount.from.as_ref()).collect(),
+        Some(Operation::Copy(copy)) => copy.sources.iter().map(|source| source.from.as_ref()).collect(),
+        Some(Operation::Folder(_)) | None => Vec::new(),
+    };
+    let lists = inputs.into_iter().flatten().filter_map(|input| match &input.from {
+        Some(From::Layers(list)) => Some(&list.layers),
+        _ => None,
+    });
+    step.parent.iter().chain(lists.flatten())
+}
+
+fn blob_bytes(layer: &proto::Layer) -> u64 {
+    layer.blob.as_ref().map_or(0, |blob| blob.size)
+}
+
+/// Whether another worker may have a step: none that needs the client's session, which is the coordinator's to ask, and
+/// none of a build with limits.
+pub(super) fn may_go(step: &proto::StepDefinition) -> bool {
+    match &step.operation {
+        Some(Operation::Run(run)) => {
+            // The others hang on the client.
+            let is_plain = |mount: &proto::StepMount| matches!(mount.r#type.as_str(), "bind" | "cache" | "tmpfs");
+            let limited = run.resources.as_ref().is_some_and(crate::limits::is_limited);
+            run.security != "insecure" && !limited && run.mounts.iter().all(is_plain)
+        }
+        Some(Operation::Copy(_) | Operation::Folder(_)) => true,
+        None => false,
+    }
 }
 
 /// The worker that is to run a step; none: this one.
@@ -184,30 +272,32 @@ fn choose(
     running: &HashMap<String, usize>,
     avoided: &HashSet<String>,
 ) -> Option<String> {
-    let load = |worker: &proto::WorkerInfo| {
-        let own = running.get(&worker.id).copied().unwrap_or(0);
-        usize::try_from(worker.busy).unwrap_or(usize::MAX).max(own)
-    };
+    let own = |worker: &proto::WorkerInfo| running.get(&worker.id).copied().unwrap_or(0);
+    let load = |worker: &proto::WorkerInfo| usize::try_from(worker.busy).unwrap_or(usize::MAX).max(own(worker));
+    let has_room = |worker: &proto::WorkerInfo, load: usize| load < usize::try_from(worker.slots).unwrap_or(usize::MAX);
     let fits = |worker: &&proto::WorkerInfo| {
         let platforms = || worker.platforms.iter().chain([&worker.platform]).filter_map(|text| text.parse().ok());
         worker.id != wish.here
             && !avoided.contains(&worker.id)
-            && load(worker) < usize::try_from(worker.slots).unwrap_or(usize::MAX)
             && wish.labels.iter().all(|(name, value)| worker.labels.get(name) == Some(value))
             && wish.platform.as_ref().is_none_or(|wanted| platforms().any(|own: Platform| wanted.takes(&own)))
     };
     let able: Vec<&proto::WorkerInfo> = others.iter().filter(fits).collect();
-    if let Some(cache) = able.iter().find(|worker| Some(worker.id.as_str()) == wish.cache) {
+    let cache = able.iter().find(|worker| Some(worker.id.as_str()) == wish.cache);
+    if let Some(cache) = cache.filter(|cache| has_room(cache, load(cache))) {
         return Some(cache.id.clone());
     }
-    if let Some(parent) = able.iter().find(|worker| Some(worker.id.as_str()) == wish.parent) {
+    // What it has said may still be of the step before this one: it is asked, and says so where it is full.
+    let parent = able.iter().find(|worker| Some(worker.id.as_str()) == wish.parent);
+    if let Some(parent) = parent.filter(|parent| has_room(parent, own(parent))) {
         return Some(parent.id.clone());
     }
     let is_free_here = wish.fits_here && running.get("").is_none_or(|count| *count == 0);
-    if is_free_here {
+    if is_free_here || wish.only_to_parent {
         return None;
     }
-    able.into_iter().min_by_key(|worker| (load(worker), worker.id.clone())).map(|worker| worker.id.clone())
+    let free = able.into_iter().filter(|worker| has_room(worker, load(worker)));
+    free.min_by_key(|worker| (load(worker), worker.id.clone())).map(|worker| worker.id.clone())
 }
 
 #[cfg(test)]
@@ -229,7 +319,13 @@ mod tests {
     #[test]
     fn steps_go_where_there_is_room() {
         let here = "linux/amd64";
-        let farm = [worker("a", 0, here), worker("b", 0, here), worker("c", 1, here), worker("arm", 0, "linux/arm64")];
+        let farm = [
+            worker("a", 0, here),
+            worker("b", 0, here),
+            worker("c", 1, here),
+            worker("arm", 0, "linux/arm64"),
+            worker("full", 2, here),
+        ];
         let none = HashMap::new();
         let only_c = HashMap::from([("disk".to_owned(), "c".to_owned())]);
         let wish = |parent, labels, platform: &str, fits_here| Wish {
@@ -239,8 +335,10 @@ mod tests {
             here: "a",
             fits_here,
             cache: None,
+            only_to_parent: false,
         };
         let cached = |cache| Wish { cache: Some(cache), ..wish(Some("b"), &none, here, true) };
+        let copy = |parent| Wish { only_to_parent: true, ..wish(parent, &none, here, true) };
         for (wish, running, avoided, wanted) in [
             // The first stays, the next ones go to the emptiest.
             (wish(None, &none, here, true), &[][..], &[][..], None),
@@ -252,6 +350,13 @@ mod tests {
             (wish(Some("c"), &none, here, true), &[], &[], Some("c")),
             (wish(Some("c"), &none, here, true), &[("c", 2)], &[], None),
             (wish(Some("gone"), &none, here, true), &[("", 1)], &[], Some("b")),
+            // The one before it may have ended just now.
+            (wish(Some("full"), &none, here, true), &[("", 1)], &[], Some("full")),
+            (wish(Some("full"), &none, here, true), &[("", 1)], &["full"], Some("b")),
+            // Files go where they lie, or nowhere.
+            (copy(Some("c")), &[("", 1)], &[], Some("c")),
+            (copy(Some("c")), &[("", 1)], &["c"], None),
+            (copy(None), &[("", 1)], &[], None),
             (wish(None, &only_c, here, true), &[("", 1)], &[], Some("c")),
             (wish(None, &none, "linux/arm64", false), &[], &[], Some("arm")),
             (wish(None, &none, "linux/s390x", false), &[], &[], None),

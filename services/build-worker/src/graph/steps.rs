@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 
 use super::Graph;
 use super::execute::{Executed, Failed};
-use super::place::Place;
+use super::place::{Place, layers_of, may_go};
 use super::records::Made;
 use super::trace::Vertex;
 use crate::claims::{Claim, Taken};
 use crate::failure::Failure;
 use crate::flight::{Ended, Flight};
 use crate::layers::now_ns;
+use crate::lifeline;
 
 /// A holder that has fallen silent is looked at so often, until its claim runs out.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -65,7 +66,12 @@ impl Graph {
     async fn try_solve(&self, vertex: &mut Vertex, step: Step) -> Result<proto::StepRecord, Failure> {
         vertex.told.key.clone_from(&step.key);
         if !step.use_cache {
-            return self.work(vertex, step, None).await;
+            // What keeps it alive where another worker has it.
+            let claim = match may_go(&step.definition) {
+                true => self.executor.claims.take_alone(&step.key, Flight::new(&self.executor.build_id, 0)).await,
+                false => None,
+            };
+            return self.work(vertex, step, claim).await;
         }
         if let Some(record) = self.found(&step.key).await? {
             return self.cached(vertex, &step, record).await;
@@ -235,12 +241,13 @@ impl Graph {
         let request = proto::StepRun {
             build_id: self.executor.build_id.clone(),
             attempt: self.executor.attempt,
-            key: step.key.clone(),
+            key: claim.key.clone(),
             definition: Some(step.definition.clone()),
             claim_id: claim.id.clone(),
             session_gateway: self.executor.session_gateway.clone(),
             keep_failed: self.executor.keep_failed,
         };
+        self.executor.layers.uploaded(layers_of(&step.definition)).await?;
         let flight = &claim.flight;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
         let target = Target::Worker(worker.to_owned());
@@ -255,15 +262,25 @@ impl Graph {
             () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled.into()),
             ran = async { tokio::join!(call, forward) } => ran,
         };
-        let proto::StepRunReply { record, command, code } = reply.map_err(|error| match error.kind() {
-            ErrorKind::InvalidArgument => Failure::user(error.message()),
+        let proto::StepRunReply { record, command, code } = match reply {
+            Ok(reply) => reply,
+            Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                return Err(Failure::user(error.message()).into());
+            }
             // It is full, gone or broken: another runs the step.
-            _ => {
+            Err(error) => {
                 tracing::info!(%error, worker, "a step did not run on another worker");
                 self.places.avoid(worker);
-                Failure::CutOff
+                if error.is_lost() {
+                    // Its process may go on for a moment. The claim is held until then, so that it never runs twice.
+                    tokio::select! {
+                        () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled.into()),
+                        () = tokio::time::sleep(lifeline::after_silence()) => {}
+                    }
+                }
+                return Err(Failure::CutOff.into());
             }
-        })?;
+        };
         let layer = record.and_then(|record| record.layers.into_iter().next());
         let is_stored = match &layer {
             Some(layer) => self.executor.layers.pin(std::slice::from_ref(layer)).await?,

@@ -53,8 +53,17 @@ impl Steps {
 /// A vertex is told anew each time it changes; what was told once stays known.
 fn merge(known: &mut proto::BuildVertex, told: &proto::BuildVertex) {
     let before = std::mem::replace(known, told.clone());
+    if before.reason.is_empty()
+        && let Some(why) = ran_before(&before, told)
+    {
+        known.reason = why;
+    }
     if known.started_ns == 0 {
         known.started_ns = before.started_ns;
+        // A later attempt announces its steps before it begins them.
+        if known.completed_ns == 0 {
+            (known.completed_ns, known.error) = (before.completed_ns, before.error);
+        }
     }
     for (now, before) in
         [(&mut known.worker, before.worker), (&mut known.reason, before.reason), (&mut known.key, before.key)]
@@ -72,6 +81,19 @@ fn merge(known: &mut proto::BuildVertex, told: &proto::BuildVertex) {
     if known.view.is_none() {
         known.view = before.view;
     }
+}
+
+/// Why a step runs again that the same build has begun before: what it made there is lost.
+fn ran_before(before: &proto::BuildVertex, told: &proto::BuildVertex) -> Option<String> {
+    let began_again = before.started_ns != 0 && told.started_ns > before.started_ns;
+    if !began_again || before.cached || told.cached || before.worker.is_empty() {
+        return None;
+    }
+    let worker = &before.worker;
+    Some(match before.completed_ns != 0 && before.error.is_empty() {
+        true => format!("it runs again: worker {worker} was lost before its layer was stored"),
+        false => format!("it runs again: it was cut short on worker {worker}"),
+    })
 }
 
 impl App {
@@ -237,6 +259,39 @@ mod tests {
             ..vertex("a")
         };
         assert_eq!(known, [all, vertex("b")]);
+    }
+
+    #[test]
+    fn a_step_that_runs_again_says_why() {
+        let on = |worker: &str, started_ns: i64, completed_ns: i64| proto::BuildVertex {
+            digest: "a".to_owned(),
+            worker: worker.to_owned(),
+            started_ns,
+            completed_ns,
+            ..Default::default()
+        };
+        let cached = proto::BuildVertex { cached: true, ..on("", 7, 8) };
+        let announced = on("", 0, 0);
+        for (told, reason) in [
+            (vec![on("w1", 5, 0), on("w1", 5, 6)], ""),
+            (vec![on("w1", 5, 0), on("w2", 7, 0)], "it runs again: it was cut short on worker w1"),
+            (
+                vec![on("w1", 5, 6), announced, on("w2", 7, 0)],
+                "it runs again: worker w1 was lost before its layer was stored",
+            ),
+            (
+                vec![on("w1", 5, 6), on("w2", 7, 0), on("w2", 7, 9)],
+                "it runs again: worker w1 was lost before its layer was stored",
+            ),
+            // What was stored is found.
+            (vec![on("w1", 5, 6), cached], ""),
+        ] {
+            let mut steps = Steps::default();
+            told.iter().for_each(|told| {
+                steps.hear(&proto::BuildTrace { vertices: vec![told.clone()], ..Default::default() });
+            });
+            assert_eq!(steps.into_vertices()[0].reason, reason, "{told:?}");
+        }
     }
 
     #[test]

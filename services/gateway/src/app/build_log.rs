@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// No chunk is longer: text is cut at 64 KiB, and the vertices of a step are small.
 const CHUNK_MAX_BYTES: u64 = 4 << 20;
 
-/// Reads a build's log: what the worker says, or has said, that has the build.
+/// Reads a build's log: what the workers say, or have said, that it was given to, one attempt after the other.
 pub struct BuildLogReader {
     app: Arc<App>,
     id: String,
@@ -140,13 +140,20 @@ impl BuildLogReader {
         }
     }
 
-    /// Every worker may write into the log; what one says that does not have the build, or has lost it, does not count.
+    /// Every worker may write into the log; what one says that never had the build, or that comes after a later attempt's
+    /// words, does not count.
     async fn counts(&mut self, user: &str, chunk: &BuildLog) -> Outcome<bool> {
         if chunk.attempt < self.attempt {
             return Ok(false);
         }
-        if chunk.attempt != self.attempt || user != self.holder {
-            if !self.app.is_held_by(user, &self.id, chunk.attempt).await? {
+        let is_last = matches!(chunk.what, Some(What::End(_) | What::Error(_)));
+        if chunk.attempt != self.attempt || user != self.holder || is_last {
+            // What an earlier attempt has said stays said, but only who has the build ends it.
+            let counts = match is_last {
+                true => self.app.is_held_by(user, &self.id, chunk.attempt).await?,
+                false => self.app.had(user, &self.id, chunk.attempt).await?,
+            };
+            if !counts {
                 // Each of its chunks would say the same.
                 if !std::mem::replace(&mut self.warned, true) {
                     let build_id = &self.id;

@@ -183,6 +183,12 @@ impl App {
             .is_some_and(|build| build.attempt == i64::from(attempt) && user == format!("worker-{}", build.worker_id)))
     }
 
+    /// Was this attempt at a build ever given to the worker that has this name on the bus?
+    pub async fn had(&self, user: &str, build_id: &str, attempt: u32) -> Outcome<bool> {
+        let had = self.db.build_workers(build_id).await?;
+        Ok(had.iter().any(|had| had.attempt == i64::from(attempt) && user == format!("worker-{}", had.worker_id)))
+    }
+
     pub(super) async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
         let build = self.db.build(build_id).await?;
         let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));

@@ -30,8 +30,6 @@ pub struct Difference {
 pub enum Why {
     /// It was found: there is nothing to explain.
     Cached,
-    /// The worker said so: the cache was not to be used, or no result can be kept.
-    Said(String),
     /// No earlier build of the same is remembered.
     FirstBuild,
     /// The last build had no such step.
@@ -85,9 +83,6 @@ impl App {
 pub fn why(step: &BuildVertex, last: Option<&[BuildVertex]>) -> Why {
     if step.cached {
         return Why::Cached;
-    }
-    if !step.reason.is_empty() {
-        return Why::Said(step.reason.clone());
     }
     let Some(last) = last else { return Why::FirstBuild };
     let Some(before) = counterpart(step, last) else { return Why::NewStep };
@@ -199,7 +194,6 @@ pub fn reasons(why: &Why) -> Vec<String> {
     const FILES: usize = 10;
     match why {
         Why::Cached => Vec::new(),
-        Why::Said(reason) => vec![reason.clone()],
         Why::FirstBuild => vec!["no earlier build of the same is remembered".to_owned()],
         Why::NewStep => vec!["the last build had no such step".to_owned()],
         Why::FailedBefore => vec!["it failed in the last build too".to_owned()],
@@ -326,14 +320,12 @@ mod tests {
     fn where_no_input_changed_it_is_said_why() {
         let make = step("[2/2] RUN make", "k", &[("arg", "V", "1")]);
         let failed = BuildVertex { error: "exit code: 1".to_owned(), ..make.clone() };
-        let said = BuildVertex { reason: "--no-cache".to_owned(), ..make.clone() };
         let cached = BuildVertex { cached: true, ..make.clone() };
         let last = [make.clone()];
         for (now, last, wanted) in [
             (&make, None, Why::FirstBuild),
             (&make, Some(&last[..]), Why::ResultGone),
             (&make, Some(&[failed][..]), Why::FailedBefore),
-            (&said, Some(&last[..]), Why::Said("--no-cache".to_owned())),
             (&cached, None, Why::Cached),
         ] {
             assert_eq!(why(now, last), wanted, "{now:?}");

@@ -86,6 +86,11 @@ impl Trees {
         Some(tree)
     }
 
+    /// Whether its files lie on this machine.
+    pub fn is_laid_out(&self, descriptor: &proto::Descriptor) -> bool {
+        lock(&self.kept).iter().any(|kept| kept.digest.to_string() == descriptor.digest)
+    }
+
     /// A folder with the tree's files, to be read for as long as the result is held.
     pub async fn lay_out(&self, descriptor: &proto::Descriptor) -> Result<Arc<LaidOut>, Failure> {
         let digest: Digest = descriptor.digest.parse().map_err(Failure::caused)?;

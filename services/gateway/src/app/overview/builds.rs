@@ -153,7 +153,12 @@ impl App {
     pub async fn build_explained(self: &Arc<Self>, prefix: &str) -> Outcome<BuildExplained> {
         let explanation = self.explain_build(&self.build_id(prefix).await?).await?;
         let steps = explanation.steps.into_iter().map(|Explained { step, why }| ExplainedStep {
-            reasons: explain::reasons(&why),
+            // What the log itself tells, then what a comparison does.
+            reasons: Some(step.reason)
+                .filter(|told| !told.is_empty())
+                .into_iter()
+                .chain(explain::reasons(&why))
+                .collect(),
             seconds: (step.completed_ns > 0).then(|| (step.completed_ns - step.started_ns).max(0) as f64 / 1e9),
             line: Some(step.line).filter(|&line| line != 0),
             name: step.name,
