@@ -122,8 +122,8 @@ impl Leases {
     fn save(&self, id: &str, record: &Record) -> Result<(), Error> {
         let bytes = serde_json::to_vec(record).map_err(|e| Error::io("encoding a lease")(e.into()))?;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(Error::io("creating a lease"))?;
+        // It is not forced to the disk, as its pins are not: what a lease guards does not outlive a crash of the machine.
         file.write_all(&bytes).map_err(Error::io("writing a lease"))?;
-        file.as_file().sync_data().map_err(Error::io("syncing a lease"))?;
         file.persist(self.file(id, "json")).map_err(|e| Error::io("storing a lease")(e.error))?;
         Ok(())
     }

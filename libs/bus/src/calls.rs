@@ -133,6 +133,7 @@ calls! {
     }
     Store {
         LeaseCreate(LeaseCreate) -> Lease;
+        BlobsPin(BlobsPin) -> BlobsPinReply;
         LeaseRenew(LeaseRenew) -> Empty;
         LeaseEnd(Lease) -> Empty;
         BlobsRelease(BlobsRelease) -> BlobsReleaseReply;

@@ -24,7 +24,7 @@ mod to_tar;
 mod tree;
 
 pub use error::Error;
-pub use known::Known;
+pub use known::{Indexed, Known};
 pub use of_tar::{of_tar, of_tar_with_root};
 pub use order::by_components;
 pub use receive::{Limits, Output, Receiver};

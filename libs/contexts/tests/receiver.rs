@@ -1,9 +1,10 @@
 //! A client's packets become a tree and packs, and the next time only what changed is asked for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::fsutil::types::Stat;
-use contexts::{Content, Kind, Known, Limits, Output, Receiver, SHA256_XATTR, Tree};
+use contexts::{Content, Indexed, Kind, Known, Limits, Output, Receiver, SHA256_XATTR, Tree};
 use model::Digest;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -103,6 +104,11 @@ fn sync(files: &Files, known: Known, blobs: &mut Blobs, with_digest: bool) -> (T
     (tree, asked)
 }
 
+/// What a receiver knows of a tree whose packs are all in the store, or none.
+fn known(tree: &Tree, is_stored: bool) -> Known {
+    Known::new(vec![Arc::new(Indexed::new(tree.clone()))], |_| is_stored)
+}
+
 fn contents(tree: &Tree, blobs: &Blobs) -> BTreeMap<String, Vec<u8>> {
     let files = tree.entries.iter().filter_map(|entry| match &entry.kind {
         Kind::File { content, .. } => Some((entry.path.clone(), blobs.read(tree, content))),
@@ -128,21 +134,18 @@ proptest! {
         let mut blobs = Blobs::default();
         let (first, _) = sync(&before, Known::default(), &mut blobs, digests);
         prop_assert_eq!(contents(&first, &blobs), expected(&before));
-        let known = Known::new(vec![first.clone()], |_| true);
-        let (again, asked) = sync(&before, known, &mut blobs, digests);
+        let (again, asked) = sync(&before, known(&first, true), &mut blobs, digests);
         prop_assert_eq!(asked, 0);
         prop_assert_eq!(again, first.clone());
         // A client that touches a file without a new time or size is not noticed, as in BuildKit; with digests it is.
         if digests {
-            let known = Known::new(vec![first.clone()], |_| true);
-            let (second, asked) = sync(&after, known, &mut blobs, true);
+            let (second, asked) = sync(&after, known(&first, true), &mut blobs, true);
             prop_assert_eq!(contents(&second, &blobs), expected(&after));
             let had = |content: &Vec<u8>| before.values().any(|(other, _)| other == content);
             let new = after.values().filter(|(content, _)| !content.is_empty() && !had(content)).count();
             prop_assert_eq!(asked, new);
         }
-        let gone = Known::new(vec![first], |_| false);
-        let (_, asked) = sync(&before, gone, &mut blobs, digests);
+        let (_, asked) = sync(&before, known(&first, false), &mut blobs, digests);
         prop_assert_eq!(asked, before.values().filter(|(content, _)| !content.is_empty()).count());
     }
 
@@ -224,8 +227,8 @@ fn a_file_that_was_a_hard_link_is_asked_for() {
     receiver.data(0, b"one".to_vec()).expect("content");
     receiver.data(0, Vec::new()).expect("its end");
     receiver.flush();
-    let known = Known::new(vec![receiver.finish().expect("complete")], |_| true);
-    let mut receiver = Receiver::new(known, limits());
+    let before = known(&receiver.finish().expect("complete"), true);
+    let mut receiver = Receiver::new(before, limits());
     for stat in [Some(file("a", "")), Some(file("b", "")), None] {
         receiver.stat(stat).expect("taken");
     }

@@ -195,7 +195,7 @@ mod tests {
         fs::create_dir(&upper).expect("made");
         fs::write(upper.join("file"), vec![b'x'; bytes]).expect("written");
         let id = DiffId::new(model::Digest::of(bytes.to_string().as_bytes()));
-        snapshots.adopt(&upper, &id).expect("adopted");
+        snapshots.adopt(&upper, &id, bytes as u64).expect("adopted");
         id
     }
 

@@ -6,7 +6,7 @@ use model::{DiffId, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::unpack::{UnpackOptions, unpack};
-use crate::{Error, durable, upper_size};
+use crate::{Error, durable};
 
 /// The unpacked layers of one machine; a handle to the folder, cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,12 +80,12 @@ impl Snapshots {
     }
 
     /// Makes `upper`, a finished writable folder on the same file system, into the layer `diff_id`, which the caller
-    /// has computed by [`Snapshots::diff`]. `upper` is gone afterwards.
+    /// has computed by [`Snapshots::diff`], as has its size. `upper` is gone afterwards.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn adopt(&self, upper: &Path, diff_id: &DiffId) -> Result<LayerStat, Error> {
-        let stat = LayerStat { content_bytes: upper_size(upper)? };
+    pub fn adopt(&self, upper: &Path, diff_id: &DiffId, content_bytes: u64) -> Result<LayerStat, Error> {
+        let stat = LayerStat { content_bytes };
         self.publish(upper, diff_id, stat)?;
         Ok(stat)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use model::DiffId;
 use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
+use xattr::FileExt as _;
 
 use crate::changes::Below;
 use crate::root::Root;
@@ -160,7 +161,7 @@ impl<W: Write> Packer<W> {
         let reading = |error| Error::io("reading", full)(error);
         let mut entry = Entry { name, link: None, size: 0, xattrs: Vec::new() };
         if kind.is_dir() {
-            entry.xattrs = xattrs(full)?;
+            entry.xattrs = xattrs(full, xattr::list(full))?;
             return self.append(header(EntryType::Directory, metadata), entry, io::empty());
         }
         if kind.is_symlink() {
@@ -182,9 +183,9 @@ impl<W: Write> Packer<W> {
         }
         if kind.is_file() {
             entry.size = metadata.len();
-            entry.xattrs = xattrs(full)?;
-            self.content_bytes = self.content_bytes.saturating_add(metadata.len());
             let file = open_file(full).map_err(reading)?;
+            entry.xattrs = xattrs(full, file.list_xattr())?;
+            self.content_bytes = self.content_bytes.saturating_add(metadata.len());
             // Exactly the size that the header says, also when the file grows or shrinks meanwhile.
             let content = file.chain(io::repeat(0)).take(metadata.len());
             return self.append(header(EntryType::Regular, metadata), entry, content);
@@ -279,10 +280,11 @@ fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
+/// The attributes of a path that a layer keeps, of those that it has.
+fn xattrs(path: &Path, listed: io::Result<xattr::XAttrs>) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let reading = |error| Error::io("reading attributes of", path)(error);
     let mut found = Vec::new();
-    let names = match xattr::list(path) {
+    let names = match listed {
         Ok(names) => names,
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => return Ok(found),
         Err(error) => return Err(reading(error)),

@@ -259,9 +259,10 @@ fn an_upper_folder_becomes_a_layer() {
     let upper = mounted.upper.clone();
     drop(mounted);
     let mut tar = Vec::new();
-    snapshots.diff(&upper, std::slice::from_ref(&base), &mut tar).expect("written");
+    let diff = snapshots.diff(&upper, std::slice::from_ref(&base), &mut tar).expect("written");
+    assert_eq!(snapshots::upper_size(&upper).expect("walked"), diff.content_bytes, "both count alike");
     let next = DiffId::new(Digest::of(&tar));
-    snapshots.adopt(&upper, &next).expect("adopted");
+    snapshots.adopt(&upper, &next, diff.content_bytes).expect("adopted");
     assert!(!upper.exists());
     let mounted = Mounted::new(folder.path(), &snapshots, &[base, next]);
     assert_eq!(

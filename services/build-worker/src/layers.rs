@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bus::{Bus, Target, calls};
 use bytes::Bytes;
 use distribution::Store;
 use futures::StreamExt as _;
@@ -31,6 +32,7 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Where a build's layers come from and go to, under the build's lease.
 pub struct Layers {
+    bus: Bus,
     pub snapshots: Snapshots,
     pub store: Store,
     pub lease: String,
@@ -75,8 +77,9 @@ struct NewLayer {
 }
 
 impl Layers {
-    pub fn new(snapshots: Snapshots, store: Store, lease: String, owner: String, disk: PathBuf) -> Self {
+    pub fn new(bus: Bus, snapshots: Snapshots, store: Store, lease: String, owner: String, disk: PathBuf) -> Self {
         Self {
+            bus,
             snapshots,
             store,
             lease,
@@ -90,19 +93,28 @@ impl Layers {
         }
     }
 
-    /// Whether the store keeps all these blobs for this build. Each is asked for once.
+    /// Whether the store keeps all these blobs for this build. Each is asked for once, and those of one call at once.
     pub async fn pin(&self, layers: &[proto::Layer]) -> Result<bool, Failure> {
-        for layer in layers {
-            let digest = blob_digest(layer)?;
-            if self.pinned.lock().await.contains(&digest) {
-                continue;
-            }
-            if self.store.has(&digest, Some(&self.lease)).await.map_err(Failure::caused)?.is_none() {
-                return Ok(false);
-            }
-            self.pinned.lock().await.insert(digest);
+        let mut wanted = layers.iter().map(blob_digest).collect::<Result<HashSet<_>, _>>()?;
+        {
+            let pinned = self.pinned.lock().await;
+            wanted.retain(|digest| !pinned.contains(digest));
         }
-        Ok(true)
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let digests = wanted.iter().map(Digest::to_string).collect();
+        let pin = proto::BlobsPin { lease: self.lease.clone(), digests };
+        let missing = self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing;
+        wanted.retain(|digest| !missing.iter().any(|missing| missing == digest.as_str()));
+        self.pinned.lock().await.extend(wanted);
+        Ok(missing.is_empty())
+    }
+
+    /// Whether [`Layers::pin`] has found these already.
+    pub async fn are_pinned(&self, layers: &[proto::Layer]) -> bool {
+        let pinned = self.pinned.lock().await;
+        layers.iter().all(|layer| blob_digest(layer).is_ok_and(|digest| pinned.contains(&digest)))
     }
 
     /// Makes sure that the layers are unpacked here, and stay until [`Layers::release`].
@@ -171,8 +183,8 @@ impl Layers {
             return Ok(None);
         };
         self.hold(std::slice::from_ref(&new.diff_id)).await?;
-        let (snapshots, diff_id) = (self.snapshots.clone(), new.diff_id.clone());
-        blocking(move || snapshots.adopt(&upper, &diff_id).map(drop).map_err(Failure::caused)).await?;
+        let (snapshots, diff_id, content_bytes) = (self.snapshots.clone(), new.diff_id.clone(), new.content_bytes);
+        blocking(move || snapshots.adopt(&upper, &diff_id, content_bytes).map(drop).map_err(Failure::caused)).await?;
         let layer = plain_layer(new.diff_id.as_digest(), new.tar_bytes, new.content_bytes);
         let upload = self.upload(new, below).await?;
         Ok(Some(Made { layer, upload }))

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 /// How often a lookup that raced with a rename is tried again.
 const RETRIES: usize = 64;
@@ -171,7 +173,17 @@ impl Place {
 
     /// Makes a new file; what bore the name is removed first.
     pub fn create(&self) -> io::Result<File> {
-        self.remove()?;
+        match self.create_new() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove()?;
+                self.create_new()
+            }
+            created => created,
+        }
+    }
+
+    /// Makes a new file; `AlreadyExists` where something bears the name.
+    pub fn create_new(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(File::from(nix::fcntl::openat(&self.dir, self.name.as_os_str(), flags, Mode::from_bits_truncate(0o600))?))
     }
@@ -260,6 +272,15 @@ impl Place {
         let flag = UtimensatFlags::NoFollowSymlink;
         Ok(utimensat(&self.dir, self.name.as_os_str(), &time, &time, flag)?)
     }
+}
+
+/// Sets owner, mode and time of change of a file that was just made, in this order: a change of owner clears the
+/// set-user-id bit. The time is in seconds and nanoseconds since 1970.
+pub fn describe(file: &File, owner: Owner, mode: u32, (seconds, nanos): (i64, i64)) -> io::Result<()> {
+    fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+    fchmod(file, Mode::from_bits_truncate(mode & 0o7777))?;
+    let time = TimeSpec::new(seconds, nanos);
+    Ok(futimens(file, &time, &time)?)
 }
 
 /// Names in an open folder, sorted, without `.` and `..`.

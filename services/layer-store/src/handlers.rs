@@ -17,7 +17,7 @@ const DEFAULT_TTL_SECONDS: u32 = 600;
 /// `ended` is notified when a lease was ended.
 pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<Notify>) -> Router {
     let bus = bus.clone();
-    let (create, renew, end, usage) = (blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone());
+    let (create, renew, end, usage, pin) = (blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone());
     Router::new()
         .on::<calls::LeaseCreate, _, _>(move |request| {
             let blobs = create.clone();
@@ -43,6 +43,20 @@ pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<No
                 Ok(proto::Empty {})
             })
         })
+        .on::<calls::BlobsPin, _, _>(move |request| {
+            let blobs = pin.clone();
+            blocking(move || {
+                let proto::BlobsPin { lease, digests } = request;
+                let mut missing = Vec::new();
+                for digest in parsed(digests)? {
+                    blobs.pin(&lease, &digest).map_err(refused)?;
+                    if blobs.size(&digest).map_err(refused)?.is_none() {
+                        missing.push(digest.to_string());
+                    }
+                }
+                Ok(proto::BlobsPinReply { missing })
+            })
+        })
         .on::<calls::Usage, _, _>(move |proto::Empty {}| {
             let blobs = usage.clone();
             blocking(move || {
@@ -52,11 +66,7 @@ pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<No
         })
         .on::<calls::BlobsRelease, _, _>(move |request| {
             let (bus, blobs, repositories) = (bus.clone(), blobs.clone(), repositories.clone());
-            async move {
-                let parse = |text: String| text.parse().map_err(|error| Error::invalid(format!("{text}: {error}")));
-                let asked: Vec<Digest> = request.digests.into_iter().map(parse).collect::<Result<_, _>>()?;
-                release(&bus, &blobs, &repositories, asked).await
-            }
+            async move { release(&bus, &blobs, &repositories, parsed(request.digests)?).await }
         })
 }
 
@@ -85,6 +95,11 @@ pub async fn release(
         Ok(proto::BlobsReleaseReply { freed_bytes, kept })
     })
     .await
+}
+
+fn parsed(digests: Vec<String>) -> Result<Vec<Digest>, Error> {
+    let parse = |text: String| text.parse().map_err(|error| Error::invalid(format!("{text}: {error}")));
+    digests.into_iter().map(parse).collect()
 }
 
 fn ttl(seconds: u32) -> Duration {

@@ -109,7 +109,7 @@ impl Transfer<'_> {
     }
 
     fn copied(&self, from: File, stat: &FileStat, to: &Place) -> io::Result<()> {
-        let copied = content(from, to, self.disk)?;
+        let copied = content(from, to.create()?, self.disk)?;
         self.finish(stat, to)?;
         copied.set_attributes()
     }

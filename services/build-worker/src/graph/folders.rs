@@ -46,7 +46,7 @@ impl Graph {
             Vertex::new(&self.trace, &place, format!("[context {context}] load {what}"))
         };
         let load = async {
-            let sent = self.sync(name, vec![IGNORE_FILE.to_owned()], Vec::new()).await?;
+            let sent = self.small_files(name, vec![IGNORE_FILE.to_owned()]).await?;
             Ok(self.text(&sent, IGNORE_FILE).await?.unwrap_or_default())
         };
         let rules = vertex(IGNORE_FILE).around(load).await?;

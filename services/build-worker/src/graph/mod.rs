@@ -20,6 +20,7 @@ mod files;
 mod folders;
 mod instructions;
 mod key;
+mod likely;
 mod named;
 mod place;
 mod plan;
@@ -49,6 +50,7 @@ pub use execute::Executor;
 use export::Built;
 pub use export::Finished;
 use folders::Folders;
+use likely::Likely;
 use place::Places;
 use plan::Plan;
 use records::Records;
@@ -74,12 +76,13 @@ pub struct Graph {
     images: Arc<Images>,
     folders: Arc<Folders>,
     exchange: Arc<Exchange>,
+    likely: Arc<Likely>,
     /// Steps that may run at once.
     slots: Arc<Semaphore>,
 }
 
 impl Graph {
-    pub fn new(options: proto::BuildOptions, executor: Executor, log: Arc<Log>) -> Self {
+    pub fn new(options: proto::BuildOptions, executor: Executor, likely_keys: Vec<String>, log: Arc<Log>) -> Self {
         let at_once = match usize::try_from(options.max_parallel) {
             Ok(limit @ 1..) => limit,
             _ => STEPS_AT_ONCE,
@@ -91,6 +94,7 @@ impl Graph {
             images: Arc::default(),
             folders: Arc::default(),
             exchange: Arc::default(),
+            likely: Arc::new(Likely::new(likely_keys)),
             slots: Arc::new(Semaphore::new(at_once)),
             worker_id: executor.claims.worker_id().to_owned(),
             platforms: crate::platforms::supported().into(),
@@ -111,7 +115,8 @@ impl Graph {
 
     async fn finish(&self) -> Result<Finished, Failure> {
         let outputs = export::options::parse(&self.options)?;
-        let mut source = self.source().await?;
+        let (source, ()) = tokio::join!(self.source(), self.look_ahead());
+        let mut source = source?;
         let plans = self.plans(&source)?;
         source.read_by(&plans);
         let source = Arc::new(source);

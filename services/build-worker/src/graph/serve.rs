@@ -82,7 +82,7 @@ impl Guest {
         let blobs = bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
         // It runs out by itself: who asked pins the layer for its build in a moment.
         let _keeping = keep_blobs(bus.clone(), &blobs.id);
-        let layers = Arc::new(Layers::new(snapshots, store, blobs.id, owner, machine.builds.clone()));
+        let layers = Arc::new(Layers::new(bus.clone(), snapshots, store, blobs.id, owner, machine.builds.clone()));
         let line = lifeline::on_claim(bus.clone(), self.request.key.clone(), self.request.claim_id.clone());
         let executor = Executor {
             bus,

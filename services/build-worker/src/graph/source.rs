@@ -11,10 +11,11 @@ use super::Graph;
 use super::files::Origin;
 use super::plan::Plan;
 use super::trace::Vertex;
+use super::view::View;
 use crate::context::{self, Context};
 use crate::failure::Failure;
-use crate::layers::{Unchanged, blocking};
-use crate::rooted::{Root, clean, read_limited};
+use crate::layers::Unchanged;
+use crate::rooted::clean;
 
 const TEXT_LIMIT_BYTES: u64 = 4 << 20;
 
@@ -130,7 +131,7 @@ impl Graph {
             wanted.push(lower.clone());
         }
         let load = async {
-            let sent = self.sync("dockerfile", wanted, Vec::new()).await?;
+            let sent = self.small_files("dockerfile", wanted).await?;
             let missing =
                 || Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"));
             let text = match self.text(&sent, path).await? {
@@ -147,7 +148,7 @@ impl Graph {
             match own_rules {
                 Some(rules) => Ok(rules),
                 None => {
-                    let sent = self.sync("context", vec![ignore.clone()], Vec::new()).await?;
+                    let sent = self.small_files("context", vec![ignore.clone()]).await?;
                     Ok(self.text(&sent, &ignore).await?.unwrap_or_default())
                 }
             }
@@ -170,6 +171,20 @@ impl Graph {
         follow_paths: Vec<String>,
         exclude_patterns: Vec<String>,
     ) -> Result<proto::ContextTree, Failure> {
+        let name = name.to_owned();
+        self.ask_client(proto::ContextSync { name, follow_paths, exclude_patterns, ..Default::default() }).await
+    }
+
+    /// Asks the client for a file or two, as [`Graph::text`] reads them.
+    ///
+    /// # Errors
+    /// As [`Graph::sync`].
+    pub(super) async fn small_files(&self, name: &str, paths: Vec<String>) -> Result<proto::ContextTree, Failure> {
+        let name = name.to_owned();
+        self.ask_client(proto::ContextSync { name, follow_paths: paths, small: true, ..Default::default() }).await
+    }
+
+    async fn ask_client(&self, asked: proto::ContextSync) -> Result<proto::ContextTree, Failure> {
         let gateway = self.executor.session_gateway.clone();
         if gateway.is_empty() {
             return Err(Failure::user("the build has no session: its client sends no files"));
@@ -177,11 +192,8 @@ impl Graph {
         let request = proto::ContextSync {
             build_id: self.executor.build_id.clone(),
             attempt: self.executor.attempt,
-            name: name.to_owned(),
-            include_patterns: Vec::new(),
-            exclude_patterns,
-            follow_paths,
             lease: self.executor.layers.lease.clone(),
+            ..asked
         };
         let gateway = Target::GatewayAt(gateway);
         tokio::select! {
@@ -192,21 +204,19 @@ impl Graph {
 
     /// A small file of what a client sent; `None` where there is no such file.
     pub(super) async fn text(&self, sent: &proto::ContextTree, path: &str) -> Result<Option<String>, Failure> {
-        let laid_out = self.executor.trees.lay_out(&sent.tree.clone().unwrap_or_default()).await?;
-        let path = clean(Path::new(path));
-        blocking(move || {
-            let content = Root::open(&laid_out.folder).and_then(|root| read_limited(&root, &path, TEXT_LIMIT_BYTES));
-            match content {
-                Ok(content) => Ok(Some(String::from_utf8_lossy(&content).into_owned())),
-                Err(error)
-                    if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-                {
-                    Ok(None)
-                }
-                Err(error) => Err(Failure::user(format!("failed to read {}: {error}", path.display()))),
+        let tree = self.executor.trees.tree(&sent.tree.clone().unwrap_or_default()).await?;
+        let unreadable = |why: &str| Failure::user(format!("failed to read {path}: {why}"));
+        let Some(entry) = View(&tree).follow(&clean(Path::new(path))).and_then(|path| tree.find(&path)) else {
+            return Ok(None);
+        };
+        match &entry.kind {
+            contexts::Kind::File { content, .. } if content.size <= TEXT_LIMIT_BYTES => {
+                let bytes = self.executor.trees.content(&tree, content).await?;
+                Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
             }
-        })
-        .await
+            contexts::Kind::File { .. } => Err(unreadable("file is too large")),
+            _ => Err(unreadable("not a regular file")),
+        }
     }
 
     /// The files that the build was given.

@@ -35,13 +35,10 @@ pub struct Step {
 impl Graph {
     /// An earlier result whose layers are there.
     pub(super) async fn found(&self, key: &str) -> Result<Option<proto::StepRecord>, Failure> {
-        let request = proto::ResultLookup {
-            build_id: self.executor.build_id.clone(),
-            keys: vec![key.to_owned()],
-            lease: self.executor.layers.lease.clone(),
-        };
-        let found = self.executor.bus.call::<calls::ResultLookup>(&Target::Gateway, &request).await?;
-        match found.records.into_iter().next() {
+        if let Some(record) = self.likely.find(key) {
+            return Ok(Some(record));
+        }
+        match self.look_up(vec![key.to_owned()]).await?.into_iter().next() {
             Some(record) if self.executor.layers.pin(&record.layers).await? => Ok(Some(record)),
             _ => self.found_elsewhere(key).await,
         }

@@ -40,7 +40,7 @@ impl Session {
             lease: self.renewals.clone(),
         };
         let context = executor.context.clone();
-        let graph = Graph::new(options, executor, log.clone());
+        let graph = Graph::new(options, executor, self.lease.likely_keys.clone(), log.clone());
         let built = match graph.run().await {
             Ok(finished) => {
                 let finish = proto::BuildFinish {

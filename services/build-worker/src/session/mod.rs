@@ -77,7 +77,7 @@ impl Session {
         let owner = machine::owner(&self.lease.build_id);
         let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
         let blobs = bus.call::<calls::LeaseCreate>(&Target::Store, &blobs).await?;
-        Ok(Layers::new(snapshots, store, blobs.id, owner, machine.builds))
+        Ok(Layers::new(bus, snapshots, store, blobs.id, owner, machine.builds))
     }
 
     /// The next build with the same context finds it here.

@@ -297,7 +297,13 @@ impl Farm {
             *builds += 1;
             format!("build{builds}")
         };
-        let lease = proto::BuildLease { build_id: id.clone(), attempt: 1, options: Some(options), ttl_seconds: 15 };
+        let lease = proto::BuildLease {
+            build_id: id.clone(),
+            attempt: 1,
+            options: Some(options),
+            ttl_seconds: 15,
+            likely_keys: Vec::new(),
+        };
         self.state.lock().expect("state").queue.push_back(lease);
         id
     }

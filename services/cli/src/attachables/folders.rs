@@ -22,8 +22,11 @@ use super::digests::Digests;
 use super::follow::follow;
 use super::walk::{Found, Selection, walk};
 
-/// Packets that wait for the daemon.
-const PACKETS: usize = 64;
+/// Bursts of packets that wait for the daemon.
+const BURSTS: usize = 4;
+/// A burst is sent when it holds so many packets, or so many bytes of content.
+const BURST_PACKETS: usize = 256;
+const BURST_BYTES: usize = 256 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// A folder of this machine.
@@ -36,7 +39,8 @@ pub struct Folder {
 
 pub struct Folders(BTreeMap<String, Folder>);
 
-type Packets = mpsc::Sender<Result<Packet, Status>>;
+/// Packets go in bursts: each wakes the connection's task, which writes what is there at once.
+type Packets = mpsc::Sender<Vec<Packet>>;
 
 impl Folders {
     pub fn new(folders: BTreeMap<String, Folder>) -> Self {
@@ -53,12 +57,14 @@ impl FileSync for Folders {
         let asked = Asked::read(request.metadata());
         let folder = self.0.get(&asked.name).cloned();
         let folder = folder.ok_or_else(|| Status::not_found(format!("no access allowed to dir {:?}", asked.name)))?;
-        let (packets, sent) = mpsc::channel(PACKETS);
+        let (packets, sent) = mpsc::channel(BURSTS);
         let transfer = Transfer { packets, files: Arc::default() };
         let listing = transfer.clone();
         tokio::task::spawn_blocking(move || listing.list(folder, &asked));
         tokio::spawn(transfer.serve(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(sent).boxed()))
+        let sent =
+            ReceiverStream::new(sent).flat_map(|burst: Vec<Packet>| futures::stream::iter(burst.into_iter().map(Ok)));
+        Ok(Response::new(sent.boxed()))
     }
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
@@ -110,14 +116,14 @@ fn packet(what: PacketType, id: u32) -> Packet {
 }
 
 impl Transfer {
-    fn send(&self, packet: Packet) -> io::Result<()> {
-        self.packets.blocking_send(Ok(packet)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    fn send(&self, burst: Vec<Packet>) -> io::Result<()> {
+        self.packets.blocking_send(burst).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     /// The daemon is told why it gets no more.
     fn fail(&self, error: &io::Error) {
         let told = Packet { data: error.to_string().into_bytes(), ..packet(PacketType::PacketErr, 0) };
-        let _ = self.send(told);
+        let _ = self.send(vec![told]);
     }
 
     fn list(self, folder: Folder, asked: &Asked) {
@@ -125,21 +131,15 @@ impl Transfer {
         let followed = follow(&folder.root, &asked.follow);
         if !asked.follow.is_empty() && followed.is_empty() && include.is_empty() {
             // Nothing is there of what is wanted.
-            return drop(self.send(packet(PacketType::PacketStat, 0)));
+            return drop(self.send(vec![packet(PacketType::PacketStat, 0)]));
         }
         include.extend(followed);
         let selection = Selection::new(&include, &asked.exclude);
-        let mut digests = folder.is_lasting.then(|| Digests::open(&folder.root));
-        let mut links = HashMap::new();
-        let walked = walk(&folder.root, &selection, &mut |found| {
-            let Some(stat) = stat(&found, &mut links, digests.as_mut())? else { return Ok(()) };
-            let has_content = found.metadata.is_file() && stat.linkname.is_empty();
-            self.files.lock().expect("no holder panics").push(has_content.then(|| found.full.clone()));
-            self.send(Packet { stat: Some(stat), ..packet(PacketType::PacketStat, 0) })
-        });
-        match walked.and_then(|()| self.send(packet(PacketType::PacketStat, 0))) {
-            Ok(()) => digests.into_iter().for_each(Digests::save),
-            Err(error) => self.fail(&error),
+        let digests = folder.is_lasting.then(|| Digests::open(&folder.root, !include.is_empty()));
+        let mut listing = Listing { transfer: &self, digests, links: HashMap::new(), waiting: Vec::new() };
+        let walked = walk(&folder.root, &selection, &mut |found| listing.add(found)).and_then(|()| listing.end());
+        if let Err(error) = walked {
+            self.fail(&error);
         }
     }
 
@@ -148,10 +148,8 @@ impl Transfer {
         let (asked, ids) = std::sync::mpsc::channel();
         let sending = self.clone();
         let sender = tokio::task::spawn_blocking(move || {
-            for id in ids {
-                if let Err(error) = sending.content(id) {
-                    return sending.fail(&error);
-                }
+            if let Err(error) = sending.contents(&ids) {
+                sending.fail(&error);
             }
         });
         while let Ok(Some(request)) = requests.message().await {
@@ -160,7 +158,7 @@ impl Transfer {
                 PacketType::PacketFin => {
                     drop(asked);
                     let _ = sender.await;
-                    let _ = self.packets.send(Ok(packet(PacketType::PacketFin, 0))).await;
+                    let _ = self.packets.send(vec![packet(PacketType::PacketFin, 0)]).await;
                     return;
                 }
                 // The daemon's own error is the build's.
@@ -169,33 +167,88 @@ impl Transfer {
         }
     }
 
-    fn content(&self, id: u32) -> io::Result<()> {
+    /// Sends the content of each file that is asked for; what is ready goes together while more is asked for.
+    fn contents(&self, asked: &std::sync::mpsc::Receiver<u32>) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while let Ok(id) = asked.recv() {
+            let mut burst = Vec::new();
+            for id in std::iter::once(id).chain(asked.try_iter()) {
+                self.content(id, &mut buffer, &mut burst)?;
+            }
+            self.send(burst)?;
+        }
+        Ok(())
+    }
+
+    fn content(&self, id: u32, buffer: &mut [u8], burst: &mut Vec<Packet>) -> io::Result<()> {
         let file = self.files.lock().expect("no holder panics").get(id as usize).cloned().flatten();
         let file = file.ok_or_else(|| io::Error::other(format!("invalid file id {id}")))?;
         let mut content = std::fs::File::open(&file)
             .map_err(|e| io::Error::other(format!("open {}: {}", file.display(), crate::commands::os_words(&e))))?;
-        let mut buffer = vec![0; CHUNK_BYTES];
         loop {
-            match content.read(&mut buffer)? {
-                0 => return self.send(packet(PacketType::PacketData, id)),
-                count => {
-                    let data = buffer[..count].to_vec();
-                    self.send(Packet { data, ..packet(PacketType::PacketData, id) })?;
-                }
+            let data = match content.read(buffer)? {
+                0 => Vec::new(),
+                count => buffer[..count].to_vec(),
+            };
+            let is_end = data.is_empty();
+            burst.push(Packet { data, ..packet(PacketType::PacketData, id) });
+            if burst.iter().map(|packet| packet.data.len()).sum::<usize>() >= BURST_BYTES
+                || burst.len() >= BURST_PACKETS
+            {
+                self.send(std::mem::take(burst))?;
+            }
+            if is_end {
+                return Ok(());
             }
         }
     }
 }
 
+/// Stats on their way to the daemon.
+struct Listing<'a> {
+    transfer: &'a Transfer,
+    digests: Option<Digests>,
+    /// The first name of each file that has several.
+    links: HashMap<(u64, u64), String>,
+    waiting: Vec<(Found, Stat)>,
+}
+
+impl Listing<'_> {
+    fn add(&mut self, found: Found) -> io::Result<()> {
+        let Some(stat) = stat(&found, &mut self.links)? else { return Ok(()) };
+        self.waiting.push((found, stat));
+        if self.waiting.len() >= BURST_PACKETS { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let has_content = |(found, stat): &(Found, Stat)| found.metadata.is_file() && stat.linkname.is_empty();
+        if let Some(digests) = &mut self.digests {
+            let files: Vec<&Found> = waiting.iter().filter(|each| has_content(each)).map(|(found, _)| found).collect();
+            let digests = digests.of(&files)?;
+            for ((_, stat), digest) in waiting.iter_mut().filter(|each| has_content(each)).zip(digests) {
+                stat.xattrs.insert(SHA256_XATTR.to_owned(), digest.to_vec());
+            }
+        }
+        let contents = waiting.iter().map(|each| has_content(each).then(|| each.0.full.clone()));
+        self.transfer.files.lock().expect("no holder panics").extend(contents);
+        let packets =
+            waiting.into_iter().map(|(_, stat)| Packet { stat: Some(stat), ..packet(PacketType::PacketStat, 0) });
+        self.transfer.send(packets.collect())
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.send()?;
+        self.transfer.send(vec![packet(PacketType::PacketStat, 0)])?;
+        self.digests.into_iter().for_each(Digests::save);
+        Ok(())
+    }
+}
+
 /// What the daemon is told of a file: it is root's, as in every build. None for a socket.
-fn stat(
-    found: &Found,
-    links: &mut HashMap<(u64, u64), String>,
-    digests: Option<&mut Digests>,
-) -> io::Result<Option<Stat>> {
+fn stat(found: &Found, links: &mut HashMap<(u64, u64), String>) -> io::Result<Option<Stat>> {
     let Found { path, full, metadata } = found;
     let kind = metadata.file_type();
-    let mut sha256 = None;
     let device = (nix::libc::major(metadata.rdev()), nix::libc::minor(metadata.rdev()));
     let kind = if kind.is_dir() {
         Kind::Folder
@@ -209,10 +262,8 @@ fn stat(
             _ => Some(links.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone()).clone()),
         };
         let hard_link = first.filter(|first| first != path);
-        if let (Some(digests), None) = (digests, &hard_link) {
-            sha256 = Some(digests.of(path, full, metadata)?);
-        }
-        let content = Content { sha256: sha256.unwrap_or_default(), size: metadata.len(), pack: None, offset: 0 };
+        // A Stat has no place for the digest.
+        let content = Content { sha256: [0; 32], size: metadata.len(), pack: None, offset: 0 };
         Kind::File { content, hard_link }
     } else if kind.is_fifo() {
         Kind::Fifo
@@ -226,11 +277,7 @@ fn stat(
     let mtime_ns = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
     let mode = metadata.mode() & 0o7777;
     let entry = Entry { path: path.clone(), mode, uid: 0, gid: 0, mtime_ns, xattrs: Vec::new(), kind };
-    let mut stat = stat_of(&entry);
-    if let Some(sha256) = sha256 {
-        stat.xattrs.insert(SHA256_XATTR.to_owned(), sha256.to_vec());
-    }
-    Ok(Some(stat))
+    Ok(Some(stat_of(&entry)))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ const WORKER_CALLS: &[&str] = &[
 const WORKER_SESSION_CALLS: &[&str] = &["ContextSync", "SecretGet", "SshForward", "OutputSend"];
 /// Calls to the one gateway that has the session of a client whose content is read or written.
 const SYNC_SESSION_CALLS: &[&str] = &["ContentGet", "ContentPut"];
-const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd"];
+const WORKER_STORE_CALLS: &[&str] = &["LeaseCreate", "LeaseRenew", "LeaseEnd", "BlobsPin"];
 
 /// What one process may say and hear. The last word of a call's subject is its caller, so nobody speaks for another.
 struct User {

@@ -127,6 +127,7 @@ impl App {
             log_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             same: sameness(&options),
         };
+        self.likely.note(&record.same, &vertices);
         self.db.record_build(id, &record).await?;
         drop(lease);
         self.forget_past().await

@@ -76,6 +76,7 @@ impl App {
                 return Ok(proto::BuildLease {
                     build_id: leased.id,
                     attempt: u32::try_from(leased.attempt).unwrap_or(u32::MAX),
+                    likely_keys: self.likely.keys(&options),
                     options: Some(options),
                     ttl_seconds: LEASE_SECONDS,
                 });

@@ -23,6 +23,7 @@ pub mod jobs;
 pub mod known;
 pub mod layouts;
 pub mod lease;
+mod likely;
 pub mod lines;
 pub mod list;
 pub mod names;
@@ -100,6 +101,10 @@ pub struct App {
     flights: pull::Flights,
     /// Connections of clients that builds ask for files, secrets and agents.
     sessions: sessions::Sessions,
+    /// Files of clients that were sent lately.
+    known_trees: sessions::KnownTrees,
+    /// Steps that the next build of the same kind may have.
+    likely: likely::Likely,
     /// Builds by the names that their clients gave them.
     jobs: jobs::Jobs,
 }
@@ -134,6 +139,8 @@ impl App {
             build_credentials: Mutex::default(),
             flights: Mutex::default(),
             sessions: Default::default(),
+            known_trees: Default::default(),
+            likely: Default::default(),
             jobs: Default::default(),
         })
     }

@@ -90,7 +90,9 @@ fn prepare(folder: &Path, old: &Tree, new: &Tree) -> io::Result<Changed> {
             Kind::File { hard_link: Some(_), .. } => changed.hard_links.push(at),
             Kind::File { .. } => {
                 changed.files.push(at);
-                changed.described.insert(at, true);
+                if !is_told_with_content(entry) {
+                    changed.described.insert(at, true);
+                }
             }
             _ => {
                 make(&names.place(&entry.path)?, &entry.kind)?;
@@ -151,7 +153,19 @@ fn describe(place: &Place, entry: &Entry, is_new: bool) -> io::Result<()> {
     if !is_new || !entry.xattrs.is_empty() {
         set_xattrs(place, entry)?;
     }
-    place.set_times(entry.mtime_ns.div_euclid(SECOND_NS), entry.mtime_ns.rem_euclid(SECOND_NS))
+    let (seconds, nanos) = split(entry.mtime_ns);
+    place.set_times(seconds, nanos)
+}
+
+/// A time since 1970 in seconds and nanoseconds.
+pub fn split(time_ns: i64) -> (i64, i64) {
+    (time_ns.div_euclid(SECOND_NS), time_ns.rem_euclid(SECOND_NS))
+}
+
+/// Whether a file is whole once its content is written, since it is root's and has no attributes.
+fn is_told_with_content(entry: &Entry) -> bool {
+    let has_content = matches!(&entry.kind, Kind::File { content, .. } if content.pack.is_some());
+    has_content && entry.xattrs.is_empty() && (entry.uid, entry.gid) == (0, 0)
 }
 
 fn set_xattrs(place: &Place, entry: &Entry) -> io::Result<()> {

@@ -8,18 +8,30 @@ use distribution::Store;
 use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
 
-use super::change::{Changed, Names};
+use super::change::{Changed, Names, split};
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
-use crate::rooted::Place;
+use crate::rooted::{Owner, Place, describe};
 
 /// Packs that are read at once.
 const PACKS: usize = 2;
 /// A pack of which less than this part is wanted is read by ranges.
 const WHOLE_PART: u64 = 4;
 
-/// A file's content and the path that it goes to.
-type File = (Content, String);
+/// A file that is made: its content, and the path that it goes to.
+#[derive(Clone)]
+struct File {
+    content: Content,
+    path: String,
+    about: About,
+}
+
+/// What is told of a file besides its content. It belongs to root until its entry is described.
+#[derive(Clone, Copy)]
+struct About {
+    mode: u32,
+    mtime_ns: i64,
+}
 
 /// Writes the files; their content is checked by its digest.
 pub async fn write(store: &Store, tree: &Tree, changed: &Changed) -> Result<(), Failure> {
@@ -29,7 +41,11 @@ pub async fn write(store: &Store, tree: &Tree, changed: &Changed) -> Result<(), 
         let entry = &tree.entries[*at];
         let Kind::File { content, .. } = &entry.kind else { continue };
         match content.pack {
-            Some(pack) => of_packs.entry(pack).or_default().push((content.clone(), entry.path.clone())),
+            Some(pack) => of_packs.entry(pack).or_default().push(File {
+                content: content.clone(),
+                path: entry.path.clone(),
+                about: About { mode: entry.mode, mtime_ns: entry.mtime_ns },
+            }),
             None => empty.push(entry.path.clone()),
         }
     }
@@ -43,10 +59,10 @@ pub async fn write(store: &Store, tree: &Tree, changed: &Changed) -> Result<(), 
     let packs = of_packs.into_iter().map(|(pack, files)| {
         let (pack, folder) = (tree.packs[pack].clone(), changed.folder.clone());
         async move {
-            let wanted: u64 = files.iter().map(|(content, _)| content.size).sum();
+            let wanted: u64 = files.iter().map(|file| file.content.size).sum();
             let spans = match wanted * WHOLE_PART >= pack.size {
                 true => vec![(0, pack.size, files)],
-                false => files.into_iter().map(|file| (file.0.offset, file.0.size, vec![file])).collect(),
+                false => files.into_iter().map(|file| (file.content.offset, file.content.size, vec![file])).collect(),
             };
             for (offset, size, files) in spans {
                 let reader = open(store, &pack, offset, size).await?;
@@ -74,19 +90,19 @@ async fn open(store: &Store, pack: &Pack, offset: u64, size: u64) -> Result<Box<
 
 /// Writes files out of bytes that begin at `offset` of their pack.
 fn write_span(mut reader: impl Read, offset: u64, mut files: Vec<File>, names: &mut Names) -> io::Result<()> {
-    files.sort_by_key(|(content, _)| content.offset);
+    files.sort_by_key(|file| file.content.offset);
     let mut at = offset;
     let mut files = files.into_iter().peekable();
-    while let Some((content, path)) = files.next() {
+    while let Some(File { content, path, about }) = files.next() {
         let gap = content.offset.checked_sub(at).ok_or_else(|| io::Error::other("contents of a pack overlap"))?;
         skip(&mut reader, gap)?;
         let first = names.place(&path)?;
-        copy(&mut reader, &first, &content)?;
+        copy(&mut reader, &first, &content, about)?;
         at = content.offset + content.size;
         // Further files with this content.
-        while let Some((_, path)) = files.next_if(|(next, _)| next.offset == content.offset) {
-            let place = names.place(&path)?;
-            copy(&mut first.read()?, &place, &content)?;
+        while let Some(same) = files.next_if(|next| next.content.offset == content.offset) {
+            let place = names.place(&same.path)?;
+            copy(&mut first.read()?, &place, &content, same.about)?;
         }
     }
     skip(&mut reader, u64::MAX).map(drop)
@@ -96,7 +112,7 @@ fn skip(reader: &mut impl Read, bytes: u64) -> io::Result<u64> {
     io::copy(&mut reader.take(bytes), &mut io::sink())
 }
 
-fn copy(reader: &mut impl Read, place: &Place, content: &Content) -> io::Result<()> {
+fn copy(reader: &mut impl Read, place: &Place, content: &Content, about: About) -> io::Result<()> {
     let mut file = place.create()?;
     let mut hash = Sha256::new();
     let mut left = content.size;
@@ -109,7 +125,7 @@ fn copy(reader: &mut impl Read, place: &Place, content: &Content) -> io::Result<
         left -= chunk as u64;
     }
     match <[u8; 32]>::from(hash.finalize()) == content.sha256 {
-        true => Ok(()),
+        true => describe(&file, Owner::ROOT, about.mode, split(about.mtime_ns)),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "a file's content has another digest")),
     }
 }
@@ -128,7 +144,12 @@ mod tests {
             offset,
         };
         let write = |files: &[(&str, u64, &str)], bytes: &[u8]| {
-            let files = files.iter().map(|(text, offset, path)| (content(text, *offset), (*path).to_owned())).collect();
+            let file = |(text, offset, path): &(&str, u64, &str)| File {
+                content: content(text, *offset),
+                path: (*path).to_owned(),
+                about: About { mode: 0o640, mtime_ns: -1 },
+            };
+            let files = files.iter().map(file).collect();
             write_span(bytes, 10, files, &mut Names::open(temp.path()).expect("opened"))
         };
         let text = |path: &str| std::fs::read_to_string(temp.path().join(path)).expect("written");

@@ -14,9 +14,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use contexts::Tree;
+use bytes::Bytes;
+use contexts::{Content, Tree};
 use distribution::Store;
+use futures::TryStreamExt as _;
 use model::Digest;
+use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
@@ -75,6 +78,19 @@ impl Trees {
             trees.remove(0);
         }
         Ok(tree)
+    }
+
+    /// The content of one of a tree's files, which must be small.
+    pub async fn content(&self, tree: &Tree, content: &Content) -> Result<Vec<u8>, Failure> {
+        let Some(pack) = content.pack else { return Ok(Vec::new()) };
+        let pack = &tree.packs[pack].digest;
+        let parts = self.store.get_range(pack, content.offset, content.size).await.map_err(Failure::caused)?;
+        let parts: Vec<Bytes> = parts.try_collect().await.map_err(Failure::caused)?;
+        let bytes = parts.concat();
+        match <[u8; 32]>::from(Sha256::digest(&bytes)) == content.sha256 {
+            true => Ok(bytes),
+            false => Err(Failure::internal("a file's content has another digest")),
+        }
     }
 
     fn known(&self, digest: &Digest) -> Option<Arc<Tree>> {
@@ -192,7 +208,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use contexts::{Content, Entry, Kind};
+    use contexts::{Entry, Kind};
 
     use super::*;
 

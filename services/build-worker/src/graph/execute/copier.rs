@@ -191,26 +191,39 @@ impl Copier<'_> {
         }
     }
 
+    /// Most files are new, so a name is looked at only where something bears it.
     fn file(&self, from: File, stat: &FileStat, target: &Place) -> io::Result<()> {
-        refuse_folder(target)?;
-        let copied = content(from, target, self.disk)?;
-        self.finish(stat, target)?;
-        copied.set_attributes()
+        let file = match target.create_new() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                refuse_folder(target)?;
+                target.create()?
+            }
+            created => created?,
+        };
+        let copied = content(from, file, self.disk)?;
+        copied.describe(self.owner_of(stat), self.mode_of(stat), self.time_of(stat))
     }
 
     /// Owner before mode, because a change of owner clears the set-user-id bit.
     fn finish(&self, stat: &FileStat, target: &Place) -> io::Result<()> {
         target.set_owner(self.owner_of(stat))?;
-        let mode = stat.st_mode & 0o7777;
-        target.set_mode(self.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, is_dir(stat))))?;
+        target.set_mode(self.mode_of(stat))?;
         self.set_times(stat, target)
     }
 
     fn set_times(&self, stat: &FileStat, target: &Place) -> io::Result<()> {
-        match self.epoch {
-            Some(seconds) => target.set_times(seconds, 0),
-            None => target.set_times(stat.st_mtime, stat.st_mtime_nsec),
-        }
+        let (seconds, nanos) = self.time_of(stat);
+        target.set_times(seconds, nanos)
+    }
+
+    /// In seconds and nanoseconds.
+    fn time_of(&self, stat: &FileStat) -> (i64, i64) {
+        self.epoch.map_or((stat.st_mtime, stat.st_mtime_nsec), |seconds| (seconds, 0))
+    }
+
+    fn mode_of(&self, stat: &FileStat) -> u32 {
+        let mode = stat.st_mode & 0o7777;
+        self.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, is_dir(stat)))
     }
 
     fn owner_of(&self, stat: &FileStat) -> Owner {

@@ -1,8 +1,10 @@
 //! Files of a client brought into the layer store, and what is remembered of them for the next time.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use bus::{Target, calls};
+use contexts::Known;
 use model::Digest;
 
 use super::Session;
@@ -19,15 +21,13 @@ const OTHER_TREES: usize = 3;
 /// What is remembered of all clients' folders.
 const MAX_TREES: usize = 256;
 const MAX_BYTES: u64 = 4 << 30;
-/// Blobs that are asked for at once.
-const LOOKUPS: usize = 8;
 
 impl App {
     /// Brings the files that a worker wants of its build's client into the layer store.
     pub async fn sync_context(&self, user: &str, request: proto::ContextSync) -> Outcome<proto::ContextTree> {
         let (session, _) = self.session_of(user, &request.build_id, request.attempt).await?;
         let source = source(&session, &request.name);
-        let known = self.known_contexts(&session, &source, &request.lease).await?;
+        let known = self.known_contexts(&session, &source, &request).await?;
         let wanted = Wanted {
             name: &request.name,
             include_patterns: &request.include_patterns,
@@ -37,6 +37,16 @@ impl App {
         let (tree, transferred_bytes) = files::receive(&session, &self.store, &request.lease, &wanted, known).await?;
         let bytes = tree.encode();
         let digest = self.store.put_bytes(&bytes, Some(&request.lease)).await?;
+        let sent = proto::ContextTree {
+            tree: Some(proto::Descriptor {
+                media_type: contexts::Tree::MEDIA_TYPE.to_owned(),
+                digest: digest.to_string(),
+                size: bytes.len() as u64,
+            }),
+            files: tree.files(),
+            bytes: tree.bytes(),
+            transferred_bytes,
+        };
         if !session.told.shared_key.is_empty() {
             let record = metadata::ContextTree {
                 id: id(&source, &wanted),
@@ -46,32 +56,31 @@ impl App {
                 packs: tree.packs.iter().map(|pack| (pack.digest.to_string(), pack.size)).collect(),
             };
             self.remember_context(record).await?;
+            // The next build of the folder reads it.
+            self.known_trees.add(digest.as_str(), tree);
         }
-        let descriptor = proto::Descriptor {
-            media_type: contexts::Tree::MEDIA_TYPE.to_owned(),
-            digest: digest.to_string(),
-            size: bytes.len() as u64,
-        };
-        Ok(proto::ContextTree { tree: Some(descriptor), files: tree.files(), bytes: tree.bytes(), transferred_bytes })
+        Ok(sent)
     }
 
     /// Content that need not be sent again. What is known lies under the lease then.
-    async fn known_contexts(&self, session: &Session, source: &str, lease: &str) -> Outcome<contexts::Known> {
+    async fn known_contexts(&self, session: &Session, source: &str, request: &proto::ContextSync) -> Outcome<Known> {
         let mut rows = match session.told.shared_key.is_empty() {
             true => Vec::new(),
             false => self.db.contexts_of(source, TREES_OF_SOURCE).await?,
         };
-        if session.told.methods.contains(SAYS_DIGESTS) {
+        if session.told.methods.contains(SAYS_DIGESTS) && !request.small {
             let others = self.db.contexts().await?.into_iter().filter(|row| row.source != source);
             rows.extend(others.take(OTHER_TREES));
         }
-        let packs = rows.iter().flat_map(|row| row.packs.iter().map(|(digest, _)| digest.clone()));
-        let packs: HashSet<String> = packs.collect();
-        let looked_up = futures::stream::iter(packs).map(|digest| async move {
-            let digest: Digest = digest.parse().map_err(|_| Failure::invalid("a pack without a digest"))?;
-            Ok::<_, Failure>(self.store.has(&digest, Some(lease)).await?.map(|_| digest))
-        });
-        let stored: HashSet<Option<Digest>> = looked_up.buffer_unordered(LOOKUPS).try_collect().await?;
+        let packs: HashSet<&String> = rows.iter().flat_map(|row| row.packs.iter().map(|(digest, _)| digest)).collect();
+        let missing: HashSet<String> = match packs.is_empty() {
+            true => HashSet::new(),
+            false => {
+                let digests = packs.into_iter().cloned().collect();
+                let pin = proto::BlobsPin { lease: request.lease.clone(), digests };
+                self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing.into_iter().collect()
+            }
+        };
         let mut trees = Vec::new();
         for row in rows {
             match self.read_tree(&row).await {
@@ -80,13 +89,17 @@ impl App {
                 Err(failure) => tracing::info!(%failure, tree = row.tree, "a client's earlier files are not read"),
             }
         }
-        Ok(contexts::Known::new(trees, |pack| stored.contains(&Some(pack.clone()))))
+        Ok(Known::new(trees, |pack| !missing.contains(pack.as_str())))
     }
 
-    async fn read_tree(&self, row: &metadata::ContextTree) -> Outcome<contexts::Tree> {
+    async fn read_tree(&self, row: &metadata::ContextTree) -> Outcome<Arc<contexts::Indexed>> {
+        if let Some(known) = self.known_trees.find(&row.tree) {
+            return Ok(known);
+        }
         let digest = row.tree.parse().map_err(|_| Failure::invalid("a tree without a digest"))?;
         let bytes = self.store.get_bytes(&digest, contexts::Tree::MAX_BYTES).await?;
-        contexts::Tree::decode(&bytes).map_err(|error| Failure::new(error.kind(), error.to_string()))
+        let tree = contexts::Tree::decode(&bytes).map_err(|error| Failure::new(error.kind(), error.to_string()))?;
+        Ok(self.known_trees.add(&row.tree, tree))
     }
 
     /// Remembers a tree, and forgets those that were used longest ago past what may be kept.

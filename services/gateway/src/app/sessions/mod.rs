@@ -12,6 +12,7 @@ mod files;
 mod output;
 mod secrets;
 mod ssh;
+mod trees;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 
 use super::{App, Failure, Outcome, lock};
 pub use connection::Connection;
+pub use trees::KnownTrees;
 
 /// A client opens its session and asks for a build at the same time.
 const PATIENCE: Duration = Duration::from_secs(5);
