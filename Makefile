@@ -43,8 +43,9 @@ down:
 test: build
 	cargo nextest run --release --workspace --locked
 
+# ROWS="--json FILE graph:" measures some rows only, and writes them as JSON, too.
 bench: build
-	cargo run --release --locked --package bench
+	cargo run --release --locked --package bench -- $(ROWS)
 
 lint: setup
 	cargo fmt --all --check

@@ -8,15 +8,21 @@ use kit::{Output, run_command};
 /// The name by which its Dockerfiles have busybox.
 pub const BASE: &str = "docker.io/library/busybox:latest";
 
+/// What it makes for the network of its steps.
+const BRIDGE: &str = "cni-podman0";
+
 /// Its storage in a folder of the caller's; emptied when this is dropped.
 pub struct Buildah {
     folder: PathBuf,
+    /// Somebody else's, which stays.
+    had_bridge: bool,
 }
 
 impl Buildah {
     /// Makes the storage, with busybox in it.
     pub fn new(folder: &Path) -> Self {
-        let buildah = Self { folder: folder.join("buildah") };
+        let had_bridge = Path::new("/sys/class/net").join(BRIDGE).exists();
+        let buildah = Self { folder: folder.join("buildah"), had_bridge };
         std::fs::create_dir_all(&buildah.folder).expect("make the storage");
         let archive = buildah.folder.join("busybox.tar");
         std::fs::write(&archive, kit::busybox()).expect("write the image");
@@ -45,5 +51,8 @@ impl Drop for Buildah {
         self.run(Path::new("/"), &["rmi", "-af"]);
         let mounted = self.folder.join("root/overlay");
         run_command(&mut Command::new("umount"), &[mounted], None);
+        if !self.had_bridge {
+            run_command(&mut Command::new("ip"), &["link", "delete", BRIDGE], None);
+        }
     }
 }

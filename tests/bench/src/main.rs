@@ -2,9 +2,11 @@
 //!
 //!     bench [ROW...]                 rows whose name holds one of these words; all without
 //!     bench --with dockerd [ROW...]  a second dockerd in Boxyard's place: ratios must be about 1
+//!     bench --json FILE [ROW...]     the rows as JSON, too
 //!
 //! How to read the numbers is in README.md beside this crate.
 
+mod api;
 mod buildah;
 mod builds;
 mod containers;
@@ -23,21 +25,34 @@ use pair::{Pair, Report};
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    let with_dockerd = words.first().is_some_and(|word| word == "--with");
-    if with_dockerd {
-        words.drain(..2.min(words.len()));
-    }
+    let with_dockerd = take_option(&mut words, "--with").is_some();
+    let json = take_option(&mut words, "--json");
+    // These rows start what they measure themselves.
+    let by_themselves = |word: &String| ["farm:", "registry:"].iter().any(|group| word.starts_with(group));
+    let needs_pair = words.is_empty() || !words.iter().all(by_themselves);
     let mut report = Report::new(words);
-    let pair = Pair::start(with_dockerd);
-    containers::measure(&pair, &mut report);
-    builds::measure(&pair, &mut report);
-    graph::measure(&pair, &mut report);
-    contexts::measure(&pair, &mut report);
-    transfers::measure(&pair, &mut report);
-    pulls::measure(&pair, &mut report);
-    memory::measure(&pair, &mut report);
+    if needs_pair {
+        let pair = Pair::start(with_dockerd);
+        containers::measure(&pair, &mut report);
+        builds::measure(&pair, &mut report);
+        graph::measure(&pair, &mut report);
+        contexts::measure(&pair, &mut report);
+        transfers::measure(&pair, &mut report);
+        pulls::measure(&pair, &mut report);
+        memory::measure(&pair, &mut report);
+        pair.stop();
+    }
     registries::measure(&mut report);
-    pair.stop();
     farm::measure(&mut report);
+    if let Some(path) = json {
+        report.write(path.as_ref());
+    }
     report.print();
+}
+
+/// An option's value, taken out with it.
+fn take_option(words: &mut Vec<String>, name: &str) -> Option<String> {
+    let at = words.iter().position(|word| word == name)?;
+    let mut taken = words.drain(at..(at + 2).min(words.len()));
+    taken.nth(1)
 }

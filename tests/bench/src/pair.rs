@@ -119,6 +119,17 @@ struct Row {
     goal: Goal,
 }
 
+impl Row {
+    /// One without a goal is.
+    fn is_met(&self) -> bool {
+        match self.goal {
+            Goal::Faster(times) => self.docker / self.ours >= times,
+            Goal::Below(limit) => self.ours < limit,
+            Goal::None => true,
+        }
+    }
+}
+
 /// What was measured so far.
 pub struct Report {
     words: Vec<String>,
@@ -154,13 +165,31 @@ impl Report {
         self.rows.push(Row { name, peer, unit, docker: values[0] * factor, ours: values[1] * factor, goal });
     }
 
+    /// Writes the rows as an array of JSON, for a program to read.
+    pub fn write(&self, path: &std::path::Path) {
+        let rows = self.rows.iter().map(|row| {
+            let (times, below) = match row.goal {
+                Goal::Faster(times) => (Some(times), None),
+                Goal::Below(limit) => (None, Some(limit)),
+                Goal::None => (None, None),
+            };
+            serde_json::json!({
+                "row": row.name, "beside": row.peer, "unit": row.unit, "peer": row.docker, "boxyard": row.ours,
+                "ratio": row.docker / row.ours, "goal_ratio": times, "goal_below": below, "met": row.is_met(),
+            })
+        });
+        let text = serde_json::to_string_pretty(&rows.collect::<Vec<_>>()).expect("plain data");
+        std::fs::write(path, text + "\n").unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
     pub fn print(&self) {
         println!("\n{:<44} {:<16} {:>12} {:>12} {:>8}  goal", "row", "beside", "it", "Boxyard", "ratio");
         for row in &self.rows {
             let ratio = row.docker / row.ours;
+            let verdict = if row.is_met() { "met:" } else { "MISSED:" };
             let goal = match row.goal {
-                Goal::Faster(times) => format!("{} {times}x", verdict(ratio >= times)),
-                Goal::Below(limit) => format!("{} under {limit} {}", verdict(row.ours < limit), row.unit),
+                Goal::Faster(times) => format!("{verdict} {times}x"),
+                Goal::Below(limit) => format!("{verdict} under {limit} {}", row.unit),
                 Goal::None => String::new(),
             };
             let value = |number: f64| format!("{number:.1} {}", row.unit);
@@ -168,8 +197,4 @@ impl Report {
             println!("{:<44} {:<16} {theirs:>12} {ours:>12} {ratio:>7.2}x  {goal}", row.name, row.peer);
         }
     }
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met:" } else { "MISSED:" }
 }

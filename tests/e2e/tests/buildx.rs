@@ -3,50 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as bridge;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
-use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::{FileSync, FileSyncServer};
 use hyper_util::rt::TokioIo;
+use kit::session::{hand_over, open_session};
 use kit::{Engine, Kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Code, Request, Response, Status, Streaming};
-
-/// A client's folders by name, each with its files.
-type Folders = BTreeMap<&'static str, BTreeMap<&'static str, &'static str>>;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
 
 /// How a connection for gRPC is made.
 #[derive(Clone, Copy, Debug)]
 enum Door {
     HandedOver,
     Straight,
-}
-
-/// Asks for another protocol on a new connection; what follows the answer's head is that protocol's.
-async fn hand_over(socket: &Path, path: &str, headers: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).await.expect("connected");
-    let request =
-        format!("POST {path} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("an answer"));
-    }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: h2c"), "{head}");
-    stream
 }
 
 async fn connect(socket: &Path, door: Door) -> Channel {
@@ -60,67 +35,6 @@ async fn connect(socket: &Path, door: Door) -> Channel {
         async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("the one connection is gone")) }
     });
     Endpoint::from_static("http://localhost").connect_with_connector(connector).await.expect("gRPC")
-}
-
-/// The client's side of a session: sends files by fsutil's protocol.
-struct Files(Folders);
-
-#[tonic::async_trait]
-impl FileSync for Files {
-    type DiffCopyStream = Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
-    type TarStreamStream = Self::DiffCopyStream;
-
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
-        let values = |key: &str| request.metadata().get_all(key).iter().filter_map(|v| v.to_str().ok());
-        let name = values("dir-name").next().unwrap_or_default().to_owned();
-        let follow: Vec<String> = values("followpaths").map(str::to_owned).collect();
-        let folder =
-            self.0.get(name.as_str()).ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        let wanted = |path: &&str| follow.is_empty() || follow.iter().any(|follow| follow == path);
-        let files: Vec<(&str, &str)> = folder.iter().filter(|(path, _)| wanted(path)).map(|(p, c)| (*p, *c)).collect();
-        let (sender, answers) = mpsc::channel(16);
-        let mut packets = request.into_inner();
-        tokio::spawn(async move {
-            let packet = |kind: PacketType, id, data: &str, stat| {
-                Ok(Packet { r#type: kind.into(), id, data: data.as_bytes().to_vec(), stat })
-            };
-            for (path, content) in &files {
-                let stat =
-                    Stat { path: (*path).to_owned(), mode: 0o644, size: content.len() as i64, ..Stat::default() };
-                sender.send(packet(PacketType::PacketStat, 0, "", Some(stat))).await.expect("sent");
-            }
-            sender.send(packet(PacketType::PacketStat, 0, "", None)).await.expect("sent");
-            while let Ok(Some(asked)) = packets.message().await {
-                match asked.r#type() {
-                    PacketType::PacketReq => {
-                        for data in [files[asked.id as usize].1, ""] {
-                            sender.send(packet(PacketType::PacketData, asked.id, data, None)).await.expect("sent");
-                        }
-                    }
-                    PacketType::PacketFin => {
-                        return drop(sender.send(packet(PacketType::PacketFin, 0, "", None)).await);
-                    }
-                    _ => return,
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
-    }
-
-    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
-        Err(Status::unimplemented("TarStream"))
-    }
-}
-
-/// Opens a session that lasts as long as the runtime.
-async fn open_session(socket: &Path, id: &str, folders: Folders) {
-    let headers = format!(
-        "X-Docker-Expose-Session-Uuid: {id}\r\nX-Docker-Expose-Session-Name: test\r\n\
-         X-Docker-Expose-Session-Grpc-Method: /moby.filesync.v1.FileSync/DiffCopy\r\n"
-    );
-    let stream = hand_over(socket, "/session", &headers).await;
-    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(stream));
-    tokio::spawn(Server::builder().add_service(FileSyncServer::new(Files(folders))).serve_with_incoming(incoming));
 }
 
 struct Client {
@@ -212,12 +126,9 @@ async fn build(socket: PathBuf, door: Door, image: &str) -> String {
     let folders = BTreeMap::from([
         (
             "dockerfile",
-            BTreeMap::from([("Dockerfile", "FROM busybox\nARG WHO\nCOPY file /\nRUN cat /file && echo $WHO > /who\n")]),
+            files(&[("Dockerfile", "FROM busybox\nARG WHO\nCOPY file /\nRUN cat /file && echo $WHO > /who\n")]),
         ),
-        (
-            "context",
-            BTreeMap::from([("Dockerfile", "not this one"), ("file", "sent by the session\n"), ("other", "x")]),
-        ),
+        ("context", files(&[("Dockerfile", "not this one"), ("file", "sent by the session\n"), ("other", "x")])),
     ]);
     open_session(&socket, &session, folders).await;
     let mut client = Client::connect(&socket, door).await;
@@ -232,6 +143,10 @@ async fn build(socket: PathBuf, door: Door, image: &str) -> String {
     assert!(told.iter().any(|name| name == "[internal] load build definition from Dockerfile"), "{told:?}");
     assert!(told.iter().any(|name| name.contains("RUN cat /file")), "{told:?}");
     response["containerimage.digest"].clone()
+}
+
+fn files(list: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
+    list.iter().map(|(path, content)| (*path, (*content).to_owned())).collect()
 }
 
 fn run(flow: impl Future) {
@@ -263,7 +178,7 @@ fn what_fails_or_is_not_served_says_so() {
         let socket = engine.socket().to_owned();
         run(async move {
             let folders = BTreeMap::from([
-                ("dockerfile", BTreeMap::from([("Dockerfile", "FROM busybox\nRUN exit 7\n")])),
+                ("dockerfile", files(&[("Dockerfile", "FROM busybox\nRUN exit 7\n")])),
                 ("context", BTreeMap::new()),
             ]);
             open_session(&socket, "failing", folders).await;

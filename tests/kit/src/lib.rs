@@ -3,7 +3,7 @@
 //! Each engine has its own folders, socket and bridge, so that tests may run side by side. A Boxyard is
 //! stopped with a check that nothing of it is left. A test of Docker's own behaviour is written once with
 //! [`on_both!`] and runs on both engines: the run on dockerd proves the test. The kit knows the command
-//! lines and the HTTP API only; it uses no crate of the product.
+//! lines and the HTTP API only, and of BuildKit's session what a client answers; it uses no crate of the product.
 
 mod boxyard;
 mod browser;
@@ -22,6 +22,7 @@ mod output;
 mod postgres;
 mod registry;
 mod server;
+pub mod session;
 
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
