@@ -40,6 +40,7 @@ docker-compose docker-compose
 /bin/busybox busybox-static
 mmdebstrap mmdebstrap
 skopeo skopeo
+/usr/bin/qemu-aarch64-static qemu-user-static
 podman podman
 buildah buildah
 openssl openssl

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use e2e::session::{build, skopeo, start};
-use kit::{Boxyard, Output, Registry};
+use kit::{Boxyard, Client, Output, Registry, wait_until};
 use serde_json::Value;
 
 const DOCKERFILE: &str = "FROM busybox\nCOPY src /data/\nRUN echo made > /made\nCMD [\"cat\", \"/made\"]\n";
@@ -28,6 +28,9 @@ fn layer_types(manifest: &Value) -> Vec<&str> {
     manifest["layers"].as_array().into_iter().flatten().filter_map(|layer| layer["mediaType"].as_str()).collect()
 }
 
+/// A build with an output.
+type Building<'a> = &'a dyn Fn(&str) -> Output;
+
 /// `docker build` of Debian's docker with BuildKit.
 fn docker_build(boxyard: &Boxyard, folder: &Path, flags: &[&str]) -> Output {
     let folder = folder.to_string_lossy();
@@ -42,7 +45,7 @@ fn archives_and_files_go_to_the_client() {
     let at = |name: &str| folder.with_file_name(name).display().to_string();
     let by_docker = |output: &str| docker_build(&boxyard, &folder, &["-o", output]);
     let by_boxyard = |output: &str| build(&boxyard, &folder, &["-t", "made:1", "-o", output]);
-    let both: [(&str, &dyn Fn(&str) -> Output); 2] = [("docker", &by_docker), ("boxyard", &by_boxyard)];
+    let both: [(_, Building<'_>); 2] = [("docker", &by_docker), ("boxyard", &by_boxyard)];
     for (client, built) in both {
         let (tar, out) = (at(&format!("{client}.tar")), at(&format!("{client}.out")));
         built(&format!("type=tar,dest={tar}")).ok();
@@ -211,4 +214,89 @@ fn squashed_images_have_one_layer_on_their_base() {
 /// How many lines an image's history has.
 fn inspect_history(boxyard: &Boxyard, name: &str) -> usize {
     boxyard.docker(&["history", "-q", name]).lines().len()
+}
+
+/// How many layers were packed so, as far as the signs of life have told.
+fn packed(boxyard: &Boxyard, packing: &str) -> u64 {
+    let page = Client::new(boxyard.socket()).send("GET", "/boxyard/v1/metrics", "", "").expect("an answer").text();
+    let line = |line: &&str| {
+        line.starts_with("boxyard_layers_packed_total{") && line.contains(&format!("packing=\"{packing}\""))
+    };
+    let numbers = page.lines().filter(line).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    numbers.sum::<f64>() as u64
+}
+
+#[test]
+fn a_layer_is_packed_once_for_all() {
+    let (boxyard, folder) = start();
+    let (one, other) = (Registry::start(), Registry::start());
+    file(&folder.join("src/a"), "of the context\n");
+    file(&folder.join("Dockerfile"), DOCKERFILE);
+    let at = |name: &str| folder.with_file_name(name).display().to_string();
+    let made = |flags: &[&str]| drop(build(&boxyard, &folder, flags).ok().to_owned());
+    let names = [format!("{}/app", one.host()), format!("{}/again", one.host()), format!("{}/app", other.host())];
+    for compression in ["gzip", "zstd"] {
+        let form = format!("compression={compression},force-compression=true,oci-mediatypes=true");
+        for name in &names {
+            made(&["-o", &format!("type=image,push=true,name={name}:{compression},{form}")]);
+        }
+        made(&["-o", &format!("type=oci,dest={},{form}", at(compression))]);
+        made(&["--cache-to", &format!("type=local,dest={},mode=max,{form}", at("cache"))]);
+        made(&["--cache-to", &format!("type=registry,ref={}:cache,mode=max,{form}", names[0])]);
+        wait_until("the layers to be counted", 30, || (packed(&boxyard, compression) >= 3).then_some(()));
+    }
+    boxyard.docker(&["tag", "busybox", &names[0]]).ok();
+    boxyard.docker(&["push", "-q", &names[0]]).ok();
+    // Signs of life tell all that was counted before: what comes after the last one counts, too.
+    made(&["-o", &format!("type=oci,dest={},compression=uncompressed,force-compression=true", at("plain"))]);
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let counts = ["gzip", "zstd", "uncompressed"].map(|packing| packed(&boxyard, packing));
+    assert_eq!(counts, [3, 3, 0], "a plain layer is the one that lies there");
+    boxyard.stop();
+}
+
+#[test]
+fn two_workers_make_the_same_bytes() {
+    let (boxyard, folder) = start();
+    for name in ["one", "two"] {
+        let label = format!("at={name}");
+        boxyard.boxyard(&["worker", "start", "--name", name, "--label", &label]).ok();
+        let is_ready = || {
+            let listed = boxyard.boxyard(&["worker", "ls"]).stdout;
+            listed.lines().any(|line| line.split_whitespace().take(2).eq([name, "ready"]))
+        };
+        wait_until("the worker to be ready", 30, || is_ready().then_some(()));
+    }
+    file(&folder.join("src/a"), "of the context\n");
+    let dockerfile = "FROM busybox AS made\nARG SOURCE_DATE_EPOCH\nWORKDIR /work\nCOPY src /work/src\n\
+                      RUN mkdir -p z/y b && for n in 9 1 5; do echo $n > z/y/$n; done && ln z/y/1 b/twin && ln -s ../z b/link\n\
+                      FROM busybox\nRUN echo first > /first && rm -r /tmp; mkdir /tmp\n\
+                      COPY --from=made /work /copied\nCOPY --chmod=600 src/a /late\nENV WORD=kept\nCMD [\"true\"]\n";
+    file(&folder.join("Dockerfile"), dockerfile);
+    let built = |worker: &str| {
+        let (archive, iid) = (folder.with_file_name(worker), folder.with_file_name(format!("{worker}.iid")));
+        let label = format!("at={worker}");
+        let flags = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1577934245", "--worker-label", &label];
+        let oci = format!("type=oci,dest={},rewrite-timestamp=true", archive.display());
+        let image = format!("type=image,name={worker},rewrite-timestamp=true");
+        build(
+            &boxyard,
+            &folder,
+            &[&flags[..], &["-o", &oci, "-o", &image, "--iidfile", &iid.to_string_lossy()]].concat(),
+        )
+        .ok();
+        let builds = Client::new(boxyard.socket()).get_json("/boxyard/v1/builds?limit=1");
+        assert_eq!(builds["items"][0]["worker_id"], worker);
+        (fs::read(&archive).expect("an archive"), fs::read_to_string(&iid).expect("an id"))
+    };
+    let one = built("one");
+    // All that is made anew is made in another second.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let two = built("two");
+    assert_eq!(one.1, two.1, "the image's id");
+    assert!(one.0 == two.0, "the archives differ: {} and {} bytes", one.0.len(), two.0.len());
+    let manifest = |name: &str| skopeo(&["inspect", &format!("oci-archive:{}", folder.with_file_name(name).display())]);
+    assert_eq!(json(manifest("one").ok())["Created"], "2020-01-02T03:04:05Z");
+    assert_eq!(boxyard.docker(&["run", "--rm", "two", "cat", "/copied/b/twin", "/late"]).ok(), "1\nof the context");
+    boxyard.stop();
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::binfmt::seeing_binfmt;
 use crate::engine::{client, run_command, spawn_client, spawn_command};
 use crate::leftovers::{
     assert_nothing_left, cgroups_of, named_on_host, pids_of, remove_named_on_host, sweep, wait_until,
@@ -29,11 +30,13 @@ pub struct Options {
     pub worker_slots: Option<u32>,
     /// More flags of `up`, such as `--registry-mirror=URL`.
     pub flags: Vec<String>,
+    /// It sees the kernel's handlers of foreign programs, which nobody else does: [`crate::Binfmt`].
+    pub sees_binfmt: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, data_dir: None, database: None, worker_slots: None, flags: Vec::new() }
+        Self { workers: 1, data_dir: None, database: None, worker_slots: None, flags: Vec::new(), sees_binfmt: false }
     }
 }
 
@@ -96,7 +99,10 @@ impl Boxyard {
         assert!(self.child.is_none(), "it is up already");
         self.log_start = self.log().len();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("make the log");
-        let mut command = Command::new(program());
+        let mut command = match self.options.sees_binfmt {
+            false => Command::new(program()),
+            true => seeing_binfmt(&program()),
+        };
         command
             .arg("up")
             .arg("--data-dir")

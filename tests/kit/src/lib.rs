@@ -5,6 +5,7 @@
 //! [`on_both!`] and runs on both engines: the run on dockerd proves the test. The kit knows the command
 //! lines and the HTTP API only, and of BuildKit's session what a client answers; it uses no crate of the product.
 
+mod binfmt;
 mod boxyard;
 mod browser;
 mod cluster;
@@ -24,6 +25,7 @@ mod registry;
 mod server;
 pub mod session;
 
+pub use binfmt::{Binfmt, arm64_uname};
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
 pub use cluster::Cluster;

@@ -21,6 +21,15 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// As people ask for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "uncompressed",
+            Self::Gzip { .. } => "gzip",
+            Self::Zstd { .. } => "zstd",
+        }
+    }
+
     /// Docker's own name for it.
     pub fn media_type(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ use distribution::{Body, Store};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use libdeflater::{CompressionLvl, Compressor};
 use model::Digest;
+use service::metrics::{self, Family, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -24,6 +25,12 @@ const BLOCK_BYTES: usize = 1 << 20;
 const BLOCKS_AT_ONCE: usize = 4;
 /// Packed blocks that wait to be sent.
 pub const BLOCKS_UNDER_WAY: usize = 2;
+
+static PACKED: Family = Family {
+    name: "boxyard_layers_packed_total",
+    help: "Layers that were packed for registries, archives and caches.",
+    kind: Kind::Counter,
+};
 
 /// Packs a layer of the layer store into the layer store, under the lease. The same layer gives the same bytes: the
 /// headers have no time and no name. `done` counts the plain bytes; `copy` gets what comes out as long as it takes it,
@@ -47,6 +54,7 @@ pub async fn pack(
             Some((member, (members, copy)))
         });
     let (digest, size) = store.upload(Body::wrap_stream(copied), Some(lease)).await?;
+    metrics::count(&PACKED, &[("packing", packing.name())]);
     Ok(Blob { media_type: packing.media_type(), digest, size })
 }
 
