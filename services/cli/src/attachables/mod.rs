@@ -1,7 +1,6 @@
 //! What a build may ask of the client (BuildKit's session): folders, credentials, secrets, ssh agents, and a place for
 //! what was built. The connection of `POST /session` is handed over; on it the daemon is the gRPC client and we the server.
 
-mod agents;
 mod auth;
 mod content;
 mod digests;
@@ -11,6 +10,7 @@ mod incoming;
 mod outputs;
 mod receive;
 mod secrets;
+mod ssh;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -29,11 +29,11 @@ use hyper_util::service::TowerToHyperService;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-pub use agents::Agents;
 pub use content::Contents;
 pub use folders::Folder;
 pub use outputs::{Destination, Outputs};
 pub use secrets::Secrets;
+pub use ssh::Agents;
 
 use crate::engine::Engine;
 use crate::failure::Outcome;

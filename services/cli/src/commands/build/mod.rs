@@ -153,7 +153,7 @@ pub struct Build {
     /// Squash newly built layers into a single new layer
     #[arg(long)]
     squash: bool,
-    /// SSH agent socket to expose to the build ("default|<id>[=<socket>]")
+    /// SSH agent socket or keys to expose to the build ("default|<id>[=<socket>|<key>[,<key>]]")
     #[arg(long)]
     ssh: Vec<String>,
     /// Name and optionally a tag in the "name:tag" format
