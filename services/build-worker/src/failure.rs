@@ -6,6 +6,9 @@ pub enum Failure {
     /// The author's mistake, or something that only they can mend; in Docker's words.
     #[error("{0}")]
     User(String),
+    /// As [`Failure::User`], of an instruction that begins at this line of the Dockerfile.
+    #[error("{message}")]
+    Dockerfile { line: usize, message: String },
     /// A RUN instruction's command failed.
     #[error("The command '{command}' returned a non-zero code: {code}")]
     Command { command: String, code: i32 },
@@ -40,6 +43,15 @@ impl Failure {
 
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::Internal(error.to_string())
+    }
+
+    /// The same of the instruction that begins at a line, where it is the author's mistake and its line is not known.
+    #[must_use]
+    pub fn on(self, line: usize) -> Self {
+        match self {
+            Self::User(message) => Self::Dockerfile { line, message },
+            other => other,
+        }
     }
 
     /// The code that goes with the error line: a failed command's own.
@@ -79,7 +91,10 @@ impl<T> Doing<T> for io::Result<T> {
 
 impl From<dockerfile::Error> for Failure {
     fn from(error: dockerfile::Error) -> Self {
-        Self::User(error.to_string())
+        match error.line() {
+            0 => Self::User(error.to_string()),
+            line => Self::Dockerfile { line, message: error.to_string() },
+        }
     }
 }
 

@@ -47,7 +47,7 @@ enum Line {
 
 impl Log {
     pub fn new(bus: Bus, build_id: &str, attempt: u32, quiet: bool) -> Self {
-        let state = State { number: 0, bytes: 0, kept: quiet.then(String::new) };
+        let state = State { number: 0, bytes: 0, kept: quiet.then(String::new), fault: None };
         let chunks = Chunks { bus, build_id: build_id.to_owned(), attempt, state: Mutex::new(state) };
         Self { chunks: Arc::new(chunks), state: Mutex::default() }
     }
@@ -132,6 +132,11 @@ impl Log {
         self.chunks.aux(image_id).await
     }
 
+    /// Says where the failure came from that will be told.
+    pub async fn point_at(&self, fault: proto::BuildFault) {
+        self.chunks.state.lock().await.fault = Some(fault);
+    }
+
     /// The last chunk of a failed build.
     pub async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
         self.chunks.error(message, code).await
@@ -166,6 +171,8 @@ struct State {
     bytes: usize,
     /// `--quiet`: text is kept here, and only shown when the build fails.
     kept: Option<String>,
+    /// Where the build failed.
+    fault: Option<proto::BuildFault>,
 }
 
 impl Chunks {
@@ -224,7 +231,8 @@ impl Chunks {
         if let Some(kept) = state.kept.take() {
             self.text(&mut state, &kept).await?;
         }
-        self.chunk(&mut state, What::Error(message.to_owned()), code).await
+        let (what, fault) = (Some(What::Error(message.to_owned())), state.fault.take());
+        self.publish(&mut state, proto::BuildLog { what, error_code: code, fault, ..Default::default() }).await
     }
 
     async fn end(&self, response: HashMap<String, String>) -> Result<(), bus::Error> {

@@ -34,7 +34,7 @@ pub async fn hand_over(socket: &Path, path: &str, headers: &str) -> UnixStream {
 }
 
 /// The client's side of a session: sends files by fsutil's protocol.
-struct Files(Folders);
+pub struct Files(pub Folders);
 
 #[tonic::async_trait]
 impl FileSync for Files {

@@ -15,6 +15,7 @@ use crate::archive::decompress;
 use crate::copy::hash;
 use crate::failure::{Doing as _, Failure, chain};
 use crate::layers::blocking;
+use crate::remote::access::Access;
 use crate::remote::{git, http};
 use crate::rooted::{self, Place, Root, clean, is_dir};
 use crate::space::{self, Watched};
@@ -52,8 +53,12 @@ pub fn key(options: &proto::BuildOptions) -> String {
 }
 
 impl Context {
-    /// Brings the context of a build into `folder`, which is made.
-    pub async fn fetch(store: &Store, options: &proto::BuildOptions, folder: PathBuf) -> Result<Self, Failure> {
+    /// Brings the context of a build into `folder`, which is made. A repository's server is shown what `access` says.
+    pub async fn fetch(
+        store: &Store,
+        options: &proto::BuildOptions,
+        (folder, access): (PathBuf, &Access),
+    ) -> Result<Self, Failure> {
         std::fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
         space::ensure(&folder, 0).doing(|| "unpacking the context".to_owned())?;
         let remote = options.remote.as_str();
@@ -62,7 +67,7 @@ impl Context {
             bytes = unpack_blob(store, options.context.as_ref(), &folder).await?;
             folder
         } else if git::is_git(remote) {
-            git::check_out(remote, &folder).await?
+            git::check_out(remote, &folder, access).await?
         } else if remote.starts_with("http://") || remote.starts_with("https://") {
             unpack_remote(remote, &folder).await?;
             folder
@@ -74,7 +79,8 @@ impl Context {
         let name = options.dockerfile.clone();
         let blob = if remote.is_empty() { options.context.clone() } else { None };
         let words = if options.graph { Dialect::BuildKit } else { Dialect::Classic };
-        let (key, read) = (key(options), blocking(move || read(folder, &name, (whole, words))).await?);
+        let rules = Rules { whole, words, has_dockerfile: !options.session_dockerfile };
+        let (key, read) = (key(options), blocking(move || read(folder, &name, &rules)).await?);
         Ok(Self { key, bytes, blob, ..read })
     }
 
@@ -129,7 +135,16 @@ async fn unpack_remote(url: &str, folder: &Path) -> Result<(), Failure> {
     .await
 }
 
-fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<Context, Failure> {
+/// What is read of an unpacked context.
+struct Rules {
+    /// What is ignored has not been left out by a client.
+    whole: bool,
+    words: Dialect,
+    /// The Dockerfile is its own.
+    has_dockerfile: bool,
+}
+
+fn read(folder: PathBuf, name: &str, rules: &Rules) -> Result<Context, Failure> {
     let root = Root::open(&folder).doing(|| "opening the context".to_owned())?;
     let name = if name.is_empty() { DOCKERFILE } else { name };
     let mut path = clean(Path::new(name));
@@ -137,7 +152,29 @@ fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<
         // As Docker: the lower-case name will do.
         path = PathBuf::from(DOCKERFILE.to_lowercase());
     }
-    let content = rooted::read_limited(&root, &path, TEXT_LIMIT_BYTES).map_err(|error| match error.kind() {
+    let content = match rules.has_dockerfile {
+        true => read_dockerfile(&root, &path, (name, rules.words))?,
+        false => Vec::new(),
+    };
+    let ignored = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES);
+    let ignored = ignored.ok().map(|ignored| String::from_utf8_lossy(&ignored).into_owned());
+    if let Some(ignored) = &ignored {
+        let ignore = Ignore::parse(ignored);
+        leave_out(&root, &ignore, &path, rules.whole).doing(|| format!("applying {IGNORE_FILE}"))?;
+    }
+    Ok(Context {
+        folder,
+        dockerfile: String::from_utf8_lossy(&content).into_owned(),
+        key: String::new(),
+        bytes: 0,
+        blob: None,
+        ignore: ignored,
+        hashes: Mutex::default(),
+    })
+}
+
+fn read_dockerfile(root: &Root, path: &Path, (name, words): (&str, Dialect)) -> Result<Vec<u8>, Failure> {
+    let content = rooted::read_limited(root, path, TEXT_LIMIT_BYTES).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Failure::user(match words {
             Dialect::Classic => format!("Cannot locate specified Dockerfile: {name}"),
             Dialect::BuildKit => format!("failed to read dockerfile: open {name}: no such file or directory"),
@@ -147,21 +184,7 @@ fn read(folder: PathBuf, name: &str, (whole, words): (bool, Dialect)) -> Result<
     if content.is_empty() && words == Dialect::Classic {
         return Err(Failure::user(format!("the Dockerfile ({name}) cannot be empty")));
     }
-    let rules = rooted::read_limited(&root, Path::new(IGNORE_FILE), TEXT_LIMIT_BYTES);
-    let rules = rules.ok().map(|rules| String::from_utf8_lossy(&rules).into_owned());
-    if let Some(rules) = &rules {
-        let ignore = Ignore::parse(rules);
-        leave_out(&root, &ignore, &path, whole).doing(|| format!("applying {IGNORE_FILE}"))?;
-    }
-    Ok(Context {
-        folder,
-        dockerfile: String::from_utf8_lossy(&content).into_owned(),
-        key: String::new(),
-        bytes: 0,
-        blob: None,
-        ignore: rules,
-        hashes: Mutex::default(),
-    })
+    Ok(content)
 }
 
 /// Removes what is ignored. The two files that a client must send come last, since they were needed until now.
@@ -198,6 +221,8 @@ fn remove_ignored(folder: &Place, path: &Path, ignore: &Ignore) -> std::io::Resu
 mod tests {
     use super::*;
 
+    const SENT: Rules = Rules { whole: false, words: Dialect::Classic, has_dockerfile: true };
+
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let temp = tempfile::tempdir().expect("temp folder");
         for (name, content) in files {
@@ -210,13 +235,13 @@ mod tests {
 
     fn error(files: &[(&str, &str)], name: &str) -> String {
         let temp = folder(files);
-        read(temp.path().to_owned(), name, (false, Dialect::Classic)).expect_err("an error").to_string()
+        read(temp.path().to_owned(), name, &SENT).expect_err("an error").to_string()
     }
 
     #[test]
     fn dockerfiles() {
         let temp = folder(&[("dockerfile", "FROM a"), ("sub/D", "FROM b")]);
-        let text = |name| read(temp.path().to_owned(), name, (false, Dialect::Classic)).expect("read").dockerfile;
+        let text = |name| read(temp.path().to_owned(), name, &SENT).expect("read").dockerfile;
         assert_eq!(text(""), "FROM a");
         assert_eq!(text("sub/D"), "FROM b");
         assert_eq!(text("../../sub/D"), "FROM b", "a path stays inside");
@@ -234,11 +259,11 @@ mod tests {
             ("d/keep", ""),
         ];
         let sent = folder(&files);
-        read(sent.path().to_owned(), "", (false, Dialect::Classic)).expect("read");
+        read(sent.path().to_owned(), "", &SENT).expect("read");
         assert!(!sent.path().join("Dockerfile").exists(), "it was only sent because it is needed");
         assert!(sent.path().join("a.log").exists(), "the client did not leave it out");
         let cloned = folder(&files);
-        read(cloned.path().to_owned(), "", (true, Dialect::Classic)).expect("read");
+        read(cloned.path().to_owned(), "", &Rules { whole: true, ..SENT }).expect("read");
         assert!(!cloned.path().join("a.log").exists() && !cloned.path().join("d/x").exists());
         assert!(cloned.path().join("d/keep").exists());
     }

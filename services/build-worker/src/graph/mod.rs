@@ -16,6 +16,7 @@ mod check;
 mod exchange;
 mod execute;
 mod export;
+mod fault;
 mod files;
 mod folders;
 mod instructions;
@@ -72,6 +73,7 @@ pub struct Graph {
     platforms: Arc<[Platform]>,
     places: Places,
     trace: Trace,
+    dockerfile: Arc<fault::Text>,
     records: Arc<Records>,
     images: Arc<Images>,
     folders: Arc<Folders>,
@@ -90,6 +92,7 @@ impl Graph {
         Self {
             options: Arc::new(options),
             trace: Trace::new(log),
+            dockerfile: Arc::default(),
             records: Arc::new(Records::new(executor.bus.clone(), &executor.build_id, executor.attempt)),
             images: Arc::default(),
             folders: Arc::default(),

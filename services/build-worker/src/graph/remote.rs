@@ -37,6 +37,7 @@ impl Graph {
             layers: &self.executor.layers,
             folder: self.executor.machine.step_folder(&self.executor.build_id),
             archives,
+            access: self.executor.git_access(&file.url).await?,
         };
         let fetched = tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),

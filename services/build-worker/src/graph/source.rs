@@ -86,7 +86,13 @@ impl Graph {
             Vertex::new(&self.trace, &self.named("ignore"), shown).around(async { Ok(()) }).await?;
         }
         let definition = vertex.digest().to_owned();
-        let file = Arc::new(Dockerfile::parse_as(&context.dockerfile, Dialect::BuildKit)?);
+        let of_client = match self.options.session_dockerfile {
+            true => Some(self.dockerfile_of_client(name).await?.0),
+            false => None,
+        };
+        let text = of_client.as_ref().unwrap_or(&context.dockerfile);
+        self.dockerfile.keep(name, text);
+        let file = Arc::new(Dockerfile::parse_as(text, Dialect::BuildKit)?);
         let ignore = context.ignore.as_deref().map(Ignore::parse);
         let context = Files::There(self.origin_of(context).await?);
         Ok(Source { file, definition, ignore, context, told: OnceCell::new() })
@@ -101,9 +107,10 @@ impl Graph {
             return Ok(kept);
         }
         let folder = self.executor.machine.build_folder(&self.executor.build_id).join("context");
+        let access = self.executor.git_access(&self.options.remote).await?;
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
-            context = Context::fetch(&self.executor.layers.store, &self.options, folder) => context.map(Arc::new),
+            context = Context::fetch(&self.executor.layers.store, &self.options, (folder, &access)) => context.map(Arc::new),
         }
     }
 
@@ -125,22 +132,7 @@ impl Graph {
             path => path,
         };
         let [own_ignore, ignore] = dockerfile::ignore_files(path);
-        let lower = path.to_lowercase();
-        let mut wanted = vec![path.to_owned(), own_ignore.clone()];
-        if path == "Dockerfile" {
-            wanted.push(lower.clone());
-        }
-        let load = async {
-            let sent = self.small_files("dockerfile", wanted).await?;
-            let missing =
-                || Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"));
-            let text = match self.text(&sent, path).await? {
-                None if path == "Dockerfile" => self.text(&sent, &lower).await?,
-                text => text,
-            };
-            Ok((text.ok_or_else(missing)?, self.text(&sent, &own_ignore).await?))
-        };
-        let (text, own_rules) = vertex.around(load).await?;
+        let (text, own_rules) = vertex.around(self.dockerfile_of_client(path)).await?;
         let definition = vertex.digest().to_owned();
         let shown = format!("[internal] load {}", if own_rules.is_some() { &own_ignore } else { &ignore });
         let mut vertex = Vertex::new(&self.trace, &self.named("ignore"), shown);
@@ -154,11 +146,29 @@ impl Graph {
             }
         };
         let rules = vertex.around(load).await?;
+        self.dockerfile.keep(path, &text);
         let file = Arc::new(Dockerfile::parse_as(&text, Dialect::BuildKit)?);
         let ignore = Some(Ignore::parse(&rules));
         let (some, whole) = (OnceCell::new(), OnceCell::new());
         let client = Client { excludes: patterns(&rules), paths: Vec::new(), some, whole };
         Ok(Source { file, definition, ignore, context: Files::Client(Box::new(client)), told: OnceCell::new() })
+    }
+
+    /// The Dockerfile out of the client's folder for it, and the ignore file of its own.
+    async fn dockerfile_of_client(&self, path: &str) -> Result<(String, Option<String>), Failure> {
+        let [own_ignore, _] = dockerfile::ignore_files(path);
+        let lower = path.to_lowercase();
+        let mut wanted = vec![path.to_owned(), own_ignore.clone()];
+        if path == "Dockerfile" {
+            wanted.push(lower.clone());
+        }
+        let sent = self.small_files("dockerfile", wanted).await?;
+        let missing = || Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"));
+        let text = match self.text(&sent, path).await? {
+            None if path == "Dockerfile" => self.text(&sent, &lower).await?,
+            text => text,
+        };
+        Ok((text.ok_or_else(missing)?, self.text(&sent, &own_ignore).await?))
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.

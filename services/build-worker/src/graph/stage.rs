@@ -80,6 +80,7 @@ impl Solving {
         }
         let mut vertices = vertices.into_iter().peekable();
         if let Err((at, error)) = rehearse(plan, state.clone(), &all) {
+            let error = if all[at].trigger { error } else { error.on(all[at].instruction.line) };
             if let Some((_, mut vertex)) = vertices.find(|(step, _)| *step == at) {
                 vertex.complete(Some(&error)).await;
             }

@@ -1,6 +1,6 @@
 //! What is told of a graph build, as BuildKit tells it: vertices, what they print, how far they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +21,8 @@ const CHUNK_BYTES: usize = 32 * 1024;
 #[derive(Clone)]
 pub struct Trace {
     queue: mpsc::Sender<Told>,
+    /// The first step that failed by itself.
+    failed: Arc<OnceLock<proto::BuildVertex>>,
     _writer: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -36,7 +38,8 @@ enum Told {
 impl Trace {
     pub fn new(log: Arc<Log>) -> Self {
         let (queue, told) = mpsc::channel(QUEUE);
-        Self { queue, _writer: Arc::new(AbortOnDropHandle::new(tokio::spawn(write(log, told)))) }
+        let writer = Arc::new(AbortOnDropHandle::new(tokio::spawn(write(log, told))));
+        Self { queue, failed: Arc::default(), _writer: writer }
     }
 
     async fn tell(&self, told: Told) {
@@ -57,6 +60,11 @@ impl Trace {
             last_line,
         };
         self.tell(Told::Warning(Box::new(warning))).await;
+    }
+
+    /// The first step that failed by itself.
+    pub fn failed(&self) -> Option<&proto::BuildVertex> {
+        self.failed.get()
     }
 
     /// Waits until all that was told is in the log.
@@ -186,6 +194,9 @@ impl Vertex {
                 other => other.to_string(),
             })
             .unwrap_or_default();
+        if error.is_some_and(|error| !matches!(error, Failure::Cancelled)) {
+            self.trace.failed.get_or_init(|| self.told.clone());
+        }
         self.announce().await;
     }
 

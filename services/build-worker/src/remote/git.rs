@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tokio::process::Command;
 
+use super::access::Access;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
 use crate::rooted::{Place, Root, clean, is_dir};
@@ -23,6 +24,12 @@ pub struct Repository {
     pub checksum: String,
     keep_git_dir: Option<bool>,
     pub submodules: bool,
+}
+
+/// A repository's server, as a build may reach it.
+pub struct Server<'a> {
+    repository: &'a Repository,
+    access: &'a Access,
 }
 
 /// Whether Docker takes a build's remote for a repository.
@@ -105,40 +112,8 @@ impl Repository {
         self.reference.as_deref().unwrap_or("HEAD")
     }
 
-    /// The commit that the reference means now, all of its digits. `near` is a folder in which git may run.
-    ///
-    /// # Errors
-    /// `User` when the repository cannot be reached or has no such reference.
-    pub async fn commit(&self, near: &Path) -> Result<String, Failure> {
-        let wanted = self.wanted();
-        if is_commit(wanted) {
-            return Ok(wanted.to_owned());
-        }
-        let folder = near.parent().unwrap_or(Path::new("/"));
-        // Of an annotated tag the commit is meant, which the name with ^{} shows.
-        let peeled = format!("{wanted}^{{}}");
-        let listed = git(folder, &["ls-remote", "--", &self.url, wanted, &peeled]).await?;
-        let found = choose(&listed, wanted);
-        found.ok_or_else(|| Failure::user(format!("repository does not contain ref {wanted}, output: {listed:?}")))
-    }
-
-    /// Checks a commit out into a folder; every entry gets the commit's time, so that it is the same tree each time.
-    ///
-    /// # Errors
-    /// `User` with what git says.
-    pub async fn check_out(&self, into: &Path, commit: &str, keep_git_dir: bool) -> Result<(), Failure> {
-        self.fetch(into, commit).await?;
-        let time = git(into, &["log", "-1", "--format=%ct", "HEAD"]).await?;
-        if !keep_git_dir {
-            std::fs::remove_dir_all(into.join(".git")).doing(|| "removing .git".to_owned())?;
-        }
-        let (folder, seconds) = (into.to_owned(), time.trim().parse().unwrap_or(0));
-        blocking(move || {
-            let root = Root::open(&folder).doing(|| "opening the repository".to_owned())?;
-            let top = root.dir(Path::new("")).doing(|| "opening the repository".to_owned())?;
-            set_times(&Place { dir: top.into(), name: ".".into() }, seconds).doing(|| "setting times".to_owned())
-        })
-        .await
+    pub fn at<'a>(&'a self, access: &'a Access) -> Server<'a> {
+        Server { repository: self, access }
     }
 
     /// The folder that is meant, in a checked out tree.
@@ -160,34 +135,77 @@ impl Repository {
         }
         Ok(tree.join(path))
     }
+}
+
+impl Server<'_> {
+    /// The commit that the reference means now, all of its digits. `near` is a folder in which git may run.
+    ///
+    /// # Errors
+    /// `User` when the repository cannot be reached or has no such reference.
+    pub async fn commit(&self, near: &Path) -> Result<String, Failure> {
+        let wanted = self.repository.wanted();
+        if is_commit(wanted) {
+            return Ok(wanted.to_owned());
+        }
+        let folder = near.parent().unwrap_or(Path::new("/"));
+        // Of an annotated tag the commit is meant, which the name with ^{} shows.
+        let peeled = format!("{wanted}^{{}}");
+        let listed = self.git(folder, &["ls-remote", "--", &self.repository.url, wanted, &peeled]).await?;
+        let found = choose(&listed, wanted);
+        found.ok_or_else(|| Failure::user(format!("repository does not contain ref {wanted}, output: {listed:?}")))
+    }
+
+    /// Checks a commit out into a folder; every entry gets the commit's time, so that it is the same tree each time.
+    ///
+    /// # Errors
+    /// `User` with what git says.
+    pub async fn check_out(&self, into: &Path, commit: &str, keep_git_dir: bool) -> Result<(), Failure> {
+        self.fetch(into, commit).await?;
+        let time = self.git(into, &["log", "-1", "--format=%ct", "HEAD"]).await?;
+        if !keep_git_dir {
+            std::fs::remove_dir_all(into.join(".git")).doing(|| "removing .git".to_owned())?;
+        }
+        let (folder, seconds) = (into.to_owned(), time.trim().parse().unwrap_or(0));
+        blocking(move || {
+            let root = Root::open(&folder).doing(|| "opening the repository".to_owned())?;
+            let top = root.dir(Path::new("")).doing(|| "opening the repository".to_owned())?;
+            set_times(&Place { dir: top.into(), name: ".".into() }, seconds).doing(|| "setting times".to_owned())
+        })
+        .await
+    }
 
     async fn fetch(&self, into: &Path, reference: &str) -> Result<(), Failure> {
-        git(into, &["init", "--quiet", "--template="]).await?;
-        git(into, &["remote", "add", "origin", &self.url]).await?;
+        self.git(into, &["init", "--quiet", "--template="]).await?;
+        self.git(into, &["remote", "add", "origin", &self.repository.url]).await?;
         // A server may refuse a shallow fetch, or one by commit; then all of it is fetched.
-        let shallow = git(into, &["fetch", "--quiet", "--depth", "1", "origin", reference]).await;
-        let head = if shallow.is_ok() || git(into, &["fetch", "--quiet", "origin", reference]).await.is_ok() {
+        let shallow = self.git(into, &["fetch", "--quiet", "--depth", "1", "origin", reference]).await;
+        let head = if shallow.is_ok() || self.git(into, &["fetch", "--quiet", "origin", reference]).await.is_ok() {
             "FETCH_HEAD"
         } else {
-            git(into, &["fetch", "--quiet", "--tags", "origin"]).await?;
+            self.git(into, &["fetch", "--quiet", "--tags", "origin"]).await?;
             reference
         };
-        if git(into, &["checkout", "--quiet", "--detach", head, "--"]).await.is_err() {
+        if self.git(into, &["checkout", "--quiet", "--detach", head, "--"]).await.is_err() {
             let branch = format!("origin/{reference}");
-            git(into, &["checkout", "--quiet", "--detach", &branch, "--"]).await?;
+            self.git(into, &["checkout", "--quiet", "--detach", &branch, "--"]).await?;
         }
-        if self.submodules {
-            git(into, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+        if self.repository.submodules {
+            self.git(into, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
         }
         Ok(())
+    }
+
+    /// Runs git on the repository.
+    async fn git(&self, folder: &Path, words: &[&str]) -> Result<String, Failure> {
+        git(folder, words, self.access).await
     }
 }
 
 /// Checks a build's remote out into `into`; gives the folder that is the context.
-pub async fn check_out(remote: &str, into: &Path) -> Result<PathBuf, Failure> {
+pub async fn check_out(remote: &str, into: &Path, access: &Access) -> Result<PathBuf, Failure> {
     let repository = Repository::parse(remote).map_err(Failure::User)?;
     let repository = repository.ok_or_else(|| Failure::internal("a remote that is no repository"))?;
-    repository.fetch(into, repository.wanted()).await?;
+    repository.at(access).fetch(into, repository.wanted()).await?;
     std::fs::remove_dir_all(into.join(".git")).doing(|| "removing .git".to_owned())?;
     repository.inside(into)
 }
@@ -262,8 +280,10 @@ fn set_times(folder: &Place, seconds: i64) -> std::io::Result<()> {
 }
 
 /// Runs git without anything of this machine's or the repository's that could run programs; gives what it prints.
-async fn git(folder: &Path, words: &[&str]) -> Result<String, Failure> {
-    let output = Command::new("git")
+async fn git(folder: &Path, words: &[&str], access: &Access) -> Result<String, Failure> {
+    let mut command = Command::new("git");
+    access.give(&mut command);
+    let output = command
         .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=never", "-c", "protocol.ext.allow=never"])
         .args(words)
         .current_dir(folder)
@@ -277,6 +297,6 @@ async fn git(folder: &Path, words: &[&str]) -> Result<String, Failure> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = access.hide(&String::from_utf8_lossy(&output.stderr));
     Err(Failure::user(format!("unable to prepare context: git {}: {}", words[0], said.trim())))
 }

@@ -4,6 +4,7 @@
 //! of that layer, its key is made of the content, and a worker that runs the step needs no network. What was fetched is
 //! remembered with what tells whether it is still the same: a file's entity tag, a repository's commit.
 
+pub mod access;
 pub mod git;
 pub mod http;
 
@@ -17,6 +18,7 @@ use crate::failure::{Doing as _, Failure, chain};
 use crate::layers::{Layers, Unchanged, blocking};
 use crate::recorder::Upload;
 use crate::space::Watched;
+use access::Access;
 use git::Repository;
 
 /// A file that has no name in its URL, as BuildKit calls it.
@@ -28,6 +30,8 @@ pub struct Remotes<'a> {
     /// A folder that is not there yet, on the disk of the layers.
     pub folder: PathBuf,
     pub archives: Archives,
+    /// Shown to a repository's server.
+    pub access: Access,
 }
 
 /// What becomes of a file that is an archive, and of a repository's folder.
@@ -152,7 +156,10 @@ impl Remotes<'_> {
         if git::leaves(Path::new(source.trim_start_matches('/'))) {
             return Err(Failure::user(format!("invalid subdir {source:?}: it leaves the repository")));
         }
-        let commit = repository.commit(&self.folder).await?;
+        let near = self.folder.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(near).doing(|| format!("making {}", near.display()))?;
+        let server = repository.at(&self.access);
+        let commit = server.commit(&self.folder).await?;
         let wanted = if file.checksum.is_empty() { &repository.checksum } else { &file.checksum };
         if !wanted.is_empty() && !commit.starts_with(wanted.as_str()) {
             return Err(Failure::user(format!("expected checksum to match {wanted}, got {commit}")));
@@ -164,7 +171,7 @@ impl Remotes<'_> {
         }
         let into = self.folder.clone();
         std::fs::create_dir_all(&into).doing(|| format!("making {}", into.display()))?;
-        repository.check_out(&into, &commit, repository.keeps_git_dir(file.keep_git_dir)).await?;
+        server.check_out(&into, &commit, repository.keeps_git_dir(file.keep_git_dir)).await?;
         let into = if self.archives == Archives::Unpacked { repository.inside(&into)? } else { into };
         self.adopt(into, &Remembered { commit, ..Remembered::default() }, source).await
     }

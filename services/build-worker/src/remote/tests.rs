@@ -196,13 +196,13 @@ async fn a_repository_is_the_same_tree_each_time() {
     let server = GitServer::start();
     let temp = tempfile::tempdir().expect("temp folder");
     let near = temp.path().join("x");
-    let main = repository(&server.url).commit(&near).await.expect("a commit");
+    let main = repository(&server.url).at(&Access::default()).commit(&near).await.expect("a commit");
     let tagged = repository(&format!("{}#v1", server.url));
-    let first = tagged.commit(&near).await.expect("a commit");
+    let first = tagged.at(&Access::default()).commit(&near).await.expect("a commit");
     assert!(git::is_commit(&main) && git::is_commit(&first) && main != first);
     let into = temp.path().join("tree");
     std::fs::create_dir(&into).expect("folder");
-    tagged.check_out(&into, &first, false).await.expect("checked out");
+    tagged.at(&Access::default()).check_out(&into, &first, false).await.expect("checked out");
     assert_eq!(std::fs::read_to_string(into.join("sub/file")).expect("there"), "one");
     assert!(!into.join(".git").exists());
     let modified = std::fs::metadata(into.join("sub/file")).expect("there").modified().expect("a time");
@@ -210,8 +210,12 @@ async fn a_repository_is_the_same_tree_each_time() {
     assert_eq!(seconds, 1_577_934_245, "the commit's own time");
     let kept = temp.path().join("kept");
     std::fs::create_dir(&kept).expect("folder");
-    tagged.check_out(&kept, &first, true).await.expect("checked out");
+    tagged.at(&Access::default()).check_out(&kept, &first, true).await.expect("checked out");
     assert!(kept.join(".git").is_dir());
-    let error = repository(&format!("{}#nope", server.url)).commit(&near).await.expect_err("no such branch");
+    let error = repository(&format!("{}#nope", server.url))
+        .at(&Access::default())
+        .commit(&near)
+        .await
+        .expect_err("no such branch");
     assert!(error.to_string().starts_with("repository does not contain ref nope"), "{error}");
 }

@@ -12,6 +12,7 @@ use crate::context::{self, Context};
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::plan::Plan;
+use crate::remote::access::Access;
 use crate::worker::Worker;
 
 impl Session {
@@ -27,11 +28,12 @@ impl Session {
         let layers = self.layers().await?;
         let keeping = keep_blobs(self.worker.bus.clone(), &layers.lease);
         let folder = self.worker.machine.build_folder(&self.lease.build_id).join("context");
+        let access = Access::default();
         let context = match self.worker.contexts.find(&context::key(&options)) {
             Some(kept) => kept,
             None => tokio::select! {
                 () = halt.cancelled() => return Err(Failure::Cancelled),
-                context = Context::fetch(&layers.store, &options, folder) => Arc::new(context?),
+                context = Context::fetch(&layers.store, &options, (folder, &access)) => Arc::new(context?),
             },
         };
         let Worker { bus, machine, claims, .. } = self.worker.clone();

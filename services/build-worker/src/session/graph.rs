@@ -54,7 +54,12 @@ impl Session {
                 let told = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await;
                 told.map(|_| finished).map_err(Failure::from)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if let Some(fault) = graph.fault(&error) {
+                    log.point_at(fault).await;
+                }
+                Err(error)
+            }
         };
         // Others go on from a step of this build.
         let followed = built.is_err() && claims.is_followed(&self.lease.build_id);

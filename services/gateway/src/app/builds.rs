@@ -1,3 +1,4 @@
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub enum Ended {
 
 impl App {
     /// The credentials stay here, for the images that the build pulls.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for an id that a build has.
     pub async fn queue_build(
         &self,
         id: &str,
@@ -35,8 +39,19 @@ impl App {
         mut credentials: Credentials,
     ) -> Outcome<()> {
         credentials.session = Some(options.session_id.clone()).filter(|session| !session.is_empty());
-        super::lock(&self.build_credentials).insert(id.to_owned(), Arc::new(credentials));
-        self.db.queue_build(id, &options.encode_to_vec(), &super::workers::demand_of(options)).await?;
+        let is_taken = || Failure::new(ErrorKind::AlreadyExists, format!("build {id} exists"));
+        if self.db.build(id).await?.is_some() {
+            return Err(is_taken());
+        }
+        match super::lock(&self.build_credentials).entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(is_taken()),
+            Entry::Vacant(place) => drop(place.insert(Arc::new(credentials))),
+        }
+        let queued = self.db.queue_build(id, &options.encode_to_vec(), &super::workers::demand_of(options)).await;
+        if let Err(error) = queued {
+            super::lock(&self.build_credentials).remove(id);
+            return Err(error.into());
+        }
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
         Ok(())

@@ -154,7 +154,8 @@ impl Filters {
     }
 }
 
-fn time_ms(text: &str, now_ms: i64) -> Option<i64> {
+/// Milliseconds since 1970 of a time stamp, seconds, or a duration before `now_ms`.
+pub fn time_ms(text: &str, now_ms: i64) -> Option<i64> {
     if let Some(length) = duration_ms(text) {
         return Some(now_ms.saturating_sub(length));
     }
@@ -169,7 +170,7 @@ fn time_ms(text: &str, now_ms: i64) -> Option<i64> {
 }
 
 /// Go's durations: `1h30m`, `10s`, `500ms`, `1.5h`.
-fn duration_ms(text: &str) -> Option<i64> {
+pub fn duration_ms(text: &str) -> Option<i64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut total = 0.0;
     if rest.is_empty() {

@@ -18,6 +18,7 @@ use crate::context::trees::LaidOut;
 use crate::failure::{Failure, chain};
 use crate::graph::files::{Wanted, missing};
 use crate::layers::blocking;
+use crate::remote::access::Access;
 use crate::rooted::{Owner, Root, is_dir};
 use crate::space::Watched;
 use crate::tree::Tree;
@@ -70,7 +71,7 @@ impl Executor {
                 return Ok(kept);
             }
             let folder = self.machine.step_folder(&self.folder);
-            Context::fetch(&self.layers.store, &options, folder).await.map(Arc::new)
+            Context::fetch(&self.layers.store, &options, (folder, &Access::default())).await.map(Arc::new)
         };
         self.context.get_or_try_init(fetch).await.cloned()
     }

@@ -82,6 +82,7 @@ impl Build {
         let options = json!({
             "dockerfile": places.dockerfile,
             "remote": places.remote.as_deref().unwrap_or_default(),
+            "session_dockerfile": places.remote.is_some() && places.folders.contains_key("dockerfile"),
             "tags": self.tag,
             "build_args": args,
             "labels": values::pairs(&self.label),
@@ -142,11 +143,7 @@ impl Build {
             return Ok(places);
         }
         if !Path::new(&self.context).is_dir() && is_remote(&self.context) {
-            let dockerfile = self.file.clone().unwrap_or_default();
-            let remote = Some(self.context.clone());
-            let source = self.context.clone();
-            let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
-            return Ok(Places { remote, folders, dockerfile, source, excerpt, made: Vec::new() });
+            return self.of_remote();
         }
         let root = folder(&self.context)?;
         let mut places = match self.file.as_deref() {
@@ -159,6 +156,22 @@ impl Build {
         places.source = source_of(&root);
         places.folders.insert("context".to_owned(), Folder { root, is_lasting: true });
         Ok(places)
+    }
+
+    /// The Dockerfile lies in the remote context, unless it comes from stdin or is named by an absolute path.
+    fn of_remote(&self) -> Outcome<Places> {
+        let own = match self.file.as_deref() {
+            Some("-") => Some(self.of_stdin(read_dockerfile(stdin().lock())?)?),
+            Some(path) if Path::new(path).is_absolute() => Some(of_file(Path::new(path))?),
+            _ => None,
+        };
+        let (remote, source) = (Some(self.context.clone()), self.context.clone());
+        if let Some(places) = own {
+            return Ok(Places { remote, source, ..places });
+        }
+        let dockerfile = self.file.clone().unwrap_or_default();
+        let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
+        Ok(Places { remote, folders, dockerfile, source, excerpt, made: Vec::new() })
     }
 
     /// A Dockerfile that was read from stdin lies in a folder of its own.

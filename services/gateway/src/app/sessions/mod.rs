@@ -13,6 +13,7 @@ mod output;
 mod secrets;
 mod ssh;
 mod trees;
+mod upload;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

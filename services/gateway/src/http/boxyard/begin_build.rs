@@ -61,6 +61,7 @@ async fn begin(
     let asked: Options = serde_json::from_str(text).map_err(|error| Failure::invalid(format!("options: {error}")))?;
     let mut options = proto::BuildOptions { user, ..asked.into_proto()? };
     let detached = query.flag("detach");
+    options.session_dockerfile &= !options.session_id.is_empty() && !options.remote.is_empty();
     if options.session_id.is_empty() {
         options.session_context = false;
     } else if detached {
@@ -156,6 +157,7 @@ struct Options {
     remote: String,
     shm_bytes: u64,
     session_id: String,
+    session_dockerfile: bool,
     contexts: Vec<NamedContext>,
     outputs: Vec<Typed>,
     cache_imports: Vec<Typed>,
@@ -264,6 +266,7 @@ impl Options {
             remote: self.remote,
             shm_bytes: self.shm_bytes,
             session_id: self.session_id,
+            session_dockerfile: self.session_dockerfile,
             contexts: contexts.map(|NamedContext { name, source }| proto::NamedContext { name, source }).collect(),
             outputs: self.outputs.into_iter().map(Into::into).collect(),
             cache_imports: self.cache_imports.into_iter().map(Into::into).collect(),

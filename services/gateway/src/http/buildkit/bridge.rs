@@ -6,13 +6,13 @@ use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as wire;
 use futures::Stream;
 use futures::future::BoxFuture;
-use model::ErrorKind;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::control::worker_records;
+use super::failed::{Failed, told_by_client};
 use super::grpc::status_of;
 use super::rounds::{Built, Round, Rounds};
-use crate::app::{App, Failure, Outcome};
+use crate::app::{App, Outcome};
 
 /// Key of the metadata that names the round of a call.
 const ROUND: &str = "buildkit-controlapi-buildid";
@@ -27,6 +27,9 @@ const CAPABILITIES: [&str; 7] = [
     "gateway.solve.evaluate",
 ];
 
+/// What they find of outputs (solver/pb of the same, caps). Definitions are not solved, so nothing else is there.
+const EXPORTS: [&str; 3] = ["exporter.multiple", "exporter.sourcedateepoch", "exporter.image.annotations"];
+
 /// BuildKit's interface for frontends, as far as a client needs it that names the Dockerfile's.
 pub struct Bridge {
     pub app: Arc<App>,
@@ -39,7 +42,11 @@ impl Bridge {
         if name.is_empty() {
             return Err(Status::invalid_argument(format!("no {ROUND} found in request")));
         }
-        self.rounds.find(name).await.map_err(status_of)
+        let round = self.rounds.find(name).await.map_err(status_of)?;
+        match round.is_over() {
+            true => Err(Status::not_found(format!("no such job {name}"))),
+            false => Ok(round),
+        }
     }
 
     /// The image's config, and what a request about the Dockerfile answers ("result.json", "result.txt").
@@ -77,8 +84,7 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         let capability = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..Default::default() };
         Ok(Response::new(wire::PongResponse {
             frontend_api_caps: CAPABILITIES.map(capability).to_vec(),
-            // Definitions are not solved.
-            llb_caps: Vec::new(),
+            llb_caps: EXPORTS.map(capability).to_vec(),
             workers: worker_records(&self.app).await.map_err(status_of)?,
         }))
     }
@@ -93,7 +99,7 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         if !request.frontend_inputs.is_empty() {
             return Err(Status::unimplemented("a frontend's inputs are not taken"));
         }
-        let built = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(status_of)?;
+        let built = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(Failed::status)?;
         let metadata = self.metadata(&built).await.map_err(status_of)?;
         let id = if built.image_id.is_empty() { round.request.r#ref.clone() } else { built.image_id };
         let result = match request.allow_result_array_ref {
@@ -107,10 +113,7 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
     async fn r#return(&self, request: Request<wire::ReturnRequest>) -> Result<Response<wire::ReturnResponse>, Status> {
         let round = self.round(&request).await?;
         let error = request.into_inner().error;
-        let outcome = match error {
-            None => Ok(()),
-            Some(error) => Err(Failure::new(ErrorKind::Internal, error.message)),
-        };
+        let outcome = error.map_or(Ok(()), |error| Err(told_by_client(error)));
         round.returned.send_replace(Some(outcome));
         Ok(Response::new(wire::ReturnResponse {}))
     }

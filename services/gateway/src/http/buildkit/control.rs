@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,13 +9,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::failed::Failed;
 use super::grpc::status_of;
+use super::history::{self, Wanted};
 use super::rounds::{Round, Rounds};
-use super::run;
+use super::{cache, run};
+use crate::app::build_log::BuildLogReader;
 use crate::app::workers::Able;
 use crate::app::{App, Outcome};
 use crate::http::peer::UserName;
 
+type Statuses = mpsc::Sender<Result<wire::StatusResponse, Status>>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// BuildKit's Control service.
@@ -43,21 +46,31 @@ impl wire::control_server::Control for Control {
         let held = self.rounds.begin(request, user).map_err(status_of)?;
         let round = held.round.clone();
         if round.request.frontend.is_empty() {
-            returned(&round).await.map_err(status_of)?;
+            returned(&round).await?;
         } else {
             let (frontend, attrs) = (&round.request.frontend, round.request.frontend_attrs.clone());
-            round.build(&self.app, frontend, attrs).await.map_err(status_of)?;
+            round.build(&self.app, frontend, attrs).await.map_err(Failed::status)?;
         }
         Ok(Response::new(wire::SolveResponse { exporter_response: round.response() }))
     }
 
-    /// What the builds of a round tell, from their beginning, until it is over.
+    /// What the builds of a round tell, from their beginning, until it is over; or what a build tells, or has told, that is
+    /// remembered by this name.
     async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
-        let round = self.rounds.find(&request.get_ref().r#ref).await.map_err(status_of)?;
+        let name = request.into_inner().r#ref;
         let (sender, answers) = mpsc::channel(64);
         let app = self.app.clone();
+        let round = tokio::select! {
+            biased;
+            round = self.rounds.find(&name) => Some(round.map_err(status_of)?),
+            () = remembered(&app, &name) => None,
+        };
         tokio::spawn(async move {
-            if let Err(failure) = tell(&app, &round, &sender).await {
+            let told = match round {
+                Some(round) => tell(&app, &round, &sender).await,
+                None => tell_remembered(&app, &name, &sender).await,
+            };
+            if let Err(failure) = told {
                 let _ = sender.send(Err(status_of(failure))).await;
             }
         });
@@ -78,13 +91,16 @@ impl wire::control_server::Control for Control {
 
     async fn disk_usage(
         &self,
-        _: Request<wire::DiskUsageRequest>,
+        request: Request<wire::DiskUsageRequest>,
     ) -> Result<Response<wire::DiskUsageResponse>, Status> {
-        Err(Status::unimplemented("the cache is listed by GET /system/df"))
+        let wire::DiskUsageRequest { filter, age_limit } = request.into_inner();
+        let record = cache::usage(&self.app, &filter, age_limit).await.map_err(status_of)?;
+        Ok(Response::new(wire::DiskUsageResponse { record }))
     }
 
-    async fn prune(&self, _: Request<wire::PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
-        Err(Status::unimplemented("the cache is pruned by POST /build/prune"))
+    async fn prune(&self, request: Request<wire::PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        let pruned = cache::prune(&self.app, request.get_ref()).await.map_err(status_of)?;
+        Ok(Response::new(Box::pin(futures::stream::iter(pruned.into_iter().map(Ok)))))
     }
 
     async fn session(
@@ -96,31 +112,31 @@ impl wire::control_server::Control for Control {
 
     async fn listen_build_history(
         &self,
-        _: Request<wire::BuildHistoryRequest>,
+        request: Request<wire::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        Err(Status::unimplemented("builds are listed by GET /boxyard/v1/builds"))
+        let wanted = Wanted::new(request.into_inner()).map_err(status_of)?;
+        let (sender, answers) = mpsc::channel(64);
+        tokio::spawn(history::listen(self.app.clone(), wanted, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn update_build_history(
         &self,
-        _: Request<wire::UpdateBuildHistoryRequest>,
+        request: Request<wire::UpdateBuildHistoryRequest>,
     ) -> Result<Response<wire::UpdateBuildHistoryResponse>, Status> {
-        Err(Status::unimplemented("builds are kept by GET /boxyard/v1/builds"))
+        history::update(&self.app, request.get_ref()).await.map_err(status_of)?;
+        Ok(Response::new(wire::UpdateBuildHistoryResponse {}))
     }
 }
 
 /// Waits for what the client makes of its round.
-async fn returned(round: &Round) -> Outcome<()> {
+async fn returned(round: &Round) -> Result<(), Status> {
     let mut returned = round.returned.subscribe();
     let outcome = returned.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
     outcome.unwrap_or(Ok(()))
 }
 
-async fn tell(
-    app: &Arc<App>,
-    round: &Round,
-    sender: &mpsc::Sender<Result<wire::StatusResponse, Status>>,
-) -> Outcome<()> {
+async fn tell(app: &Arc<App>, round: &Round, sender: &Statuses) -> Outcome<()> {
     let mut builds = round.builds.subscribe();
     let mut told = 0;
     loop {
@@ -134,18 +150,37 @@ async fn tell(
             continue;
         };
         told += 1;
-        let mut log = app.follow_build_log(&id).await?;
-        loop {
-            let chunk = tokio::select! {
-                chunk = log.next() => chunk,
-                () = sender.closed() => return Ok(()),
-            };
-            let Some(chunk) = chunk.transpose()? else { break };
-            if let Some(status) = chunk.what.and_then(run::status_of)
-                && sender.send(Ok(status)).await.is_err()
-            {
-                return Ok(());
-            }
+        if !tell_log(app.follow_build_log(&id).await?, sender).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns when it turns out that a build of this name is remembered.
+async fn remembered(app: &App, name: &str) {
+    match app.db.build(name).await {
+        Ok(Some(_)) => {}
+        // The other way to find it says what went wrong.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+async fn tell_remembered(app: &Arc<App>, id: &str, sender: &Statuses) -> Outcome<()> {
+    tell_log(app.read_build_log(id).await?, sender).await.map(drop)
+}
+
+/// Tells a log to its end; false where the client went before.
+async fn tell_log(mut log: BuildLogReader, sender: &Statuses) -> Outcome<bool> {
+    loop {
+        let chunk = tokio::select! {
+            chunk = log.next() => chunk,
+            () = sender.closed() => return Ok(false),
+        };
+        let Some(chunk) = chunk.transpose()? else { return Ok(true) };
+        if let Some(status) = chunk.what.and_then(run::status_of)
+            && sender.send(Ok(status)).await.is_err()
+        {
+            return Ok(false);
         }
     }
 }
@@ -157,7 +192,10 @@ pub async fn worker_records(app: &App) -> Outcome<Vec<WorkerRecord>> {
     Ok(workers.into_iter().filter(|worker| !worker.drained).map(record).collect())
 }
 
-/// Without the label of a snapshotter, by which clients would take it for containerd's image store.
+/// Names what a worker's layers are unpacked by. By it clients know that an engine builds for several platforms, exports
+/// archives and caches, and pushes by itself.
+const SNAPSHOTTER: (&str, &str) = ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs");
+
 fn record(worker: Able) -> WorkerRecord {
     let platform = |platform: &model::Platform| pb::Platform {
         os: platform.os.clone(),
@@ -173,7 +211,7 @@ fn record(worker: Able) -> WorkerRecord {
     }
     WorkerRecord {
         id: worker.id,
-        labels: worker.labels.into_iter().collect::<HashMap<_, _>>(),
+        labels: worker.labels.into_iter().chain([(SNAPSHOTTER.0.to_owned(), SNAPSHOTTER.1.to_owned())]).collect(),
         platforms,
         buildkit_version: Some(version()),
         ..Default::default()

@@ -55,7 +55,7 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
     let options = proto::BuildOptions { squash: query.flag("squash"), ..solve.options(&app)? };
     let makes_image = options.outputs.iter().any(|output| output.r#type == "image");
     let quiet = query.flag("q");
-    let mut build = Build::begin(&app, &options, lease).await?;
+    let mut build = Build::begin(&app, &options, (None, lease)).await?;
     let (lines, receiver) = tokio::sync::mpsc::channel::<Value>(64);
     tokio::spawn(async move {
         loop {
@@ -78,7 +78,7 @@ pub async fn build(app: Arc<App>, user: String, query: Query, body: Body) -> Ans
                 Some(Told::Built { image_id, .. }) if makes_image => {
                     json!({"id": "moby.image.id", "aux": {"ID": image_id}})
                 }
-                Some(Told::Failed(failure)) => error_line(&failure.message, None),
+                Some(Told::Failed(failed)) => error_line(&failed.failure.message, None),
                 Some(Told::Built { .. }) | None => return,
             };
             if lines.send(line).await.is_err() {

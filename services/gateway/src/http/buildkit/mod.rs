@@ -5,9 +5,13 @@
 //! brings what the build says of itself in BuildKit's own messages.
 
 mod bridge;
+mod cache;
 mod control;
 pub mod docker;
+mod failed;
+mod filter;
 pub mod grpc;
+mod history;
 mod rounds;
 mod run;
 mod solve;

@@ -6,13 +6,20 @@ use bollard_buildkit_proto::moby::buildkit::v1 as wire;
 use model::ErrorKind;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
+use super::failed::Failed;
 use super::run::{Build, Told};
 use super::solve::Solve;
 use crate::app::{App, Failure, Outcome, lock};
 
 /// A client asks for a round's status at the same time as it begins it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Begins the URL of a context that the session sends in one piece.
+const UPLOADS: &str = "http://buildkit-session";
+/// BuildKit's own names have 25 digits and letters.
+const MIN_NAME: usize = 16;
+const MAX_NAME: usize = 64;
 /// The frontends that the graph builder is.
 const DOCKERFILE: &str = "dockerfile.v0";
 const GATEWAY: &str = "gateway.v0";
@@ -31,7 +38,7 @@ pub struct Round {
     /// Ids of the builds that were begun for it.
     pub builds: watch::Sender<Vec<String>>,
     /// What the client has made of it: its own error, or the ids of images.
-    pub returned: watch::Sender<Option<Outcome<()>>>,
+    pub returned: watch::Sender<Option<Result<(), Status>>>,
     built: Mutex<Built>,
     over: CancellationToken,
 }
@@ -54,7 +61,14 @@ pub struct Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.round.over.cancel();
-        lock(&self.rounds.by_ref).remove(&self.round.request.r#ref);
+        // A client may ask for the status of a round that has been short.
+        let (rounds, round) = (self.rounds.clone(), self.round.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                rounds.forget(&round);
+            });
+        }
     }
 }
 
@@ -63,7 +77,7 @@ impl Rounds {
     /// `AlreadyExists` for a name that is in use.
     pub fn begin(self: &Arc<Self>, request: wire::SolveRequest, user: String) -> Outcome<Holding> {
         let mut rounds = lock(&self.by_ref);
-        if rounds.contains_key(&request.r#ref) {
+        if rounds.get(&request.r#ref).is_some_and(|other| !other.is_over()) {
             return Err(Failure::new(ErrorKind::AlreadyExists, format!("job ID {} exists", request.r#ref)));
         }
         let round = Arc::new(Round {
@@ -77,6 +91,15 @@ impl Rounds {
         rounds.insert(round.request.r#ref.clone(), round.clone());
         self.begun.notify_waiters();
         Ok(Holding { rounds: self.clone(), round })
+    }
+
+    fn forget(&self, round: &Arc<Round>) {
+        let mut rounds = lock(&self.by_ref);
+        let name = &round.request.r#ref;
+        // Another one may have the name by now.
+        if rounds.get(name).is_some_and(|other| Arc::ptr_eq(other, round)) {
+            rounds.remove(name);
+        }
     }
 
     /// The round of that name, which may be about to begin.
@@ -105,23 +128,38 @@ impl Round {
     ///
     /// # Errors
     /// Why the build failed; `Cancelled` when the round is over first.
-    pub async fn build(&self, app: &Arc<App>, frontend: &str, attrs: HashMap<String, String>) -> Outcome<Built> {
+    pub async fn build(
+        &self,
+        app: &Arc<App>,
+        frontend: &str,
+        mut attrs: HashMap<String, String>,
+    ) -> Result<Built, Failed> {
         is_built_in(frontend, &attrs)?;
+        let brought = match attrs.get("context").and_then(|context| context.strip_prefix(UPLOADS)) {
+            Some(path) => Some(app.pull_upload(&self.request.session, path).await?),
+            None => None,
+        };
+        if brought.is_some() {
+            attrs.remove("context");
+        }
         let solve = Solve {
             attrs,
             exporters: exporters(&self.request),
             cache: self.request.cache.clone().unwrap_or_default(),
             session: self.request.session.clone(),
             entitlements: self.request.entitlements.clone(),
-            context: None,
+            context: brought.as_ref().map(|brought| brought.context.clone()),
             user: self.user.clone(),
         };
-        let mut build = Build::begin(app, &solve.options(app)?, None).await?;
+        let lease = brought.map(|brought| brought.lease);
+        let mut build = Build::begin(app, &solve.options(app)?, (self.free_name(), lease)).await?;
         self.builds.send_modify(|builds| builds.push(build.id.clone()));
         loop {
             let told = tokio::select! {
                 told = build.next() => told,
-                () = self.over.cancelled() => return Err(Failure::new(ErrorKind::Cancelled, "context canceled")),
+                () = self.over.cancelled() => {
+                    return Err(Failure::new(ErrorKind::Cancelled, "context canceled").into());
+                }
             };
             match told {
                 // Who wants to know reads the log.
@@ -131,10 +169,23 @@ impl Round {
                     lock(&self.built).clone_from(&built);
                     return Ok(built);
                 }
-                Some(Told::Failed(failure)) => return Err(failure),
-                None => return Err(Failure::new(ErrorKind::Internal, "the build has no end")),
+                Some(Told::Failed(failed)) => return Err(failed),
+                None => return Err(Failure::new(ErrorKind::Internal, "the build has no end").into()),
             }
         }
+    }
+
+    /// The client's name for the round, which its first build gets: the client asks for it by that name afterwards.
+    fn free_name(&self) -> Option<&str> {
+        let name = self.request.r#ref.as_str();
+        // It becomes a part of the bus' subjects and of folders' names.
+        let is_plain = |name: &str| name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z'));
+        let fits = (MIN_NAME..=MAX_NAME).contains(&name.len()) && is_plain(name);
+        (fits && self.builds.borrow().is_empty()).then_some(name)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
     }
 
     /// Returns when the round is over.
@@ -142,13 +193,13 @@ impl Round {
         self.over.cancelled().await;
     }
 
-    /// What the exporters tell. An image of this engine is called by its id, as in dockerd without containerd's store.
+    /// What the exporters tell. An image that was not pushed is called by its id.
     pub fn response(&self) -> HashMap<String, String> {
         let Built { image_id: id, mut response } = lock(&self.built).clone();
         if !id.is_empty() {
-            response.extend(
-                ["containerimage.digest", "containerimage.config.digest"].map(|key| (key.to_owned(), id.clone())),
-            );
+            for key in ["containerimage.digest", "containerimage.config.digest"] {
+                response.entry(key.to_owned()).or_insert_with(|| id.clone());
+            }
         }
         let names = exporters(&self.request).into_iter().find_map(|mut exporter| exporter.attrs.remove("name"));
         if let Some(names) = names.filter(|_| !id.is_empty()) {

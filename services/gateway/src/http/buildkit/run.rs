@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
 use proto::build_log::What;
 
+use super::failed::Failed;
 use super::status;
 use crate::app::build_log::BuildLogReader;
 use crate::app::lease::Lease;
@@ -19,7 +20,7 @@ pub enum Told {
         image_id: String,
         response: HashMap<String, String>,
     },
-    Failed(Failure),
+    Failed(Failed),
 }
 
 /// A build of a client; when this is dropped before its end, the build is cancelled.
@@ -35,12 +36,20 @@ pub struct Build {
 }
 
 impl Build {
-    /// Queues a build. A session that it names must be there, or come within seconds.
-    pub async fn begin(app: &Arc<App>, options: &proto::BuildOptions, lease: Option<Lease>) -> Outcome<Self> {
+    /// Queues a build, under the name that its client gave it where there is one. A session that it names must be there,
+    /// or come within seconds.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name that another build has; `Unavailable` without the session.
+    pub async fn begin(
+        app: &Arc<App>,
+        options: &proto::BuildOptions,
+        (name, lease): (Option<&str>, Option<Lease>),
+    ) -> Outcome<Self> {
         if !options.session_id.is_empty() {
             app.session(&options.session_id).await?;
         }
-        let id = random_id()[..32].to_owned();
+        let id = name.map_or_else(|| random_id()[..32].to_owned(), str::to_owned);
         let log = app.follow_build_log(&id).await?;
         app.queue_build(&id, options, Credentials::default()).await?;
         let context = options.context.as_ref().map(|context| context.digest.clone());
@@ -52,8 +61,11 @@ impl Build {
         while !self.is_over {
             let told = match self.log.next().await {
                 Some(Ok(chunk)) => self.told(chunk),
-                Some(Err(failure)) => Some(Told::Failed(failure)),
-                None => Some(Told::Failed(Failure::new(model::ErrorKind::Internal, "the build's log has no end"))),
+                Some(Err(failure)) => Some(Told::Failed(failure.into())),
+                None => {
+                    let failure = Failure::new(model::ErrorKind::Internal, "the build's log has no end");
+                    Some(Told::Failed(failure.into()))
+                }
             };
             let Some(told) = told else { continue };
             self.is_over = !matches!(told, Told::Status(_));
@@ -63,14 +75,17 @@ impl Build {
     }
 
     fn told(&mut self, chunk: proto::BuildLog) -> Option<Told> {
-        let response = chunk.response;
+        let proto::BuildLog { response, fault, .. } = chunk;
         match chunk.what? {
             What::AuxId(id) => {
                 self.image_id = id;
                 None
             }
             What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id), response }),
-            What::Error(why) => Some(Told::Failed(Failure::new(model::ErrorKind::Internal, why))),
+            What::Error(why) => {
+                let failure = Failure::new(model::ErrorKind::Internal, why);
+                Some(Told::Failed(Failed { failure, fault }))
+            }
             other => status_of(other).map(Told::Status),
         }
     }

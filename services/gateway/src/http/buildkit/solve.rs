@@ -45,8 +45,13 @@ impl Solve {
             app.db.session().clone_into(&mut options.session_gateway);
             options.session_context = options.remote.is_empty() && options.context.is_none();
         }
+        options.session_dockerfile &= !options.session_id.is_empty() && !options.remote.is_empty();
         for exporter in &self.exporters {
             export(&mut options, exporter)?;
+        }
+        if self.exporters.is_empty() {
+            // No output at all would be an image.
+            options.outputs.push(proto::BuildOutput { r#type: "cacheonly".to_owned(), ..Default::default() });
         }
         let entry = |entry: &wire::CacheOptionsEntry| proto::CacheOption {
             r#type: entry.r#type.clone(),
@@ -104,6 +109,8 @@ fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outco
             return Err(Failure::not_built(format!("context {value} is not the session's \"context\"")));
         }
         "context" if !value.starts_with("local:") => options.remote = text(),
+        // The Dockerfile lies beside a context that is not the session's.
+        "dockerfilekey" if value == "dockerfile" => options.session_dockerfile = true,
         "cache-from" => options.cache_imports.extend(list().map(|reference| registry_cache(&reference))),
         "cache-imports" => options.cache_imports.extend(cache_imports(value)?),
         "requestid" => options.check = subrequest(value)?.to_owned(),

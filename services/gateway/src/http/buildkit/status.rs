@@ -30,7 +30,7 @@ pub fn note(text: &str, now_ns: i64) -> wire::StatusResponse {
 }
 
 /// None for what has not happened.
-fn time(ns: i64) -> Option<Timestamp> {
+pub fn time(ns: i64) -> Option<Timestamp> {
     let nanos = i32::try_from(ns.rem_euclid(SECOND_NS)).unwrap_or_default();
     (ns != 0).then_some(Timestamp { seconds: ns.div_euclid(SECOND_NS), nanos })
 }

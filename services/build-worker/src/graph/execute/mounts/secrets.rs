@@ -11,6 +11,8 @@ use super::Mounted;
 use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
+use crate::remote::access::Access;
+use crate::remote::git::Repository;
 use crate::tree::Tree;
 
 /// A folder in memory. Unmounted when dropped.
@@ -68,6 +70,19 @@ impl Executor {
         let mount = bind(file, wanted.target.clone());
         mounted.mounts.push(runtime::bundle::Mount { read_only: true, ..mount });
         Ok(())
+    }
+
+    /// What the build's client may show the server of a repository; nothing for what is none.
+    pub(in crate::graph) async fn git_access(&self, url: &str) -> Result<Access, Failure> {
+        let Some(Repository { url, .. }) = Repository::parse(url).map_err(Failure::User)? else {
+            return Ok(Access::default());
+        };
+        for secret in Access::secrets(&url) {
+            if let Some(value) = self.secret_of_client(&secret).await? {
+                return Ok(Access::of(&url, &secret, &value));
+            }
+        }
+        Ok(Access::default())
     }
 
     async fn secret_of_client(&self, id: &str) -> Result<Option<Vec<u8>>, Failure> {

@@ -1,0 +1,315 @@
+//! What buildx asks of an engine (docker driver), in its order: a throw-away round that looks for capabilities, then the
+//! build itself, with a session that sends files. By a connection of `POST /grpc`, and straight on the API's socket.
+
+mod client;
+mod session;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1 as control;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend as bridge;
+use kit::{Engine, Kind, Registry};
+use serde_json::Value;
+use tonic::Code;
+
+use client::{Asked, Client, Door, build, details, exporter, in_round, request, steps};
+use session::{Built, Offered, Takes, folders};
+
+fn run<T>(flow: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(flow)
+}
+
+fn frontend(options: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    let base = [("filename", "Dockerfile"), ("image-resolve-mode", "local")];
+    base.iter().chain(options).map(|(key, value)| (*key, (*value).to_owned())).collect()
+}
+
+fn asked(name: &str, exporters: Vec<control::Exporter>) -> Asked {
+    Asked { name: name.to_owned(), frontend: frontend(&[]), exporters, ..Default::default() }
+}
+
+fn offers(dockerfile: &'static str, context: &[(&'static str, &'static str)]) -> Offered {
+    Offered { folders: folders(dockerfile, context), ..Default::default() }
+}
+
+#[test]
+fn two_rounds_build_an_image_through_either_door() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        for (door, image) in [(Door::HandedOver, "handed"), (Door::Straight, "straight")] {
+            let socket = engine.socket().to_owned();
+            let digest = run(async move {
+                let dockerfile = "FROM busybox\nARG WHO\nCOPY file /\nRUN cat /file && echo $WHO > /who\n";
+                let files = [("Dockerfile", "not this one"), ("file", "sent by the session\n"), ("other", "x")];
+                let mut asked = asked(image, vec![exporter("moby", &[("name", image)])]);
+                asked.frontend.push(("build-arg:WHO", "you".to_owned()));
+                let ended = build(socket, door, offers(dockerfile, &files), asked).await;
+                let told = &ended.steps;
+                assert!(told.iter().any(|name| name == "[internal] load build definition from Dockerfile"), "{told:?}");
+                assert!(told.iter().any(|name| name.contains("RUN cat /file")), "{told:?}");
+                ended.told("containerimage.digest")
+            });
+            assert!(digest.starts_with("sha256:"), "{door:?}: {digest}");
+            engine.docker(&["run", "--rm", image, "cat", "/file", "/who"]).says("sent by the session\nyou");
+        }
+    });
+}
+
+#[test]
+fn outputs_go_to_the_client_and_to_a_registry() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let registry = Registry::start();
+        let name = format!("{}/team/app:v1", registry.host());
+        let dockerfile = "FROM busybox AS made\nCOPY file /\nFROM scratch\nCOPY --from=made /file /d/file\n";
+        let files = [("file", "built\n")];
+        let socket = || engine.socket().to_owned();
+        let exported = |output: &str, takes: fn(Built) -> Takes| {
+            let built = Built::default();
+            let offered = Offered { takes: Some(takes(built.clone())), ..offers(dockerfile, &files) };
+            let named = [("name", "app:of-archive")];
+            let attrs = if matches!(output, "oci" | "docker") { &named[..] } else { &[] };
+            let exporters = vec![exporter(output, attrs)];
+            let round = asked(&format!("exports{output}longenough"), exporters);
+            run(build(socket(), Door::HandedOver, offered, round)).response.expect("built");
+            std::mem::take(&mut *built.lock().expect("no holder panics"))
+        };
+        let folder = exported("local", Takes::Files);
+        assert_eq!(folder, BTreeMap::from([("d/file".to_owned(), b"built\n".to_vec())]));
+        for (output, document) in [("oci", "index.json"), ("docker", "manifest.json"), ("tar", "d/file")] {
+            let whole = exported(output, Takes::Whole);
+            let mut archive = tar::Archive::new(whole[""].as_slice());
+            let paths =
+                archive.entries().expect("a tar").map(|e| e.expect("an entry").path().expect("a path").into_owned());
+            let paths: Vec<PathBuf> = paths.collect();
+            assert!(paths.iter().any(|path| path.ends_with(document)), "{output}: {paths:?}");
+        }
+
+        // Several platforms are one tag, which the client pushes once more by the API.
+        let mut both = asked("pushedfortwoplatforms0001", vec![exporter("moby", &[("name", &name), ("push", "true")])]);
+        both.frontend.push(("platform", "linux/amd64,linux/arm64".to_owned()));
+        let registered = control::CacheOptionsEntry {
+            r#type: "registry".to_owned(),
+            attrs: [("ref".to_owned(), format!("{}/team/app:cache", registry.host()))].into(),
+        };
+        both.cache_exports.push(registered);
+        let two = "FROM scratch\nCOPY file /d/file\n";
+        let pushed = run(build(socket(), Door::Straight, offers(two, &files), both)).told("containerimage.digest");
+        let manifest = |reference: &str| {
+            let accept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+                          application/vnd.oci.image.manifest.v1+json";
+            let path = format!("/v2/team/app/manifests/{reference}");
+            kit::Client::tcp(registry.port()).send_with("GET", &path, &[("Accept", accept)], "").expect("an answer")
+        };
+        let index = manifest("v1");
+        assert_eq!(index.header("docker-content-digest"), Some(pushed.as_str()));
+        assert_eq!(index.json()["manifests"].as_array().map(Vec::len), Some(2), "{}", index.text());
+        assert_eq!(manifest("cache").status, 200);
+        engine.docker(&["push", "-q", &name]).ok();
+        assert_eq!(manifest("v1").json()["manifests"].as_array().map(Vec::len), Some(2), "it is an index still");
+    });
+}
+
+#[test]
+fn a_context_may_come_in_one_piece() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let mut tar = kit::Archive::new();
+        tar.file("Dockerfile", 0o644, b"FROM busybox\nCOPY in /in\n").file("in", 0o644, b"in one piece\n");
+        let offered = Offered { upload: tar.finish(), ..Default::default() };
+        let mut asked = asked("contextinonepiece00000001", vec![exporter("moby", &[("name", "piece")])]);
+        asked.frontend.push(("context", "http://buildkit-session/the-context".to_owned()));
+        run(build(engine.socket().to_owned(), Door::HandedOver, offered, asked)).response.expect("built");
+        engine.docker(&["run", "--rm", "piece", "cat", "/in"]).says("in one piece");
+    });
+}
+
+#[test]
+fn two_targets_are_baked_at_once() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        let dockerfile = "FROM busybox AS base\nCOPY file /\nFROM base AS one\nRUN echo one > /is\nFROM base AS two\nRUN echo two > /is\n";
+        let baked = ["one", "two"].map(|target| {
+            let mut asked =
+                asked(&format!("bakedtarget{target}ofthesame01"), vec![exporter("moby", &[("name", target)])]);
+            asked.frontend.push(("target", target.to_owned()));
+            build(socket.clone(), Door::HandedOver, offers(dockerfile, &[("file", "x")]), asked)
+        });
+        run(async move {
+            let [one, two] = baked;
+            let (one, two) = tokio::join!(one, two);
+            one.response.expect("built");
+            two.response.expect("built");
+        });
+        for target in ["one", "two"] {
+            engine.docker(&["run", "--rm", target, "cat", "/is"]).says(target);
+        }
+    });
+}
+
+#[test]
+fn builds_are_remembered_by_their_names_and_can_be_forgotten() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        run(async move {
+            let (good, bad) = ("goodbuildtoberemembered01", "badbuildtoberemembered001");
+            let mut client = Client::connect(&socket, Door::HandedOver).await;
+            // How buildx looks whether there is a history at all.
+            assert!(client.history("buildx-test-history-api-feature", &[]).await.is_empty());
+            let ok = offers("FROM busybox\nRUN echo remembered\n", &[]);
+            build(socket.clone(), Door::Straight, ok, asked(good, Vec::new())).await.response.expect("built");
+            let fails = offers("FROM busybox\n\nRUN echo before && \\\n  exit 7\nRUN echo never\n", &[]);
+            let ended = build(socket.clone(), Door::Straight, fails, asked(bad, Vec::new())).await;
+
+            // The client shows the lines of the Dockerfile out of the failure's details.
+            let failed = ended.response.expect_err("the step failed");
+            assert!(failed.message().contains("exit code: 7"), "{failed}");
+            let told = details(&failed).expect("details");
+            let of = |kind: &str| {
+                let detail = told.details.iter().find(|detail| detail.type_url.ends_with(kind)).expect(kind);
+                serde_json::from_slice::<Value>(&detail.value).expect("JSON")
+            };
+            let source = of("/errdefs.Source+json");
+            assert_eq!(source["info"]["filename"], "Dockerfile");
+            assert_eq!(source["ranges"][0], serde_json::json!({"start": {"line": 3}, "end": {"line": 4}}));
+            assert!(of("/errdefs.Vertex+json")["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+
+            let status = |event: &control::BuildHistoryEvent| {
+                let record = event.record.clone().expect("a record");
+                (record.r#ref, record.error.map(|error| error.message), record.num_total_steps > 2)
+            };
+            let all = client.history("", &[]).await;
+            assert_eq!(status(&all[0]).0, bad, "the newest comes first");
+            assert!(status(&all[0]).1.is_some_and(|why| why.contains("exit code: 7")) && status(&all[0]).2);
+            assert_eq!(status(&all[1]), (good.to_owned(), None, true));
+            let named = client.history(good, &[]).await;
+            assert_eq!(named.len(), 1);
+            let only = client.history("", &["status==completed"]).await;
+            assert_eq!(only.iter().map(|event| status(event).0).collect::<Vec<_>>(), [good]);
+            let again = steps(client.clone(), good.to_owned()).await;
+            assert!(again.iter().any(|name| name.contains("RUN echo remembered")), "{again:?}");
+
+            let forget = |name: &str| control::UpdateBuildHistoryRequest {
+                r#ref: name.to_owned(),
+                delete: true,
+                ..Default::default()
+            };
+            client.control.update_build_history(forget(good)).await.expect("forgotten");
+            assert!(client.history(good, &[]).await.is_empty());
+            let missing = client.control.update_build_history(forget(good)).await.expect_err("it has gone");
+            assert_eq!(missing.code(), Code::NotFound);
+            let pin = control::UpdateBuildHistoryRequest { r#ref: bad.to_owned(), pinned: true, ..Default::default() };
+            assert_eq!(
+                client.control.update_build_history(pin).await.expect_err("refused").code(),
+                Code::Unimplemented
+            );
+        });
+    });
+}
+
+#[test]
+fn who_listens_hears_of_builds_and_a_client_that_leaves_ends_its_own() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        run(async move {
+            let name = "cancelledbuildofaclient01";
+            let mut listener = Client::connect(&socket, Door::HandedOver).await;
+            let listening = control::BuildHistoryRequest { active_only: true, ..Default::default() };
+            let mut events = listener.control.listen_build_history(listening).await.expect("listening").into_inner();
+            let mut next = async || {
+                let event = tokio::time::timeout(Duration::from_secs(60), events.message()).await.expect("in time");
+                let event = event.expect("an event").expect("no end");
+                (event.r#type(), event.record.expect("a record"))
+            };
+            let begun = tokio::spawn({
+                let socket = socket.clone();
+                let dockerfile = offers("FROM busybox\nRUN echo begun; sleep 983\n", &[]);
+                async move { build(socket, Door::HandedOver, dockerfile, asked(name, Vec::new())).await.response }
+            });
+            let (kind, record) = next().await;
+            assert_eq!((kind, record.r#ref.as_str()), (control::BuildHistoryEventType::Started, name));
+            let runs = || std::process::Command::new("pgrep").args(["-fx", "sleep 983"]).output().expect("pgrep");
+            let until = async |wanted: bool| {
+                for _ in 0..600 {
+                    if runs().status.success() == wanted {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                panic!("the step's process: {:?}", runs());
+            };
+            until(true).await;
+            begun.abort();
+            until(false).await;
+            let (kind, record) = next().await;
+            assert_eq!(kind, control::BuildHistoryEventType::Complete);
+            assert_eq!(record.error.expect("an error").message, "context canceled");
+        });
+    });
+}
+
+#[test]
+fn the_cache_is_listed_and_pruned() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        run(async move {
+            let dockerfile = offers("FROM busybox\nRUN echo kept > /kept\nRUN echo other > /other\n", &[]);
+            build(socket.clone(), Door::HandedOver, dockerfile, asked("builttobelistedandpruned1", Vec::new()))
+                .await
+                .response
+                .expect("built");
+            let mut client = Client::connect(&socket, Door::HandedOver).await;
+            let usage = async |client: &mut Client, filter: &str| {
+                let filter = vec![filter.to_owned()];
+                let asked = control::DiskUsageRequest { filter, ..Default::default() };
+                client.control.disk_usage(asked).await.expect("listed").into_inner().record
+            };
+            let all = usage(&mut client, "").await;
+            let kept: Vec<_> = all.iter().filter(|record| record.description.contains("echo kept")).collect();
+            assert!(kept.len() == 1 && kept[0].size > 0 && kept[0].created_at.is_some(), "{all:?}");
+            assert!(usage(&mut client, &format!("id~=^{}", &kept[0].id[..20])).await.len() == 1);
+            assert!(usage(&mut client, "type==source.local").await.is_empty());
+            let wrong = control::DiskUsageRequest { filter: vec!["colour==red".to_owned()], ..Default::default() };
+            assert_eq!(client.control.disk_usage(wrong).await.expect_err("refused").code(), Code::InvalidArgument);
+            let prune = async |client: &mut Client, filter: &str| {
+                let asked = control::PruneRequest { all: true, filter: vec![filter.to_owned()], ..Default::default() };
+                let mut pruned = client.control.prune(asked).await.expect("pruned").into_inner();
+                let mut ids = Vec::new();
+                while let Some(record) = pruned.message().await.expect("a record") {
+                    ids.push(record.id);
+                }
+                ids
+            };
+            assert_eq!(prune(&mut client, "description~=echo kept").await, [kept[0].id.clone()]);
+            assert_eq!(prune(&mut client, "").await.len(), all.len() - 1);
+            assert!(usage(&mut client, "").await.is_empty());
+        });
+    });
+}
+
+#[test]
+fn what_fails_or_is_not_served_says_so() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        run(async move {
+            session::open(&socket, "failing", offers("FROM busybox\nRUM x\n", &[])).await;
+            let mut client = Client::connect(&socket, Door::HandedOver).await;
+            let ended = client.round(request("fails", "failing", Some("never")), Some(&[])).await;
+            let failed = ended.response.expect_err("the file is wrong");
+            assert!(failed.message().contains("unknown instruction: RUM"), "{failed}");
+            let told = details(&failed).expect("details");
+            assert!(told.details.iter().any(|detail| String::from_utf8_lossy(&detail.value).contains(r#""line":2"#)));
+            let alone =
+                control::SolveRequest { frontend: "dockerfile.v0".to_owned(), ..request("alone", "nobody", None) };
+            let failed = client.control.solve(alone).await.expect_err("there is no such session");
+            assert!(failed.message().contains("no active session for nobody"), "{failed}");
+            let definition = bollard_buildkit_proto::pb::Definition { def: vec![vec![1]], ..Default::default() };
+            let llb = control::SolveRequest { definition: Some(definition), ..request("llb", "failing", None) };
+            assert_eq!(client.control.solve(llb).await.expect_err("refused").code(), Code::Unimplemented);
+            let read = client.bridge.read_file(in_round("none", bridge::ReadFileRequest::default())).await;
+            assert_eq!(read.expect_err("not served").code(), Code::Unimplemented);
+            let late = client.bridge.ping(in_round("no-such-round", bridge::PingRequest {})).await;
+            assert_eq!(late.expect_err("no round").code(), Code::NotFound);
+        });
+    });
+}
