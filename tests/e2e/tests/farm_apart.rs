@@ -73,6 +73,22 @@ fn eight_clients_of_one_graph_build_on_four_workers() {
         let moved = now - first[&worker];
         assert!(moved < MIB / 2, "{moved} bytes moved to worker {worker} for a build of which all is cached");
     }
+
+    // Files go to where the layer lies that they are put on, rather than that layer to them.
+    let stage = |name: &str| {
+        let made = format!("RUN sleep 2; head -c {MIB} /dev/urandom > /{name}");
+        format!("FROM busybox AS {name}\n{made}\nCOPY Dockerfile /\nWORKDIR /work\n")
+    };
+    let dockerfile = format!("{}{}FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\n", stage("a"), stage("b"));
+    farm.build("follows", &dockerfile, &[]).done();
+    let ran = farm.ran("follows");
+    let of_stage = |name: &str| -> Vec<&str> {
+        let steps = ran.iter().filter(|(step, _)| step.starts_with(&format!("[{name} ")));
+        steps.map(|(_, worker)| worker.as_str()).collect()
+    };
+    let (a, b) = (of_stage("a"), of_stage("b"));
+    assert_eq!((a.len(), b.len()), (3, 3), "{ran:?}");
+    assert!([&a, &b].iter().all(|stage| stage.iter().all(|worker| *worker == stage[0])) && a[0] != b[0], "{ran:?}");
     farm.stop();
 }
 
@@ -197,5 +213,6 @@ fn a_worker_killed_before_its_step_is_acknowledged() {
     let again = explained.ok().matches("it runs again").count();
     assert_eq!(again, 1, "{explained}");
     explained.says(&format!("it runs again: worker {worker} was lost before its layer was stored"));
+    farm.cluster.up(&worker);
     farm.stop();
 }

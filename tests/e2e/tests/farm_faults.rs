@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kit::farm::{Bell, Build};
-use kit::{Boxyard, Client, Options, wait_until};
+use kit::{Boxyard, Client, Options, Postgres, has_ended, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -23,12 +23,6 @@ fn shim_and_worker(boxyard: &Boxyard) -> (i32, Pid) {
     let status = fs::read_to_string(format!("/proc/{shim}/status")).expect("it is there");
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
     (shim, Pid::from_raw(parent.trim().parse().expect("a number")))
-}
-
-/// Gone, or ended and not yet waited for by a parent that stands still.
-fn has_ended(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 fn builds(boxyard: &Boxyard) -> serde_json::Value {
@@ -121,5 +115,57 @@ fn a_build_whose_client_leaves_ends_within_two_seconds() {
     });
     boxyard.docker(&["image", "inspect", "left"]).fails(1, "No such image: left");
     assert_eq!(boxyard.docker(&["images", "-aq"]).lines().len(), 1, "no step has left an image");
+    boxyard.stop();
+}
+
+#[test]
+fn a_build_that_three_workers_were_lost_with_fails_with_their_names() {
+    let (boxyard, bell) = (farm(3), Bell::new());
+    let build = Build::start(&boxyard, "given-up", &format!("FROM busybox\n{}", bell.step("lost")), &[]);
+    let mut lost = Vec::new();
+    for attempt in 1..=3 {
+        wait_until("the step to run", 90, || (bell.count("lost") == attempt).then_some(()));
+        lost.push(builds(&boxyard)["items"][0]["worker_id"].as_str().expect("a worker").to_owned());
+        let (_, worker) = shim_and_worker(&boxyard);
+        kill(worker, Signal::SIGKILL).expect("killed");
+        wait_until("its step to be killed with it", 30, || boxyard.pids_of("boxyard-shim").is_empty().then_some(()));
+    }
+    let (code, said) = build.end();
+    let why = format!("the build was given up: 3 workers in a row were lost with it: {}", lost.join(", "));
+    assert!(code != 0 && said.contains(&why), "{why}: {said}");
+    assert_eq!((builds(&boxyard)["items"][0]["state"].as_str(), bell.count("lost")), (Some("failed"), 3));
+    boxyard.stop();
+}
+
+#[test]
+fn a_worker_killed_between_its_steps_and_the_image_leaves_one_whole_image() {
+    let postgres = Postgres::start();
+    let options = Options { workers: 2, database: Some(postgres.url()), ..Options::default() };
+    let (boxyard, bell) = (Boxyard::start(options), Bell::new());
+    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    let context = boxyard.work_dir().join("context");
+    fs::create_dir(&context).expect("make the context");
+    let dockerfile = format!("FROM busybox\n{}", bell.step("once"));
+    fs::write(context.join("Dockerfile"), dockerfile).expect("write the Dockerfile");
+    let path = context.display().to_string();
+    let args = ["build", "--progress", "plain", "--network", "host", "-t", "whole", &path];
+    std::thread::scope(|scope| {
+        let building = scope.spawn(|| boxyard.boxyard(&args));
+        wait_until("the step to call", 60, || (bell.count("once") == 1).then_some(()));
+        let (_, worker) = shim_and_worker(&boxyard);
+        // No image can be written from here on; all else can.
+        let lock = postgres.lock("images");
+        bell.answer();
+        // The step's result is acknowledged: the build is at its image.
+        wait_until("the image to be written", 60, || postgres.is_waited_for("images").then_some(()));
+        kill(worker, Signal::SIGKILL).expect("killed");
+        drop(lock);
+        building.join().expect("it ends").ok();
+    });
+    let build = &builds(&boxyard)["items"][0];
+    assert_eq!((&build["attempt"], &build["state"]), (&2.into(), &"done".into()), "{build}");
+    assert_eq!(bell.count("once"), 1, "its result was recorded");
+    assert_eq!(boxyard.docker(&["images", "-aq"]).lines().len(), 2, "busybox, and one image");
+    boxyard.docker(&["run", "--rm", "whole", "true"]).ok();
     boxyard.stop();
 }

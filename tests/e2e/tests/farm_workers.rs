@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use kit::farm::{Bell, Build};
 use kit::{Boxyard, Client, Options, Output, wait_until};
 
 /// The classic build of one Dockerfile, with more in its query.
@@ -84,6 +85,40 @@ fn builds_go_to_workers_with_their_labels() {
 }
 
 #[test]
+fn a_slot_goes_to_the_highest_priority_then_to_the_user_with_the_fewest_builds() {
+    let boxyard = Boxyard::start(Options { worker_slots: Some(2), ..Options::default() });
+    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    let other = 54_321;
+    let (ends, stays, order) = (Bell::new(), Bell::new(), Bell::new());
+    order.answer();
+    let start = |name: &str, bell: &Bell, user: u32, flags: &[&str]| {
+        let dockerfile = format!("FROM busybox\nRUN {}\n", bell.call(name));
+        Build::start_as(&boxyard, user, name, &dockerfile, flags)
+    };
+    // Root has both slots.
+    let first = [start("ends", &ends, 0, &[]), start("stays", &stays, 0, &[])];
+    wait_until("both to run", 60, || (ends.count("ends") + stays.count("stays") == 2).then_some(()));
+    let mut queued = Vec::new();
+    for (name, user, flags) in [("of-root", 0, &[][..]), ("of-other", other, &[]), ("urgent", 0, &["--priority", "5"])]
+    {
+        queued.push(start(name, &order, user, flags));
+        let waiting = || {
+            let builds = Client::new(boxyard.socket()).get_json("/boxyard/v1/builds");
+            let states = builds["items"].as_array().into_iter().flatten().filter(|build| build["state"] == "waiting");
+            states.count()
+        };
+        wait_until("the build to wait", 60, || (waiting() == queued.len()).then_some(()));
+    }
+    ends.answer();
+    queued.into_iter().for_each(|build| drop(build.done()));
+    // Root still has one, the other user none.
+    assert_eq!(order.callers(), ["urgent", "of-other", "of-root"]);
+    stays.answer();
+    first.into_iter().for_each(|build| drop(build.done()));
+    boxyard.stop();
+}
+
+#[test]
 fn limits_of_a_build_hold_over_all_its_steps() {
     let boxyard = Boxyard::start(Options::default());
     boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
@@ -97,5 +132,43 @@ fn limits_of_a_build_hold_over_all_its_steps() {
     let held = build("64m");
     assert!(held.code != 0 && held.stderr.contains("returned a non-zero code"), "{held}");
     build("200m").ok();
+    boxyard.stop();
+}
+
+#[test]
+fn a_build_with_limits_is_not_spread() {
+    let boxyard = Boxyard::start(Options { workers: 2, ..Options::default() });
+    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    // As above: each of the two fits into the limit, and would have one of its own on another worker.
+    let eat = "RUN dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null && sleep 5";
+    let stages = format!(
+        "FROM busybox AS one\n{eat} && echo 1 > /1\nFROM busybox AS two\n{eat} && echo 2 > /2\nFROM busybox\n\
+         COPY --from=one /1 /\nCOPY --from=two /2 /\n"
+    );
+    let folder = boxyard.work_dir().display().to_string();
+    std::fs::write(boxyard.work_dir().join("Dockerfile"), stages).expect("write the Dockerfile");
+    let build = |memory: &str| {
+        boxyard.boxyard(&[
+            "build",
+            "--progress",
+            "plain",
+            "--memory",
+            memory,
+            "--memory-swap",
+            memory,
+            "-t",
+            memory,
+            &folder,
+        ])
+    };
+    let held = build("64m");
+    assert!(held.code != 0 && held.stderr.contains("did not complete successfully"), "{held}");
+    build("200m").ok();
+    let client = Client::new(boxyard.socket());
+    let id = client.get_json("/boxyard/v1/builds?limit=1")["items"][0]["id"].as_str().expect("an id").to_owned();
+    let steps = client.get_json(&format!("/boxyard/v1/builds/{id}/steps"));
+    let workers: std::collections::BTreeSet<&str> =
+        steps["items"].as_array().expect("steps").iter().filter_map(|step| step["worker_id"].as_str()).collect();
+    assert_eq!(workers.len(), 1, "{steps}");
     boxyard.stop();
 }

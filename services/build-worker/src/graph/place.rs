@@ -296,8 +296,9 @@ fn choose(
     if is_free_here || wish.only_to_parent {
         return None;
     }
+    // This build's own steps go on for certain; what a worker has said may be over.
     let free = able.into_iter().filter(|worker| has_room(worker, load(worker)));
-    free.min_by_key(|worker| (load(worker), worker.id.clone())).map(|worker| worker.id.clone())
+    free.min_by_key(|worker| (load(worker), own(worker), worker.id.clone())).map(|worker| worker.id.clone())
 }
 
 #[cfg(test)]
@@ -343,6 +344,7 @@ mod tests {
             // The first stays, the next ones go to the emptiest.
             (wish(None, &none, here, true), &[][..], &[][..], None),
             (wish(None, &none, here, true), &[("", 1)], &[], Some("b")),
+            (wish(None, &none, here, true), &[("", 1), ("b", 1)], &[], Some("c")),
             (wish(None, &none, here, true), &[("", 1), ("b", 2)], &[], Some("c")),
             (wish(None, &none, here, true), &[("", 1), ("b", 2), ("c", 2)], &[], None),
             (wish(None, &none, here, true), &[("", 1)], &["b"], Some("c")),
