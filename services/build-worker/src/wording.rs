@@ -3,6 +3,9 @@
 use dockerfile::{quote, quote_number};
 use oci::Healthcheck;
 
+/// Why a step ran that was not looked for in the cache.
+pub const CACHE_UNUSED: &str = "the cache was not to be used";
+
 /// `[/a /b]`
 pub fn plain_list(words: &[String]) -> String {
     format!("[{}]", words.join(" "))

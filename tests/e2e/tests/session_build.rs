@@ -53,6 +53,9 @@ fn a_build_tells_its_steps_and_finds_them_again() {
     let explained = build(&boxyard, &folder, &["--build-arg", "WORD=hi", "--explain"]);
     explained.ok();
     assert!(explained.stderr.contains("    file src/a changed\n"), "{explained}");
+    let anew = build(&boxyard, &folder, &["--build-arg", "WORD=hi", "--explain", "--no-cache"]);
+    anew.ok();
+    assert!(anew.stderr.contains("    the cache was not to be used\n"), "{anew}");
 }
 
 #[test]

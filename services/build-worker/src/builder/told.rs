@@ -7,6 +7,7 @@ use proto::{BuildTrace, BuildVertex, KeyInput};
 use super::stage::Stage;
 use super::{Builder, Progress};
 use crate::failure::Failure;
+use crate::wording;
 
 /// Instructions are cut to so many characters.
 const NAME_CHARACTERS: usize = 1000;
@@ -103,7 +104,7 @@ impl Builder {
             vertex.worker.clear();
         }
         if self.options.no_cache && !vertex.key.is_empty() {
-            vertex.reason = "the cache was not to be used".to_owned();
+            vertex.reason = wording::CACHE_UNUSED.to_owned();
         }
         self.tell(&vertex).await?;
         vertex.key_inputs.clear();

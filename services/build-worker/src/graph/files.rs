@@ -1,5 +1,6 @@
 //! Files that steps read: where they come from, which are meant, and what they are worth in a key.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -237,7 +238,10 @@ impl Wanted {
     /// Whether something below the folder is not copied.
     fn leaves_out(&self, excludes: Option<&Ignore>, below: &Path, is_dir: bool) -> bool {
         excludes.is_some_and(|ignore| ignore.excludes(&below.to_string_lossy(), is_dir))
-            || self.inside.as_ref().is_some_and(|inside| !inside.reaches(below))
+            || self.inside.as_ref().is_some_and(|inside| match is_dir {
+                true => !inside.reaches(below),
+                false => !inside.covers(below),
+            })
     }
 
     /// The part of a path that shows in the result.
@@ -252,23 +256,45 @@ impl Wanted {
 impl Inside {
     /// Whether a path below the folder is copied, or leads to what is.
     pub fn reaches(&self, below: &Path) -> bool {
-        let mut parts = self.parts.iter();
-        for component in below {
-            let Some(part) = parts.next() else { return true };
-            if part == "**" {
-                return true;
-            }
-            let name = component.to_string_lossy();
-            if !dockerfile::Glob::new(part).is_some_and(|glob| glob.matches(&name)) {
-                return false;
-            }
-        }
-        true
+        self.walk(below).is_some()
     }
 
     /// Whether the pattern's end is at this path or above it: all below is copied.
     pub fn covers(&self, below: &Path) -> bool {
-        self.reaches(below) && below.iter().count() >= self.parts.len()
+        self.walk(below) == Some(true)
+    }
+
+    /// Follows a path through the pattern: none where it leads away from it, true where it has come to its end. A part
+    /// `**` stands for any number of folders.
+    fn walk(&self, below: &Path) -> Option<bool> {
+        let end = self.parts.len();
+        let is_any = |at: usize| self.parts.get(at).is_some_and(|part| part == "**");
+        // Each place in the pattern where the path may be; `**` may stand for nothing.
+        let skip = |mut places: BTreeSet<usize>| {
+            for at in (0..end).filter(|at| is_any(*at)) {
+                if places.contains(&at) {
+                    places.insert(at + 1);
+                }
+            }
+            places
+        };
+        let mut places = skip(BTreeSet::from([0]));
+        for component in below {
+            if places.contains(&end) {
+                return Some(true);
+            }
+            let name = component.to_string_lossy();
+            let matches = |at: usize| dockerfile::Glob::new(&self.parts[at]).is_some_and(|glob| glob.matches(&name));
+            let next = places.iter().filter_map(|&at| match is_any(at) {
+                true => Some(at),
+                false => matches(at).then_some(at + 1),
+            });
+            places = skip(next.collect());
+            if places.is_empty() {
+                return None;
+            }
+        }
+        Some(places.contains(&end))
     }
 }
 
@@ -284,4 +310,31 @@ pub fn missing(path: &str) -> Failure {
 
 fn inline(files: &[proto::InlineFile]) -> Vec<FileInput> {
     files.iter().map(|file| FileInput { name: file.name.clone(), digest: key::digest(&file.content) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_below_a_folder() {
+        for (word, path, expected) in [
+            ("x/**/c.txt", "x", Some(false)),
+            ("x/**/c.txt", "x/c.txt", Some(true)),
+            ("x/**/c.txt", "x/y", Some(false)),
+            ("x/**/c.txt", "x/y/b.txt", Some(false)),
+            ("x/**/c.txt", "x/y/z/c.txt", Some(true)),
+            ("x/**/c.txt", "x/y/c.txt/below", Some(true)),
+            ("x/**/c.txt", "y", None),
+            ("x/**", "x/y/z", Some(true)),
+            ("**/a/**/b", "q/a/w/e/b", Some(true)),
+            ("x/y", "x", Some(false)),
+            ("x/y", "x/y/z", Some(true)),
+            ("x/*.md", "x/a.txt", None),
+            (".", "anything", Some(true)),
+        ] {
+            let inside = Wanted::new(word, true).inside.expect("a pattern");
+            assert_eq!(inside.walk(Path::new(path)), expected, "{word} {path}");
+        }
+    }
 }

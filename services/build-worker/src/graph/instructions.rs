@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::heredocs::{script, with_heredocs};
 use crate::image::{self, resolve};
 use crate::remote::Archives;
+use crate::wording;
 
 /// What a step is made of: its definition, and what it reads.
 struct Asked {
@@ -241,6 +242,9 @@ impl Solving {
         };
         vertex.view = step_view::of(&definition, state, &asked.uncounted);
         let use_cache = !self.ignores_cache(number);
+        if !use_cache {
+            vertex.told.reason = wording::CACHE_UNUSED.to_owned();
+        }
         // What comes from layers is known by them, before any file is looked at.
         let quick = asked.reads.iter().map(|(origin, reading)| reading.quickly(origin)).collect::<Option<Vec<_>>>();
         let quick = quick.filter(|files| !files.is_empty()).map(|files| {

@@ -47,7 +47,7 @@ use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
 use exchange::Exchange;
-pub use execute::Executor;
+pub use execute::{Executor, OfBuild};
 use export::Built;
 pub use export::Finished;
 use folders::Folders;

@@ -6,8 +6,8 @@ use bus::{ProgressSender, Target, calls};
 use model::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
-use super::Executor;
 use super::execute::{Executed, Failed};
+use super::{Executor, OfBuild};
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, now_ns};
@@ -75,7 +75,7 @@ impl Guest {
         folder: &str,
         progress: ProgressSender,
     ) -> Result<(Option<proto::StepRecord>, Option<Failure>), Failure> {
-        let Worker { bus, store, snapshots, machine, contexts, trees, caches, claims, .. } = self.worker.clone();
+        let Worker { bus, store, snapshots, machine, .. } = self.worker.clone();
         let definition = self.request.definition.clone().unwrap_or_default();
         let owner = machine::owner(folder);
         let blobs = proto::LeaseCreate { owner: owner.clone(), ttl_seconds: BLOBS_TTL_SECONDS };
@@ -84,14 +84,7 @@ impl Guest {
         let _keeping = keep_blobs(bus.clone(), &blobs.id);
         let layers = Arc::new(Layers::new(bus.clone(), snapshots, store, blobs.id, owner, machine.builds.clone()));
         let line = lifeline::on_claim(bus.clone(), self.request.key.clone(), self.request.claim_id.clone());
-        let executor = Executor {
-            bus,
-            machine,
-            layers: layers.clone(),
-            contexts,
-            trees,
-            caches,
-            claims,
+        let build = OfBuild {
             build_id: self.request.build_id.clone(),
             folder: folder.to_owned(),
             attempt: self.request.attempt,
@@ -99,8 +92,8 @@ impl Guest {
             ends: self.ends.clone(),
             lease: Renewals::new(bus::CLAIM_TTL),
             keep_failed: self.request.keep_failed,
-            context: Arc::default(),
         };
+        let executor = Executor::new(&self.worker, layers.clone(), build);
         let started = now_ns();
         let mut output = Told(progress);
         let executed = executor.execute(&definition, line.0.clone(), &mut output, self.ends.unwanted(None)).await;

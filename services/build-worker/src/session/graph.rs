@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Session, keep_blobs};
 use crate::ends::Ends;
 use crate::failure::Failure;
-use crate::graph::{Executor, Finished, Graph};
+use crate::graph::{Executor, Finished, Graph, OfBuild};
 use crate::log::Log;
-use crate::worker::Worker;
 
 impl Session {
     pub(super) async fn build_graph(
@@ -21,24 +20,17 @@ impl Session {
     ) -> Result<(), Failure> {
         let layers = Arc::new(self.layers().await?);
         let keeping = keep_blobs(self.worker.bus.clone(), &layers.lease);
-        let Worker { bus, machine, claims, contexts, trees, caches, .. } = self.worker.clone();
-        let executor = Executor {
-            bus,
-            machine,
-            layers: layers.clone(),
-            contexts,
-            trees,
-            caches,
-            claims: claims.clone(),
+        let claims = self.worker.claims.clone();
+        let build = OfBuild {
             build_id: self.lease.build_id.clone(),
             folder: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
             session_gateway: options.session_gateway.clone(),
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
-            keep_failed: options.keep_failed,
-            context: Arc::default(),
             lease: self.renewals.clone(),
+            keep_failed: options.keep_failed,
         };
+        let executor = Executor::new(&self.worker, layers.clone(), build);
         let context = executor.context.clone();
         let graph = Graph::new(options, executor, self.lease.likely_keys.clone(), log.clone());
         let built = match graph.run().await {

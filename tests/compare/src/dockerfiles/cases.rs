@@ -67,6 +67,7 @@ pub fn dockerfile_cases() -> Vec<DockerfileCase> {
         ("config", include_str!("../../dockerfiles/config.toml")),
         ("stages", include_str!("../../dockerfiles/stages.toml")),
         ("errors", include_str!("../../dockerfiles/errors.toml")),
+        ("reference", include_str!("../../dockerfiles/reference.toml")),
     ];
     let read = |(name, text)| match toml::from_str::<CaseFile>(text) {
         Ok(file) => file.case,

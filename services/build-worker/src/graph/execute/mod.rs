@@ -29,6 +29,7 @@ use crate::output::Output;
 use crate::recorder::Upload;
 use crate::space;
 use crate::tree::Tree;
+use crate::worker::Worker;
 
 /// What a failed command has changed is kept up to so much where nobody has asked for it: its client waits for it.
 const LEFT_BYTES: u64 = 64 << 20;
@@ -77,7 +78,41 @@ impl From<Failure> for Failed {
     }
 }
 
+/// Whose steps an executor runs.
+pub struct OfBuild {
+    pub build_id: String,
+    pub folder: String,
+    pub attempt: u32,
+    pub session_gateway: String,
+    pub ends: Ends,
+    pub lease: Renewals,
+    pub keep_failed: bool,
+}
+
 impl Executor {
+    pub fn new(worker: &Worker, layers: Arc<Layers>, build: OfBuild) -> Self {
+        let Worker { bus, machine, contexts, trees, caches, claims, .. } = worker.clone();
+        let OfBuild { build_id, folder, attempt, session_gateway, ends, lease, keep_failed } = build;
+        let context = Arc::default();
+        Self {
+            bus,
+            machine,
+            layers,
+            contexts,
+            trees,
+            caches,
+            claims,
+            build_id,
+            folder,
+            attempt,
+            session_gateway,
+            ends,
+            lease,
+            keep_failed,
+            context,
+        }
+    }
+
     /// Runs a step to its end, or until `unwanted`.
     ///
     /// # Errors
