@@ -120,6 +120,16 @@ impl Blobs {
         self.keeping().leases.take_released()
     }
 
+    /// All that leases pin.
+    pub fn pinned(&self) -> HashSet<Digest> {
+        self.keeping().leases.pinned()
+    }
+
+    /// Owners of the leases that pin a blob, and when those end, in milliseconds since 1970; in the order of their names.
+    pub fn lease_holders(&self, digest: &Digest) -> Vec<(String, u64)> {
+        self.keeping().leases.holders(digest)
+    }
+
     /// Every blob. Walks the folder.
     pub fn digests(&self) -> Result<Vec<Digest>, Error> {
         let doing = "listing the blobs";

@@ -91,6 +91,23 @@ impl Leases {
         self.held.values().any(|lease| lease.record.ends_at_ms > now && lease.pins.contains(digest))
     }
 
+    /// All that living leases pin.
+    pub(crate) fn pinned(&self) -> HashSet<Digest> {
+        let now = now_ms();
+        let living = self.held.values().filter(|lease| lease.record.ends_at_ms > now);
+        living.flat_map(|lease| lease.pins.iter().cloned()).collect()
+    }
+
+    /// Owners of the living leases that pin a blob, and when those end, in milliseconds since 1970.
+    pub(crate) fn holders(&self, digest: &Digest) -> Vec<(String, u64)> {
+        let now = now_ms();
+        let living = self.held.values().filter(|lease| lease.record.ends_at_ms > now && lease.pins.contains(digest));
+        let mut holders: Vec<(String, u64)> =
+            living.map(|lease| (lease.record.owner.clone(), lease.record.ends_at_ms)).collect();
+        holders.sort();
+        holders
+    }
+
     /// Forgets leases whose time is over.
     pub(crate) fn sweep(&mut self) {
         let now = now_ms();
@@ -163,6 +180,9 @@ mod tests {
         leases.pin(&long, &kept).expect("pins");
         leases.pin(&short, &lost).expect("pins");
         assert!(leases.is_pinned(&lost));
+        assert_eq!(leases.pinned(), HashSet::from([kept.clone(), lost.clone()]));
+        assert_eq!(leases.holders(&kept).into_iter().map(|holder| holder.0).collect::<Vec<_>>(), ["pull"]);
+        assert_eq!(leases.holders(&Digest::of(b"other")), []);
         std::thread::sleep(Duration::from_millis(60));
         assert!(!leases.is_pinned(&lost));
         assert!(matches!(leases.pin(&short, &kept), Err(Error::NoLease(_))));

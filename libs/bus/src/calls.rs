@@ -138,6 +138,8 @@ calls! {
         LeaseEnd(Lease) -> Empty;
         BlobsRelease(BlobsRelease) -> BlobsReleaseReply;
         Usage(Empty) -> StoreUsage;
+        BlobsList(BlobsList) -> BlobsListReply;
+        BlobHolders(BlobHolders) -> BlobHoldersReply;
     }
     Sync {
         SyncLoad(Load) -> LoadReply;
@@ -184,13 +186,13 @@ calls! {
         VolumeList(Empty) -> VolumeList;
         Prefetch(Prefetch) -> Empty;
         ForgetLayers(ForgetLayers) -> Empty;
-        NodeStorage(Empty) -> MachineStorage;
+        NodeStorage(StorageAsk) -> MachineStorage;
     }
     Worker {
         BuildCancel(BuildCancel) -> Empty;
         StepFollow(StepFollow) -> StepFollowReply;
         StepRun(StepRun) -> StepRunReply;
-        WorkerStorage(Empty) -> MachineStorage;
+        WorkerStorage(StorageAsk) -> MachineStorage;
         CachesForget(CachesForget) -> Empty;
     }
 }

@@ -67,6 +67,16 @@ impl Database {
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
+    /// Encoded vertices of all recorded builds with the builds' ids, those of the newest build first.
+    pub async fn all_build_steps(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        self.read(
+            "SELECT build_steps.build_id, build_steps.vertex FROM build_steps JOIN builds ON builds.id = build_steps.build_id
+             ORDER BY builds.created_ms DESC, build_steps.build_id, build_steps.number",
+        )
+        .all()
+        .await
+    }
+
     /// Where the log of a recorded build lies; `None` until its end is recorded.
     pub async fn recorded_log(&self, id: &str) -> Result<Option<BuildLog>, Error> {
         self.read("SELECT id, log, log_bytes FROM builds WHERE id = $1 AND recorded_ms > 0").bind(id).optional().await

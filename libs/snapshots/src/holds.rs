@@ -10,13 +10,6 @@ use model::DiffId;
 use crate::layers::{list, remove_tree};
 use crate::{Error, Snapshots};
 
-/// What [`Snapshots::trim`] has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trimmed {
-    pub left_bytes: u64,
-    pub freed_bytes: u64,
-}
-
 /// What is unpacked, in bytes of content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacking {
@@ -92,36 +85,19 @@ impl Snapshots {
         Ok(removed)
     }
 
-    /// Brings what is unpacked here down to `cap_bytes`: layers that nobody holds go, the one held last the longest ago
-    /// first. Says what is left and what went, in bytes of content.
+    /// Layers that nobody holds: their bytes of content, and when they were held last.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn trim(&self, cap_bytes: u64) -> Result<Trimmed, Error> {
-        let mut layers = self.all()?;
-        let mut left_bytes: u64 = layers.iter().map(|layer| layer.content_bytes).sum();
-        let mut freed_bytes = 0;
-        if left_bytes > cap_bytes {
-            let held = self.held()?;
-            layers.retain(|layer| !held.contains(layer.diff_id.hex()));
-            layers.sort_by_key(|layer| layer.used);
-            let mut excess = left_bytes - cap_bytes;
-            let mut going = Vec::new();
-            for layer in layers {
-                if excess == 0 {
-                    break;
-                }
-                excess = excess.saturating_sub(layer.content_bytes);
-                going.push(layer);
-            }
-            let ids: Vec<DiffId> = going.iter().map(|layer| layer.diff_id.clone()).collect();
-            // Who holds one meanwhile keeps it.
-            let gone: HashSet<DiffId> = self.remove_unheld(&ids)?.into_iter().collect();
-            freed_bytes =
-                going.iter().filter(|layer| gone.contains(&layer.diff_id)).map(|layer| layer.content_bytes).sum();
-            left_bytes -= freed_bytes;
-        }
-        Ok(Trimmed { left_bytes, freed_bytes })
+    pub fn unheld(&self) -> Result<Vec<(DiffId, u64, SystemTime)>, Error> {
+        let held = self.held()?;
+        let layers = self.all()?.into_iter().filter(|layer| !held.contains(layer.diff_id.hex()));
+        Ok(layers.map(|layer| (layer.diff_id, layer.content_bytes, layer.used)).collect())
+    }
+
+    /// The folder in which a file appears for each layer that is unpacked.
+    pub fn records(&self) -> PathBuf {
+        self.root().join("ids")
     }
 
     /// What is unpacked here.
@@ -137,6 +113,22 @@ impl Snapshots {
             sum.held_bytes += if held.contains(layer.diff_id.hex()) { layer.content_bytes } else { 0 };
         }
         Ok(sum)
+    }
+
+    /// Who holds a layer, by name.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn holders(&self, layer: &DiffId) -> Result<Vec<String>, Error> {
+        let mut holders = Vec::new();
+        for path in list(&self.root().join("refs"))? {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if text.lines().any(|line| line == layer.hex()) {
+                holders.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        holders.sort();
+        Ok(holders)
     }
 
     /// Names the folder: the host, and which folder of it. The same for all processes that share it.
@@ -200,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_takes_what_was_held_longest_ago_and_nothing_that_is_held() {
+    fn what_nobody_holds_is_known_by_its_last_use() {
         let temp = tempfile::tempdir().expect("a folder");
         let snapshots = Snapshots::open(temp.path()).expect("opens");
         let ids: Vec<DiffId> = [1000, 2000, 3000, 4000].into_iter().map(|bytes| layer(&snapshots, bytes)).collect();
@@ -209,13 +201,21 @@ mod tests {
             File::open(snapshots.id_file(id)).and_then(|file| file.set_modified(at(used))).expect("set");
         }
         snapshots.hold(&ids[1..2], "step").expect("held");
-        let there = || ids.iter().map(|id| snapshots.has_layer(id)).collect::<Vec<_>>();
-        assert_eq!(snapshots.trim(10_000).expect("trimmed"), Trimmed { left_bytes: 10_000, freed_bytes: 0 });
-        assert_eq!(snapshots.trim(9_000).expect("trimmed"), Trimmed { left_bytes: 7_000, freed_bytes: 3_000 });
-        assert_eq!(there(), [true, true, false, true], "the one held longest ago that nobody holds");
-        assert_eq!(snapshots.trim(0).expect("trimmed"), Trimmed { left_bytes: 2_000, freed_bytes: 5_000 });
-        assert_eq!(there(), [false, true, false, false], "what is held stays");
+        let unheld = || {
+            let mut layers = snapshots.unheld().expect("read");
+            layers.sort_by_key(|(_, _, used)| *used);
+            layers.into_iter().map(|(id, bytes, _)| (id, bytes)).collect::<Vec<_>>()
+        };
+        let wanted = [(ids[2].clone(), 3000), (ids[3].clone(), 4000), (ids[0].clone(), 1000)];
+        assert_eq!(unheld(), wanted, "the one held longest ago first, and none that is held");
+        assert_eq!(snapshots.remove_unheld(&ids[..3]).expect("removed"), [ids[0].clone(), ids[2].clone()]);
+        assert!(snapshots.has_layer(&ids[1]) && snapshots.has_layer(&ids[3]) && !snapshots.has_layer(&ids[0]));
+        assert_eq!(snapshots.remove_unheld(&ids[3..]).expect("removed").len(), 1);
+        assert_eq!(snapshots.holders(&ids[1]).expect("read"), ["step"]);
+        assert_eq!(snapshots.holders(&ids[0]).expect("read"), Vec::<String>::new());
+        let sum = Unpacking { layers: 1, bytes: 2_000, held_bytes: 2_000 };
+        assert_eq!(snapshots.unpacking().expect("read"), sum);
         snapshots.release("step").expect("released");
-        assert_eq!(snapshots.trim(0).expect("trimmed"), Trimmed { left_bytes: 0, freed_bytes: 2_000 });
+        assert_eq!(unheld(), [(ids[1].clone(), 2000)]);
     }
 }

@@ -32,7 +32,7 @@ mod whiteout;
 
 pub use changes::{Change, ChangeKind};
 pub use error::Error;
-pub use holds::{Trimmed, Unpacking};
+pub use holds::Unpacking;
 pub use layers::{LayerStat, Snapshots};
 pub use mount::{MountSpec, mount_over, unmount};
 pub use pack::{DiffStat, export, export_all, pack};

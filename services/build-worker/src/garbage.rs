@@ -1,16 +1,32 @@
-//! The cap of what is unpacked on this machine. Layers that nobody holds go, the one held longest ago first; one that is wanted
-//! again is unpacked again from the layer store. Several workers and a node of one machine share its layers: the smallest
-//! cap of the workers holds for all.
+//! The cap of what is kept on this machine: unpacked layers, which its node and all its workers share, and this worker's laid
+//! out trees, contexts and cache mounts. Nothing that is in use goes, of the rest what was used longest ago goes first; it
+//! comes again from the layer store when it is wanted again. Trees and contexts count, and go by bounds of their own.
+//!
+//! Whoever adds something wakes the keeper: other processes by the layer's record, in whose folder they write it. Of several
+//! workers of a machine one at a time looks, and the smallest cap holds for the layers.
 
-use std::path::Path;
-use std::time::Duration;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use model::DiffId;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use snapshots::Snapshots;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Looked at so often: reading the sizes of a thousand layers takes some ten milliseconds.
-const PERIOD: Duration = Duration::from_secs(5);
-/// Without a cap of its own a machine's layers have this part of its disk.
+use crate::caches::Caches;
+use crate::context::kept::Kept;
+use crate::context::trees::Trees;
+use crate::failure::{Doing as _, Failure};
+use crate::layers::blocking;
+
+/// What comes at once is looked at together.
+const GATHER: Duration = Duration::from_millis(200);
+/// What was in use when it was looked at may not be any more: nobody tells of that.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Without a cap of its own a machine has this part of its disk.
 const DISK_PART: u64 = 2;
 
 /// The cap that was given, else a part of the disk of this folder.
@@ -22,28 +38,146 @@ pub fn cap_bytes(given: u64, folder: &Path) -> u64 {
     nix::sys::statvfs::statvfs(folder).map_or(u64::MAX, |disk| disk.blocks() * disk.fragment_size() / DISK_PART)
 }
 
-/// Holds the unpacked layers under the cap until `stop`, also while builds go on.
-pub async fn hold_cap(snapshots: Snapshots, cap_bytes: u64, stop: CancellationToken) {
-    let mut past = false;
-    loop {
-        let layers = snapshots.clone();
-        match tokio::task::spawn_blocking(move || layers.trim(cap_bytes)).await {
-            Ok(Ok(trimmed)) => {
-                if trimmed.freed_bytes > 0 {
-                    tracing::info!(trimmed.freed_bytes, trimmed.left_bytes, cap_bytes, "layers went for the cap");
+/// All that counts.
+#[derive(Clone)]
+pub struct Keeper {
+    pub snapshots: Snapshots,
+    pub trees: Arc<Trees>,
+    pub contexts: Arc<Kept>,
+    pub caches: Arc<Caches>,
+    pub cap_bytes: u64,
+    /// The folder that the machine's processes share.
+    pub machine_dir: PathBuf,
+}
+
+/// Something that nobody uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unused {
+    Layer(DiffId),
+    Cache(PathBuf),
+}
+
+impl Keeper {
+    /// Holds the cap until `stop`, also while builds go on.
+    pub async fn hold(self, stop: CancellationToken) {
+        let grown = self.caches.grown();
+        if let Err(error) = watch(&self.snapshots.records(), grown.clone()) {
+            tracing::warn!(%error, "layers that others unpack are noticed late");
+        }
+        let mut past = false;
+        loop {
+            let keeper = self.clone();
+            match blocking(move || keeper.look()).await {
+                Ok(left_bytes) => {
+                    let is_past = left_bytes > self.cap_bytes;
+                    if is_past && !past {
+                        tracing::warn!(left_bytes, self.cap_bytes, "what builds and containers hold is past the cap");
+                    }
+                    past = is_past;
                 }
-                let is_past = trimmed.left_bytes > cap_bytes;
-                if is_past && !past {
-                    tracing::warn!(trimmed.left_bytes, cap_bytes, "what builds and containers hold is past the cap");
-                }
-                past = is_past;
+                Err(error) => tracing::warn!(%error, "what is kept may be past its cap"),
             }
-            Ok(Err(error)) => tracing::warn!(%error, "unpacked layers may be past their cap"),
-            Err(error) => tracing::warn!(%error, "unpacked layers may be past their cap"),
+            let again = if past { LOOK_AGAIN } else { Duration::MAX };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = grown.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(again) => {}
+            }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+    }
+
+    /// Says how many bytes are left.
+    fn look(&self) -> Result<u64, Failure> {
+        let path = self.machine_dir.join("keeper.lock");
+        let doing = || format!("locking {}", path.display());
+        let lock = File::create(&path).doing(doing)?;
+        // Given back when it is closed.
+        lock.lock().doing(doing)?;
+        let mut left_bytes = self.snapshots.unpacking().map_err(Failure::caused)?.bytes
+            + self.trees.kept().bytes
+            + self.contexts.kept().bytes
+            + self.caches.bytes();
+        if left_bytes <= self.cap_bytes {
+            return Ok(left_bytes);
         }
+        let layers = self.snapshots.unheld().map_err(Failure::caused)?.into_iter();
+        let layers = layers.map(|(layer, bytes, used)| (used, bytes, Unused::Layer(layer)));
+        let caches = self.caches.unused().into_iter().map(|(path, bytes, used)| (used, bytes, Unused::Cache(path)));
+        let going = going(layers.chain(caches).collect(), left_bytes - self.cap_bytes);
+        let count = going.len();
+        let mut freed_bytes = 0;
+        for (bytes, unused) in going {
+            // Who takes one meanwhile keeps it.
+            let is_gone = match unused {
+                Unused::Layer(layer) => !self.snapshots.remove_unheld(&[layer]).map_err(Failure::caused)?.is_empty(),
+                Unused::Cache(path) => self.caches.remove_unused(&path),
+            };
+            freed_bytes += if is_gone { bytes } else { 0 };
+        }
+        left_bytes -= freed_bytes;
+        if freed_bytes > 0 {
+            tracing::info!(count, freed_bytes, left_bytes, self.cap_bytes, "layers and caches went for the cap");
+        }
+        Ok(left_bytes)
+    }
+}
+
+/// Those that were used longest ago, until so many bytes are free.
+fn going(mut unused: Vec<(SystemTime, u64, Unused)>, mut excess_bytes: u64) -> Vec<(u64, Unused)> {
+    unused.sort_by_key(|(used, _, _)| *used);
+    let mut going = Vec::new();
+    for (_, bytes, unused) in unused {
+        if excess_bytes == 0 {
+            break;
+        }
+        excess_bytes = excess_bytes.saturating_sub(bytes);
+        going.push((bytes, unused));
+    }
+    going
+}
+
+/// Wakes whoever waits for `grown` when a file comes into the folder.
+fn watch(folder: &Path, grown: Arc<Notify>) -> nix::Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
+    // Ends with the process: it waits for what may never come.
+    std::thread::spawn(move || {
+        while inotify.read_events().is_ok() {
+            grown.notify_one();
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_longest_ago_goes_whatever_it_is() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let layer = |name: &str| Unused::Layer(DiffId::new(model::Digest::of(name.as_bytes())));
+        let cache = |name: &str| Unused::Cache(PathBuf::from(name));
+        let unused =
+            vec![(at(3), 10, layer("c")), (at(1), 10, cache("a")), (at(2), 10, layer("b")), (at(4), 10, cache("d"))];
+        for (excess, wanted) in [
+            (0, vec![]),
+            (1, vec![cache("a")]),
+            (10, vec![cache("a")]),
+            (11, vec![cache("a"), layer("b")]),
+            (99, vec![cache("a"), layer("b"), layer("c"), cache("d")]),
+        ] {
+            let going: Vec<Unused> = going(unused.clone(), excess).into_iter().map(|(_, unused)| unused).collect();
+            assert_eq!(going, wanted, "{excess}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_comes_wakes_the_keeper() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let grown = Arc::new(Notify::new());
+        watch(temp.path(), grown.clone()).expect("watched");
+        std::fs::write(temp.path().join("x"), "").expect("written");
+        tokio::time::timeout(Duration::from_secs(20), grown.notified()).await.expect("woken");
     }
 }

@@ -1,18 +1,25 @@
 //! What this worker keeps on its machine, for who asks.
 
+use model::DiffId;
+use snapshots::Snapshots;
+
 use crate::failure::Failure;
 use crate::layers::blocking;
 use crate::space::free_bytes;
 use crate::worker::Worker;
 
 /// What the worker keeps; the unpacked layers are those of its whole machine.
-pub async fn of(worker: &Worker) -> Result<proto::MachineStorage, Failure> {
+pub async fn of(worker: &Worker, ask: proto::StorageAsk) -> Result<proto::MachineStorage, Failure> {
     let (snapshots, folder) = (worker.snapshots.clone(), worker.machine.builds.clone());
-    let (layers, machine, free_bytes) = blocking(move || {
+    let (layers, machine, free_bytes, layer) = blocking(move || {
         let sum = snapshots.unpacking().map_err(Failure::caused)?;
         let layers = proto::KeptFiles { count: sum.layers, bytes: sum.bytes, held_bytes: sum.held_bytes };
         let machine = snapshots.place().map_err(Failure::caused)?;
-        Ok((layers, machine, free_bytes(&folder)))
+        let layer = match ask.diff_id.parse() {
+            Ok(diff_id) => copy(&snapshots, &diff_id)?,
+            Err(_) => None,
+        };
+        Ok((layers, machine, free_bytes(&folder), layer))
     })
     .await?;
     Ok(proto::MachineStorage {
@@ -22,6 +29,13 @@ pub async fn of(worker: &Worker) -> Result<proto::MachineStorage, Failure> {
         layers: Some(layers),
         trees: Some(worker.trees.kept()),
         contexts: Some(worker.contexts.kept()),
+        layer,
         caches: worker.caches.copies().await,
     })
+}
+
+fn copy(snapshots: &Snapshots, diff_id: &DiffId) -> Result<Option<proto::LayerCopy>, Failure> {
+    let Ok(stat) = snapshots.stat(diff_id) else { return Ok(None) };
+    let holders = snapshots.holders(diff_id).map_err(Failure::caused)?;
+    Ok(Some(proto::LayerCopy { bytes: stat.content_bytes, holders }))
 }

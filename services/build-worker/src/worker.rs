@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::flight::{Ended, Flight};
-use crate::garbage;
+use crate::garbage::{self, Keeper};
 use crate::graph;
 use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
@@ -76,7 +76,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
             tracing::error!(%error, "calls are no longer answered");
         }
     });
-    tokio::spawn(garbage::hold_cap(worker.snapshots.clone(), worker.cap_bytes, stop.clone()));
+    let keeper = Keeper {
+        snapshots: worker.snapshots.clone(),
+        trees: worker.trees.clone(),
+        contexts: worker.contexts.clone(),
+        caches: worker.caches.clone(),
+        cap_bytes: worker.cap_bytes,
+        machine_dir: config.machine.machine_dir.clone(),
+    };
+    tokio::spawn(keeper.hold(stop.clone()));
     service::announce_ready();
     worker.take_builds(info, &stop).await;
     worker.caches.settle().await;
@@ -141,10 +149,10 @@ impl Worker {
         });
         let (storing, forgetting) = (self.clone(), self.caches.clone());
         let router = router
-            .on::<calls::WorkerStorage, _, _>(move |proto::Empty {}| {
+            .on::<calls::WorkerStorage, _, _>(move |ask| {
                 let worker = storing.clone();
                 async move {
-                    let storage = storage::of(&worker).await;
+                    let storage = storage::of(&worker, ask).await;
                     storage.map_err(|error| bus::Error::internal(crate::failure::chain(&error)))
                 }
             })

@@ -94,8 +94,8 @@ struct HistoryArgs {
     /// Bytes that the logs of builds may take in the layer store, compressed; the oldest builds go first.
     #[arg(long, env = "BOXYARD_BUILD_HISTORY_BYTES", default_value_t = 1 << 30)]
     build_history_bytes: u64,
-    /// Bytes that results of build steps may take in the layer store, besides what images share; those used longest ago
-    /// go first. 0: a fifth of the store's disk.
+    /// Bytes that results of build steps and cache mounts may take in the layer store together, besides what images share;
+    /// those used longest ago go first. 0: a fifth of the store's disk.
     #[arg(long, env = "BOXYARD_BUILD_CACHE_BYTES", default_value_t = 0)]
     build_cache_bytes: u64,
 }
@@ -136,7 +136,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let options = streams::Options { advertise: config.advertise, identity: identity.map_err(anyhow::Error::msg)? };
     let tickets = streams::Tickets::listen_as(&config.streams, options).await.context("listening for byte streams")?;
     let store = distribution::Store::new(config.store.store_url.clone(), token);
-    let app = app::App::new(db, bus.clone(), tickets, store, config.registries, config.history.caps());
+    let caps = (config.history.caps(), config.history.build_cache_bytes);
+    let app = app::App::new(db, bus.clone(), tickets, store, config.registries, caps);
     app.begin_session(&config.id).await?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn({
@@ -155,7 +156,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         async move { app.finish_what_was_left().await }
     });
     let session = tokio::spawn(app::keep_session(app.clone(), config.id.clone(), cancel.clone()));
-    tokio::spawn(app::keep_cache_cap(app.clone(), config.history.build_cache_bytes, cancel.clone()));
+    tokio::spawn(app::keep_cache_cap(app.clone(), cancel.clone()));
     let alive = bus::sign_of_life("gateway", &config.id, Vec::new());
     tokio::spawn({
         let cancel = cancel.clone();

@@ -13,11 +13,14 @@ use crate::repositories::Repositories;
 
 /// A lease without a time to live of its own gets this.
 const DEFAULT_TTL_SECONDS: u32 = 600;
+/// Blobs in one answer.
+const PAGE: usize = 2000;
 
 /// `ended` is notified when a lease was ended.
 pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<Notify>) -> Router {
     let bus = bus.clone();
     let (create, renew, end, usage, pin) = (blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone(), blobs.clone());
+    let (listed, held) = ((blobs.clone(), repositories.clone()), (blobs.clone(), repositories.clone()));
     Router::new()
         .on::<calls::LeaseCreate, _, _>(move |request| {
             let blobs = create.clone();
@@ -64,10 +67,57 @@ pub fn router(bus: &Bus, blobs: Blobs, repositories: Repositories, ended: Arc<No
                 Ok(proto::StoreUsage { blob_count, blob_bytes, free_bytes })
             })
         })
+        .on::<calls::BlobsList, _, _>(move |request| {
+            let (blobs, repositories) = listed.clone();
+            blocking(move || list(&blobs, &repositories, &request.after))
+        })
+        .on::<calls::BlobHolders, _, _>(move |request| {
+            let (blobs, repositories) = held.clone();
+            blocking(move || holders(&blobs, &repositories, &request.digest))
+        })
         .on::<calls::BlobsRelease, _, _>(move |request| {
             let (bus, blobs, repositories) = (bus.clone(), blobs.clone(), repositories.clone());
             async move { release(&bus, &blobs, &repositories, parsed(request.digests)?).await }
         })
+}
+
+fn list(blobs: &Blobs, repositories: &Repositories, after: &str) -> Result<proto::BlobsListReply, Error> {
+    let mut digests = blobs.digests().map_err(refused)?;
+    digests.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    digests.drain(..digests.partition_point(|digest| digest.as_str() <= after));
+    let more = digests.len() > PAGE;
+    digests.truncate(PAGE);
+    let pinned = blobs.pinned();
+    let shown = repositories.shown().map_err(|error| Error::internal(error.to_string()))?;
+    let mut listed = Vec::new();
+    for digest in digests {
+        // One that goes meanwhile is not there.
+        if let Some(size) = blobs.size(&digest).map_err(refused)? {
+            let (leased, shown) = (pinned.contains(&digest), shown.contains(&digest));
+            listed.push(proto::StoredBlob { digest: digest.to_string(), size, leased, shown });
+        }
+    }
+    Ok(proto::BlobsListReply { blobs: listed, more })
+}
+
+fn holders(blobs: &Blobs, repositories: &Repositories, digest: &str) -> Result<proto::BlobHoldersReply, Error> {
+    let digest: Digest = digest.parse().map_err(|error| Error::invalid(format!("{digest}: {error}")))?;
+    let size = blobs.size(&digest).map_err(refused)?;
+    let leases = blobs.lease_holders(&digest).into_iter();
+    let shown = repositories.holders(blobs, &digest).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(proto::BlobHoldersReply {
+        found: size.is_some(),
+        size: size.unwrap_or(0),
+        leases: leases.map(|(owner, ends)| proto::LeaseHolder { owner, ends_at_ms: ends.cast_signed() }).collect(),
+        repositories: shown
+            .into_iter()
+            .map(|holder| proto::RepositoryHolder {
+                name: holder.name,
+                manifests: holder.manifests.iter().map(Digest::to_string).collect(),
+                tags: holder.tags,
+            })
+            .collect(),
+    })
 }
 
 /// Mark, ask the gateway, look again, unlink: a blob that is pinned or written meanwhile loses its mark.

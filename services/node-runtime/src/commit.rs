@@ -158,13 +158,20 @@ impl Node {
     }
 
     /// The layers that are unpacked on this machine.
-    pub async fn storage(&self) -> Result<proto::MachineStorage, Error> {
+    pub async fn storage(&self, ask: proto::StorageAsk) -> Result<proto::MachineStorage, Error> {
         let snapshots = self.snapshots.clone();
         blocking(move || {
             let sum = snapshots.unpacking().map_err(snapshot)?;
             let layers = proto::KeptFiles { count: sum.layers, bytes: sum.bytes, held_bytes: sum.held_bytes };
             let machine = snapshots.place().map_err(snapshot)?;
-            Ok(proto::MachineStorage { machine, layers: Some(layers), ..Default::default() })
+            let layer = match ask.diff_id.parse() {
+                Ok(diff_id) if snapshots.has_layer(&diff_id) => Some(proto::LayerCopy {
+                    bytes: snapshots.stat(&diff_id).map_err(snapshot)?.content_bytes,
+                    holders: snapshots.holders(&diff_id).map_err(snapshot)?,
+                }),
+                _ => None,
+            };
+            Ok(proto::MachineStorage { machine, layers: Some(layers), layer, ..Default::default() })
         })
         .await
     }

@@ -55,7 +55,7 @@ pub fn router(node: &Arc<Node>) -> Router {
         .on::<calls::ContainerTop, _, _>(with(node, |n, q| async move { n.top(q).await }))
         .on::<calls::Prefetch, _, _>(with(node, |n, q| async move { n.prefetch(q) }))
         .on::<calls::ForgetLayers, _, _>(with(node, |n, q| async move { n.forget(q).await }))
-        .on::<calls::NodeStorage, _, _>(with(node, |n, _| async move { n.storage().await }))
+        .on::<calls::NodeStorage, _, _>(with(node, |n, q| async move { n.storage(q).await }))
         .on::<calls::ContainerStats, _, _>(with(node, |n, q| async move { n.stats(q).await }))
         .on::<calls::ContainerUpdate, _, _>(with(node, |n, q| async move { n.update(q).await.map(reply) }))
         .on::<calls::ArchiveStat, _, _>(with(node, |n, q| async move { n.archive_stat(q).await }))

@@ -198,3 +198,69 @@ fn caches_are_listed_exported_imported_and_pruned() {
     wait_until("none to be left", 30, || boxyard.boxyard(&["cache", "ls", "-q"]).lines().is_empty().then_some(()));
     boxyard.stop();
 }
+
+/// Bytes of what the one machine keeps, and of what of it is in use.
+fn on_machine(boxyard: &Boxyard) -> (u64, u64) {
+    let usage = Client::new(boxyard.socket()).get_json("/boxyard/v1/df");
+    let kinds = usage["machines"][0]["kinds"].as_array().expect("kinds");
+    let sum = |name: &str| kinds.iter().map(|kind| kind[name].as_u64().expect("bytes")).sum();
+    (sum("bytes"), sum("in_use_bytes"))
+}
+
+#[test]
+fn a_workers_cap_counts_caches_and_what_went_comes_again() {
+    const CAP: u64 = 7_000_000;
+    let (boxyard, _) = farm(1, &[&format!("--worker-cache-bytes={CAP}")]);
+    for number in 1..=5 {
+        let fill = format!("head -c 1500000 /dev/urandom > /c/big; echo {number} > /c/number");
+        step(&boxyard, 0, &format!("id=c{number}"), &fill).ok();
+        // It goes only when it is stored.
+        wait_until("the cache to be stored", 30, || cache(&boxyard, &format!("c{number}")));
+    }
+    wait_until("the machine to be under its cap", 30, || (on_machine(&boxyard).0 <= CAP).then_some(()));
+    let copies = |id: &str| cache(&boxyard, id).expect("stored")["workers"].as_array().expect("a list").len();
+    assert_eq!((copies("c1"), copies("c5")), (0, 1), "the one used longest ago went");
+    let found = said(&step(&boxyard, 0, "id=c1", "cat /c/number; wc -c < /c/big"));
+    assert!(found.contains(" 1\n") && found.contains("1500000"), "{found}");
+    wait_until("the machine to be under its cap again", 30, || (on_machine(&boxyard).0 <= CAP).then_some(()));
+    boxyard.stop();
+}
+
+#[test]
+fn what_is_kept_is_shown_and_why() {
+    let (boxyard, ids) = farm(1, &[]);
+    let context = boxyard.work_dir().join("why");
+    fs::create_dir_all(&context).expect("a folder");
+    let run = "RUN --mount=type=cache,id=why,target=/c echo x > /c/x; head -c 100000 /dev/urandom > /made";
+    fs::write(context.join("Dockerfile"), format!("FROM busybox\n\n{run}\n")).expect("written");
+    boxyard.boxyard(&["build", "-t", "why:1", context.to_str().expect("a path")]).ok();
+    wait_until("the cache to be stored", 30, || cache(&boxyard, "why"));
+    let usage = Client::new(boxyard.socket()).get_json("/boxyard/v1/df");
+    let kinds = usage["store"]["kinds"].as_array().expect("kinds");
+    let bytes =
+        |kind: &str| kinds.iter().find(|row| row["kind"] == kind).expect(kind)["bytes"].as_u64().expect("bytes");
+    let all: u64 = kinds.iter().map(|kind| kind["bytes"].as_u64().expect("bytes")).sum();
+    assert_eq!(Some(all), usage["store"]["bytes"].as_u64(), "each blob counts once: {usage}");
+    assert!(bytes("images") > 1_000_000 && bytes("cache-mounts") > 0 && bytes("contexts") > 0, "{usage}");
+    let docker = Client::new(boxyard.socket()).get_json("/system/df");
+    assert_eq!(docker["BuilderSize"].as_u64(), Some(bytes("build-cache") + bytes("cache-mounts")), "{usage}");
+    let shown = boxyard.boxyard(&["df"]);
+    shown.says("LAYER STORE").says("cache-mounts").says(&format!("build-worker {}", ids[0])).says("layers");
+
+    let image = boxyard.docker(&["inspect", "-f", "{{.Id}} {{index .RootFS.Layers 1}}", "why:1"]);
+    let (image, layer) = image.ok().trim().split_once(' ').expect("two digests");
+    let why = |digest: &str| boxyard.boxyard(&["why-kept", digest]);
+    why(&layer[..20]).says("image ").says("why:1").says("step ").says(", Dockerfile:3").says("unpacked on");
+    why(image).says("config of why:1");
+    boxyard.docker(&["create", "--name", "stands", "why:1"]).ok();
+    why(image).says("container ").says("stands (created)");
+    why(layer).says("stands (created)");
+    boxyard.docker(&["rm", "stands"]).ok();
+    boxyard.docker(&["rmi", "why:1"]).ok();
+    let kept = why(layer);
+    kept.says("step ");
+    assert!(!kept.stdout.contains("image "), "{kept}");
+    why("nothex").fails(1, "invalid digest: nothex");
+    why("sha256:0123456789ab").fails(1, "no blob, layer or image is called sha256:0123456789ab");
+    boxyard.stop();
+}

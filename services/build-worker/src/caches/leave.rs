@@ -68,11 +68,9 @@ pub async fn leave(held: &Held) -> Result<(), Failure> {
         Stored::Version(version) => version,
         Stored::Merged | Stored::Overtaken => 0,
     };
-    if state.version > 0 {
-        let file = slot.folder.join(VERSION);
-        std::fs::write(&file, format!("{} {bytes}\n", state.version))
-            .doing(|| format!("writing {}", file.display()))?;
-    }
+    // From now on the copy may go: what it holds is stored.
+    let file = slot.folder.join(VERSION);
+    std::fs::write(&file, format!("{} {bytes}\n", state.version)).doing(|| format!("writing {}", file.display()))?;
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! D/<key>/shared/root      for all steps at once, also those that wait for one another (locked)
 //! D/<key>/<number>/root    private: one step at a time has it
-//! D/<key>/…/version        the stored version that root holds, and its bytes; while a step may change it, it is not there
+//! D/<key>/…/version        the stored version that root holds (0: it is stored, and others' changes with it), and its bytes;
+//!                          while a step may change it, it is not there
 //! ```
 //!
 //! ```text
@@ -27,13 +28,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bus::{Bus, Target, calls};
 use distribution::Store;
 use model::{PRIVATE, cache_key};
 use service::metrics::{Family, Kind};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::claims::Claim;
@@ -61,6 +62,7 @@ pub struct Caches {
     slots: Mutex<HashMap<PathBuf, Arc<Slot>>>,
     /// Steps' ends that are being stored.
     leaving: TaskTracker,
+    grown: Arc<Notify>,
 }
 
 /// A folder that steps have mounted.
@@ -132,7 +134,14 @@ impl Caches {
                 slots.insert(path, Arc::new(slot));
             }
         }
-        Ok(Arc::new(Self { folder, bus, store, slots: Mutex::new(slots), leaving: TaskTracker::new() }))
+        Ok(Arc::new(Self {
+            folder,
+            bus,
+            store,
+            slots: Mutex::new(slots),
+            leaving: TaskTracker::new(),
+            grown: Arc::default(),
+        }))
     }
 
     /// Takes a cache for a step whose command is `command`; a private one that no other step has.
@@ -190,28 +199,54 @@ impl Caches {
         for key in keys {
             let all = self.folder.join(key);
             let paths: Vec<PathBuf> = self.slots().keys().filter(|path| path.starts_with(&all)).cloned().collect();
-            paths.iter().for_each(|path| self.remove_unused(path));
+            for path in paths {
+                self.remove_unused(&path);
+            }
             // Goes only when it is empty.
             let _ = std::fs::remove_dir(all);
         }
     }
 
-    /// Removes a copy unless a step has it. Blocks.
-    fn remove_unused(&self, path: &Path) {
+    /// Is woken when there may be more than before.
+    pub fn grown(&self) -> Arc<Notify> {
+        self.grown.clone()
+    }
+
+    /// Sum of all copies' files.
+    pub fn bytes(&self) -> u64 {
+        self.slots().values().map(|slot| slot.bytes.load(Ordering::Acquire)).sum()
+    }
+
+    /// Copies that no step has and whose content is stored: their bytes, and when a step left them last. Blocks.
+    pub fn unused(&self) -> Vec<(PathBuf, u64, SystemTime)> {
+        let slots: Vec<(PathBuf, Arc<Slot>)> =
+            self.slots().iter().map(|(path, slot)| (path.clone(), slot.clone())).collect();
+        let unused = slots.into_iter().filter(|(_, slot)| slot.users.load(Ordering::Acquire) == 0);
+        let stored = unused.filter_map(|(path, slot)| {
+            let used = std::fs::metadata(path.join(VERSION)).and_then(|file| file.modified()).ok()?;
+            Some((path, slot.bytes.load(Ordering::Acquire), used))
+        });
+        stored.collect()
+    }
+
+    /// Removes a copy unless a step has it; says whether it went. Blocks.
+    pub fn remove_unused(&self, path: &Path) -> bool {
         let mut slots = self.slots();
         if slots.get(path).is_none_or(|slot| slot.users.load(Ordering::Acquire) > 0) {
-            return;
+            return false;
         }
         slots.remove(path);
         // Moved while nobody can take it: a step that begins finds no folder.
         let gone = path.with_extension(format!("gone-{}", hex::encode(rand::random::<[u8; 4]>())));
         let moved = std::fs::rename(path, &gone);
         drop(slots);
+        let is_gone = moved.is_ok();
         if let Err(error) = moved.and_then(|()| std::fs::remove_dir_all(&gone))
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(%error, path = %path.display(), "a cache's folder stays");
         }
+        is_gone
     }
 
     /// Waits a moment for what is being stored.
@@ -337,8 +372,10 @@ impl Drop for Held {
             return;
         }
         self.over();
-        let _slots = self.caches.slots();
+        let slots = self.caches.slots();
         self.slot.users.fetch_sub(1, Ordering::AcqRel);
+        drop(slots);
+        self.caches.grown.notify_one();
     }
 }
 

@@ -7,6 +7,7 @@ pub mod builds;
 pub mod cache;
 pub mod cp;
 pub mod create;
+pub mod df;
 pub mod exec;
 pub mod image;
 pub mod images;
@@ -27,6 +28,7 @@ pub mod tree;
 pub mod usage;
 pub mod version;
 pub mod volume;
+pub mod why_kept;
 pub mod worker;
 
 use std::io::{Write, stdin, stdout};

@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    archive, attach, build, builds, cache, cp, create, exec, image, images, inspect, lifecycle, login, logs, look,
-    manifest, ps, pull, push, run, search, stats, system, version, volume, worker,
+    archive, attach, build, builds, cache, cp, create, df, exec, image, images, inspect, lifecycle, login, logs, look,
+    manifest, ps, pull, push, run, search, stats, system, version, volume, why_kept, worker,
 };
 use crate::engine::Engine;
 use crate::failure::Outcome;
@@ -130,6 +130,10 @@ pub enum Command {
     /// Manage what RUN --mount=type=cache keeps
     #[command(subcommand)]
     Cache(cache::Cache),
+    /// Show what the layer store and the machines keep
+    Df(df::Df),
+    /// Show what keeps a blob, a layer or an image
+    WhyKept(why_kept::WhyKept),
     /// Manage build workers
     #[command(subcommand)]
     Worker(worker::Worker),
@@ -287,6 +291,8 @@ impl Command {
             Self::Volume(Volume::Prune(c)) => c.volumes(engine).await,
             Self::Volume(Volume::Rm(c)) => c.run(engine).await,
             Self::Cache(c) => c.run(engine).await,
+            Self::Df(c) => c.run(engine).await,
+            Self::WhyKept(c) => c.run(engine).await,
             Self::Worker(c) => c.run(engine).await,
             Self::Up(c) => c.run().await,
             Self::Down(c) => c.run().await,

@@ -219,24 +219,24 @@ impl App {
     }
 
     /// The cap that was given, else a part of the store's disk.
-    async fn cap_of_cache(&self, given: u64) -> Outcome<u64> {
-        if given != 0 {
-            return Ok(given);
+    pub async fn cap_of_cache(&self) -> Outcome<u64> {
+        if self.cache_bytes != 0 {
+            return Ok(self.cache_bytes);
         }
         let usage = self.bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await?;
         Ok((usage.blob_bytes + usage.free_bytes) / DISK_PART)
     }
 }
 
-/// Holds the results of steps and cache mounts under their cap (0: a fifth of the store's disk) until `cancel`, while builds go on.
-pub async fn keep_cache_cap(app: Arc<App>, cap_bytes: u64, cancel: CancellationToken) {
+/// Holds the results of steps and cache mounts under their cap until `cancel`, while builds go on.
+pub async fn keep_cache_cap(app: Arc<App>, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             () = app.cache_grew.notified() => {}
         }
         tokio::time::sleep(GATHER).await;
-        let held = async { app.hold_cap(app.cap_of_cache(cap_bytes).await?).await };
+        let held = async { app.hold_cap(app.cap_of_cache().await?).await };
         if let Err(error) = held.await {
             tracing::warn!(%error, "the cache of build steps may be past its cap");
         }

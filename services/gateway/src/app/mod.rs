@@ -18,6 +18,7 @@ mod exports;
 pub mod failure;
 pub mod filters;
 pub mod gateways;
+pub mod holders;
 pub mod images;
 pub mod jobs;
 pub mod known;
@@ -79,7 +80,9 @@ pub struct App {
     pub registries: service::RegistryArgs,
     /// How much is remembered of builds.
     pub history: metadata::HistoryCaps,
-    /// A result of a step was recorded.
+    /// What results of steps and cache mounts may take in the layer store; 0: a part of its disk.
+    cache_bytes: u64,
+    /// A result of a step was recorded, or a cache mount stored.
     cache_grew: Notify,
     pub events: events::Hub,
     outbox: gateways::Outbox,
@@ -116,7 +119,7 @@ impl App {
         tickets: Arc<streams::Tickets>,
         store: distribution::Store,
         registries: service::RegistryArgs,
-        history: metadata::HistoryCaps,
+        (history, cache_bytes): (metadata::HistoryCaps, u64),
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -126,6 +129,7 @@ impl App {
             store,
             registries,
             history,
+            cache_bytes,
             cache_grew: Notify::new(),
             events: events::Hub::new(),
             outbox: gateways::Outbox::new(),

@@ -12,7 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one process keeps.
 pub struct Keeper {
+    /// `build-worker` or `node`.
+    pub kind: String,
     pub id: String,
+    pub host: String,
     /// None where it did not answer.
     pub storage: Option<proto::MachineStorage>,
 }
@@ -20,11 +23,16 @@ pub struct Keeper {
 impl App {
     /// All workers, and with `nodes` all nodes, that give a sign of life; in the order of their kinds and ids.
     pub async fn keepers(&self, nodes: bool) -> Outcome<Vec<Keeper>> {
+        self.keepers_of(nodes, "").await
+    }
+
+    /// The same, who also say whether they have this layer.
+    pub async fn keepers_of(&self, nodes: bool, diff_id: &str) -> Outcome<Vec<Keeper>> {
         let signs = self.signs().await?.into_iter().filter(|sign| sign.is_alive);
         let asked = signs.filter(|sign| sign.alive.kind == KIND || (nodes && sign.alive.kind == "node"));
         let asks = asked.map(|sign| async move {
-            let proto::Alive { kind, id, .. } = sign.alive;
-            let storage = tokio::time::timeout(PATIENCE, self.ask_storage(&kind, &id)).await;
+            let proto::Alive { kind, id, host, .. } = sign.alive;
+            let storage = tokio::time::timeout(PATIENCE, self.ask_storage(&kind, &id, diff_id)).await;
             let storage = match storage {
                 Ok(Ok(storage)) => Some(storage),
                 Ok(Err(error)) => {
@@ -33,15 +41,16 @@ impl App {
                 }
                 Err(_) => None,
             };
-            Keeper { id, storage }
+            Keeper { kind, id, host, storage }
         });
         Ok(futures::future::join_all(asks).await)
     }
 
-    async fn ask_storage(&self, kind: &str, id: &str) -> Result<proto::MachineStorage, bus::Error> {
+    async fn ask_storage(&self, kind: &str, id: &str, diff_id: &str) -> Result<proto::MachineStorage, bus::Error> {
+        let ask = proto::StorageAsk { diff_id: diff_id.to_owned() };
         match kind {
-            KIND => self.bus.call::<calls::WorkerStorage>(&Target::Worker(id.to_owned()), &proto::Empty {}).await,
-            _ => self.bus.call::<calls::NodeStorage>(&Target::Node(id.to_owned()), &proto::Empty {}).await,
+            KIND => self.bus.call::<calls::WorkerStorage>(&Target::Worker(id.to_owned()), &ask).await,
+            _ => self.bus.call::<calls::NodeStorage>(&Target::Node(id.to_owned()), &ask).await,
         }
     }
 

@@ -55,7 +55,7 @@ fn old_links(folder: &Path, grace: Duration) -> io::Result<Vec<Digest>> {
 }
 
 /// Blobs that these manifests name. One that cannot be read names nothing.
-fn named_by(blobs: &Blobs, manifests: &[Digest]) -> HashSet<Digest> {
+pub(super) fn named_by(blobs: &Blobs, manifests: &[Digest]) -> HashSet<Digest> {
     let mut named = HashSet::new();
     for digest in manifests {
         let mut bytes = Vec::new();

@@ -11,6 +11,7 @@
 //! removes old links that no manifest of the repository names. Manifests stay until they are deleted.
 
 mod garbage;
+mod holders;
 mod name;
 
 use std::fs::{self, File};
@@ -220,6 +221,7 @@ mod tests {
         assert_eq!(repositories.tag(&name, &tag), Some(other.clone()));
         assert_eq!(repositories.referrers(&name, &blob).expect("lists"), std::slice::from_ref(&other));
         assert!(repositories.names(&blob) && repositories.names(&other) && !repositories.names(&Digest::of(b"")));
+        assert_eq!(repositories.shown().expect("lists"), [blob.clone(), other.clone()].into_iter().collect());
 
         assert!(repositories.remove_manifest(&name, &other, Some(&blob)).expect("removes"));
         assert!(!repositories.remove_manifest(&name, &other, None).expect("removes"), "it is gone");

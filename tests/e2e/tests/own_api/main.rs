@@ -32,6 +32,7 @@ fn every_path_answers_as_the_document_says() {
     assert_eq!(document["openapi"], "3.1.0");
     let build = names(&Client::tcp(port).get_json("/boxyard/v1/builds"), "id").remove(0);
     let worker = names(&Client::tcp(port).get_json("/boxyard/v1/workers"), "id").remove(0);
+    let image = names(&Client::tcp(port).get_json("/boxyard/v1/images"), "id").remove(0);
     let path = "/boxyard/v1/caches/import?id=own";
     let imported = Client::tcp(port).send("POST", path, "application/x-tar", vec![0; 1024]).expect("an answer");
     assert_eq!(imported.status, 200, "{}", imported.text());
@@ -57,7 +58,11 @@ fn every_path_answers_as_the_document_says() {
             schema::check(&document, &content["schema"], &sent.data, path);
             continue;
         }
-        let asked = path.replace("{id}", &build).replace("{worker}", &worker).replace("{cache}", "own");
+        let asked = path
+            .replace("{id}", &build)
+            .replace("{worker}", &worker)
+            .replace("{cache}", "own")
+            .replace("{digest}", &image);
         let answer = Client::tcp(port).send("GET", &asked, "", "").expect("an answer");
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert!(answer.header("content-type").is_some_and(|given| given.starts_with(kind.as_str())), "{path}");

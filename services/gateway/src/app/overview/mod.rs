@@ -5,6 +5,7 @@
 pub mod builds;
 pub mod caches;
 pub mod containers;
+pub mod disk_usage;
 pub mod images;
 pub mod metrics;
 pub mod nodes;
@@ -13,4 +14,5 @@ pub mod services;
 pub mod shape;
 pub mod summary;
 pub mod transfers;
+pub mod why_kept;
 pub mod workers;

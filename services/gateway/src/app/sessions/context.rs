@@ -20,7 +20,7 @@ const TREES_OF_SOURCE: u32 = 3;
 const OTHER_TREES: usize = 3;
 /// What is remembered of all clients' folders.
 const MAX_TREES: usize = 256;
-const MAX_BYTES: u64 = 4 << 30;
+pub const MAX_BYTES: u64 = 4 << 30;
 
 impl App {
     /// Brings the files that a worker wants of its build's client into the layer store.

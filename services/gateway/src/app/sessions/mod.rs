@@ -6,7 +6,7 @@
 
 mod connection;
 mod content;
-mod context;
+pub mod context;
 mod credentials;
 mod files;
 mod output;

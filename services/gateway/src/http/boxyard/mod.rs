@@ -12,7 +12,7 @@ mod workers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, Uri, header};
 use serde_json::json;
@@ -22,17 +22,30 @@ use super::answer::{Answer, json_with};
 use super::query::Query;
 use crate::app::App;
 use crate::app::overview::containers::Container;
+use crate::app::overview::disk_usage::DiskUsage;
 use crate::app::overview::images::Image;
 use crate::app::overview::nodes::Node;
 use crate::app::overview::page::{List, Page};
 use crate::app::overview::services::Service;
 use crate::app::overview::summary::Summary;
 use crate::app::overview::transfers::Transfer;
+use crate::app::overview::why_kept::WhyKept;
 
 const JSON: &str = "application/json";
 const LIMIT: Parameter =
     Parameter { name: "limit", about: "Rows of a page; 100 when absent.", kind: ParameterKind::Number(1, 1000) };
 const AFTER: Parameter = Parameter { name: "after", about: "`next` of the page before.", kind: ParameterKind::Text };
+
+const WHY_KEPT: About = About {
+    summary: "What keeps a blob, a layer (by digest or diff id) or an image, and which machines have it unpacked.",
+    parameters: &[Parameter {
+        name: "digest",
+        about: "The digest, or how it begins, with or without sha256:.",
+        kind: ParameterKind::Path,
+    }],
+    content_type: JSON,
+    refusals: &[400, 404, 503],
+};
 
 /// A list that is never long.
 const fn short(summary: &'static str) -> About {
@@ -76,6 +89,9 @@ pub fn routes() -> Router<Arc<App>> {
         )
         .get::<events::Event, _, _>("/boxyard/v1/events", &events::ABOUT, events::follow)
         .get::<String, _, _>("/boxyard/v1/metrics", &metrics, metrics_page);
+    let api = api
+        .get::<DiskUsage, _, _>("/boxyard/v1/df", &short("What the layer store and the machines keep."), disk_usage)
+        .get::<WhyKept, _, _>("/boxyard/v1/why-kept/{digest}", &WHY_KEPT, why_kept);
     begin_build::add_to(step_shell::add_to(builds::add_to(caches::add_to(workers::add_to(api)))))
         .finish("/boxyard/v1/openapi.json")
         .merge(page::routes())
@@ -124,6 +140,14 @@ async fn metrics_page(State(app): State<Arc<App>>) -> Answer {
     let text = app.metrics().await?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], text).into_response())
+}
+
+async fn disk_usage(State(app): State<Arc<App>>) -> Answer {
+    sent(&app.farm_usage().await?)
+}
+
+async fn why_kept(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Answer {
+    sent(&app.why_kept(&digest).await?)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
