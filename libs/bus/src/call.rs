@@ -99,7 +99,7 @@ impl Bus {
                     tokio::time::sleep(PAUSE).await;
                     ask().await?;
                 }
-                Frame::NoResponders => return Err(Error::lost(format!("no {} is running", target.noun()))),
+                Frame::NoResponders => return Err(Error::absent(format!("no {} is running", target.noun()))),
                 Frame::Error(kind) => return Err(Error::new(kind, String::from_utf8_lossy(&message.payload))),
                 Frame::Progress => {
                     if let (Some(sender), Ok(step)) = (&progress, proto::Progress::decode(message.payload)) {

@@ -124,6 +124,7 @@ calls! {
         CacheMountPut(CacheMountPut) -> CacheMountPutReply;
         LayersLookup(LayersLookup) -> LayersLookupReply;
         BuildCredentials(BuildCredentials) -> BuildCredentialsReply;
+        SessionLookup(SessionLookup) -> SessionLookupReply;
         ContextSync(ContextSync) -> ContextTree;
         SecretGet(SecretGet) -> SecretGetReply;
         SshForward(SshForward) -> SshForwardReply;

@@ -8,16 +8,27 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     lost: bool,
+    absent: bool,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), lost: false }
+        Self { kind, message: message.into(), lost: false, absent: false }
     }
 
     /// Nobody serves the call, or who did has fallen silent: no word of the server's own.
     pub(crate) fn lost(message: impl Into<String>) -> Self {
         Self { lost: true, ..Self::unavailable(message) }
+    }
+
+    /// The bus says that nobody serves the call.
+    pub(crate) fn absent(message: impl Into<String>) -> Self {
+        Self { absent: true, ..Self::lost(message) }
+    }
+
+    /// The bus is there, and nobody serves the call: so nobody has decided anything meanwhile.
+    pub fn is_absent(&self) -> bool {
+        self.absent
     }
 
     /// No server has answered: another one, or the same one started again, may.

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::{Build, Database, Error, now_ms};
+use crate::{Database, Error, now_ms};
 
 /// What became of a session that was to be renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,20 +95,6 @@ impl Database {
         Ok(gone.into_iter().map(|row| row.0).collect())
     }
 
-    /// Cancels the builds whose gateway's session has ended: their clients are gone with it. Each is told to one caller
-    /// only.
-    pub async fn cancel_orphans(&self) -> Result<Vec<Build>, Error> {
-        self.write(
-            "UPDATE builds SET state = 'cancelled', ended_ms = $1
-             WHERE state IN ('waiting', 'running') AND gateway NOT IN (SELECT session FROM gateways)
-             RETURNING id, options, state, attempt, worker_id, lease_until_ms, image_id, error, error_code, created_ms,
-                       started_ms, ended_ms",
-        )
-        .bind(self.now_ms())
-        .all()
-        .await
-    }
-
     /// Machines' clocks differ, the server's is one.
     async fn read_clock(&self) -> Result<(), Error> {
         if self.is_shared() {
@@ -129,7 +115,7 @@ mod tests {
 
     on_both! {
         async fn builds_of_a_session_that_ended_are_orphans(db: Database) {
-            let orphans = async || db.cancel_orphans().await.expect("asked").into_iter().map(|b| b.id).collect::<Vec<_>>();
+            let orphans = async || db.cancel_orphans(0).await.expect("asked").into_iter().map(|b| b.id).collect::<Vec<_>>();
             db.begin_session("g", "first", 60_000).await.expect("begun");
             db.queue_build("a", b"", &Demand::default()).await.expect("queued");
             assert_eq!(db.session_of_build("a").await.expect("read").as_deref(), Some("first"));

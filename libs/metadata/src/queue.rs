@@ -18,6 +18,29 @@ pub struct Demand {
     pub labels: BTreeMap<String, String>,
     /// Empty: any.
     pub platform: String,
+    pub attendance: Attendance,
+}
+
+/// What the end of its gateway means for a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attendance {
+    /// It ends with its client's connection.
+    #[default]
+    Connected,
+    /// Its client may come back through another gateway.
+    Returning,
+    /// Nobody waits for it.
+    Absent,
+}
+
+impl Attendance {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Returning => "returning",
+            Self::Absent => "absent",
+        }
+    }
 }
 
 /// A build that waits for a worker, or whose worker fell silent.
@@ -33,6 +56,8 @@ pub struct Leased {
     pub id: String,
     pub options: Vec<u8>,
     pub attempt: i64,
+    /// The session whose client waits for it.
+    pub gateway: String,
 }
 
 /// Who had a build.
@@ -46,11 +71,11 @@ pub struct Attempt {
 impl Database {
     /// Its gateway is this process's session.
     pub async fn queue_build(&self, id: &str, options: &[u8], demand: &Demand) -> Result<(), Error> {
-        let Demand { owner, priority, labels, platform } = demand;
+        let Demand { owner, priority, labels, platform, attendance } = demand;
         self.write(
             "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error,
-                                 error_code, gateway, owner, priority, worker_labels, platform)
-             VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0, $4, $5, $6, $7, $8)",
+                                 error_code, gateway, owner, priority, worker_labels, platform, attendance)
+             VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0, $4, $5, $6, $7, $8, $9)",
         )
         .bind(id)
         .bind(options)
@@ -60,6 +85,7 @@ impl Database {
         .bind(*priority)
         .bind(json(labels))
         .bind(platform.as_str())
+        .bind(attendance.word())
         .run()
         .await?;
         Ok(())
@@ -96,7 +122,7 @@ impl Database {
                         started_ms = $3
                  WHERE id = $1 AND attempt < $5
                  AND (state = 'waiting' OR (state = 'running' AND lease_until_ms < $3))
-                 RETURNING id, options, attempt",
+                 RETURNING id, options, attempt, gateway",
             )
             .bind(id)
             .bind(worker_id)
@@ -185,7 +211,7 @@ impl Row {
     fn into_waiting(self) -> Waiting {
         let Self { id, owner, priority, worker_labels, platform } = self;
         let labels = serde_json::from_str(&worker_labels).unwrap_or_default();
-        Waiting { id, demand: Demand { owner, priority, labels, platform } }
+        Waiting { id, demand: Demand { owner, priority, labels, platform, ..Demand::default() } }
     }
 }
 

@@ -93,6 +93,7 @@ pub fn router(app: Arc<App>) -> Router {
     answer!(router,
         BlobsInUse => in_use,
         BuildRenew => renew_build,
+        SessionLookup => session_lookup,
         Workers => helpers,
         StepLookup => lookup_step,
         StepResult => step_result,

@@ -11,6 +11,7 @@ use super::Graph;
 use super::named::Layout;
 use super::trace::Vertex;
 use crate::failure::Failure;
+use crate::patience::patiently;
 
 /// Images that the build has asked for, each once for a platform.
 #[derive(Default)]
@@ -113,8 +114,16 @@ impl Graph {
         name: &str,
     ) -> Result<proto::Image, Failure> {
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
-        let call =
-            self.executor.bus.call_while_wanted::<calls::ImageResolve>(&Target::Gateway, request, Some(progress));
+        let call = async {
+            let asked = || {
+                let bus = &self.executor.bus;
+                bus.call_while_wanted::<calls::ImageResolve>(&Target::Gateway, request, Some(progress.clone()))
+            };
+            let image = patiently(asked).await;
+            // Else there would be lines to wait for.
+            drop(progress);
+            image
+        };
         let forward = async {
             while let Some(line) = lines.recv().await {
                 if let Some(status) = pull_status(&line.json) {

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::Graph;
 use crate::failure::Failure;
+use crate::patience::patiently;
 
 /// Results by key, whose layers are kept for this build.
 #[derive(Default)]
@@ -58,6 +59,7 @@ impl Graph {
             keys,
             lease: self.executor.layers.lease.clone(),
         };
-        Ok(self.executor.bus.call::<calls::ResultLookup>(&Target::Gateway, &request).await?.records)
+        let bus = &self.executor.bus;
+        Ok(patiently(|| bus.call::<calls::ResultLookup>(&Target::Gateway, &request)).await?.records)
     }
 }

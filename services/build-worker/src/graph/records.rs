@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use crate::claims::Claim;
 use crate::failure::Failure;
 use crate::flight::Ended;
+use crate::patience::patiently;
 use crate::recorder::Upload;
 
 pub struct Records {
@@ -40,7 +41,7 @@ impl Records {
             }
             let put = async |record: proto::StepRecord| {
                 let put = proto::ResultPut { build_id: build_id.clone(), attempt, record: Some(record) };
-                bus.call::<calls::ResultPut>(&Target::Gateway, &put).await.map_err(Failure::from)
+                patiently(|| bus.call::<calls::ResultPut>(&Target::Gateway, &put)).await.map_err(Failure::from)
             };
             // Else another has run the step as well: its result is the one that others find.
             let mut recorded = Ok(proto::Empty {});

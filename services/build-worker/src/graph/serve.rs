@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::{Executed, Failed};
 use super::{Executor, OfBuild};
+use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, now_ns};
@@ -84,11 +85,14 @@ impl Guest {
         let _keeping = keep_blobs(bus.clone(), &blobs.id);
         let layers = Arc::new(Layers::new(bus.clone(), snapshots, store, blobs.id, owner, machine.builds.clone()));
         let line = lifeline::on_claim(bus.clone(), self.request.key.clone(), self.request.claim_id.clone());
+        let asked = (self.request.build_id.as_str(), self.request.attempt);
+        let gateway = self.request.session_gateway.clone();
+        let client = BuildClient::new(bus, asked, gateway, self.ends.cancel.clone());
         let build = OfBuild {
             build_id: self.request.build_id.clone(),
             folder: folder.to_owned(),
             attempt: self.request.attempt,
-            session_gateway: self.request.session_gateway.clone(),
+            client,
             ends: self.ends.clone(),
             lease: Renewals::new(bus::CLAIM_TTL),
             keep_failed: self.request.keep_failed,

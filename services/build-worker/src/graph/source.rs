@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bus::{Target, calls};
+use bus::calls;
 use dockerfile::{Dialect, Dockerfile, Ignore, Kind, MountType};
 use tokio::sync::OnceCell;
 
@@ -195,8 +195,7 @@ impl Graph {
     }
 
     async fn ask_client(&self, asked: proto::ContextSync) -> Result<proto::ContextTree, Failure> {
-        let gateway = self.executor.session_gateway.clone();
-        if gateway.is_empty() {
+        if !self.executor.client.has_session() {
             return Err(Failure::user("the build has no session: its client sends no files"));
         }
         let request = proto::ContextSync {
@@ -205,10 +204,9 @@ impl Graph {
             lease: self.executor.layers.lease.clone(),
             ..asked
         };
-        let gateway = Target::GatewayAt(gateway);
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
-            sent = self.executor.bus.call::<calls::ContextSync>(&gateway, &request) => Ok(sent?),
+            sent = self.executor.client.ask::<calls::ContextSync>(&request) => Ok(sent?),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::flight::{Ended, Flight};
 use crate::layers::now_ns;
 use crate::lifeline;
+use crate::patience::patiently;
 
 /// A holder that has fallen silent is looked at so often, until its claim runs out.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -241,7 +242,7 @@ impl Graph {
             key: claim.key.clone(),
             definition: Some(step.definition.clone()),
             claim_id: claim.id.clone(),
-            session_gateway: self.executor.session_gateway.clone(),
+            session_gateway: self.executor.client.gateway(),
             keep_failed: self.executor.keep_failed,
         };
         self.executor.layers.uploaded(layers_of(&step.definition)).await?;

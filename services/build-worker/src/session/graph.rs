@@ -6,10 +6,12 @@ use bus::{Target, calls};
 use tokio_util::sync::CancellationToken;
 
 use super::{Session, keep_blobs};
+use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::graph::{Executor, Finished, Graph, OfBuild};
 use crate::log::Log;
+use crate::patience::patiently;
 
 impl Session {
     pub(super) async fn build_graph(
@@ -21,11 +23,14 @@ impl Session {
         let layers = Arc::new(self.layers().await?);
         let keeping = keep_blobs(self.worker.bus.clone(), &layers.lease);
         let claims = self.worker.claims.clone();
+        let leased = (self.lease.build_id.as_str(), self.lease.attempt);
+        let gateway = options.session_gateway.clone();
+        let client = BuildClient::new(self.worker.bus.clone(), leased, gateway, halt.clone());
         let build = OfBuild {
             build_id: self.lease.build_id.clone(),
             folder: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
-            session_gateway: options.session_gateway.clone(),
+            client,
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
             lease: self.renewals.clone(),
             keep_failed: options.keep_failed,
@@ -43,7 +48,8 @@ impl Session {
                     response: finished.response.clone(),
                     ..proto::BuildFinish::default()
                 };
-                let told = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await;
+                let bus = &self.worker.bus;
+                let told = patiently(|| bus.call::<calls::BuildFinish>(&Target::Gateway, &finish)).await;
                 told.map(|_| finished).map_err(Failure::from)
             }
             Err(error) => {

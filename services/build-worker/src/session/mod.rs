@@ -16,6 +16,7 @@ use crate::layers::{Layers, blocking};
 use crate::lifeline::Renewals;
 use crate::log::Log;
 use crate::machine;
+use crate::patience::{PATIENCE, patiently};
 use crate::worker::Worker;
 
 /// Blobs of a build are kept so long after the last renewal.
@@ -109,7 +110,7 @@ impl Session {
             error_code: error.code(),
             ..Default::default()
         };
-        if let Err(error) = self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish).await
+        if let Err(error) = patiently(|| self.worker.bus.call::<calls::BuildFinish>(&Target::Gateway, &finish)).await
             // Of a cancelled build the gateway wants no end.
             && !self.cancel.is_cancelled()
         {
@@ -120,7 +121,8 @@ impl Session {
         }
     }
 
-    /// Renews the lease. Without an answer it counts as lost at two thirds of its time, before another may have it.
+    /// Renews the lease. Without an answer it counts as lost at two thirds of its time, before another may have it. As long
+    /// as the bus says that there is no gateway, nobody can give it to another, and the first one that starts prolongs it.
     fn watch(&self, halt: CancellationToken) -> DropGuard {
         let done = CancellationToken::new();
         let (bus, stop, ended) = (self.worker.bus.clone(), self.stop.clone(), done.clone());
@@ -132,7 +134,7 @@ impl Session {
         };
         let ttl = ttl(&self.lease);
         tokio::spawn(async move {
-            let mut renewed = Instant::now();
+            let (mut renewed, mut answered) = (Instant::now(), Instant::now());
             loop {
                 tokio::select! {
                     () = ended.cancelled() => return,
@@ -144,6 +146,10 @@ impl Session {
                 match answer {
                     Ok(Ok(reply)) if reply.cancelled => return cancel.cancel(),
                     Ok(Ok(_)) => {
+                        (renewed, answered) = (Instant::now(), Instant::now());
+                        renewals.renewed();
+                    }
+                    Ok(Err(error)) if error.is_absent() && answered.elapsed() < PATIENCE => {
                         renewed = Instant::now();
                         renewals.renewed();
                     }

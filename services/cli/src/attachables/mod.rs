@@ -54,6 +54,9 @@ pub struct Attachables {
 /// An open session; it ends when this is dropped.
 pub struct Session {
     pub id: String,
+    shared_key: String,
+    methods: Vec<&'static str>,
+    routes: Routes,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -63,22 +66,26 @@ impl Drop for Session {
     }
 }
 
-impl Attachables {
-    /// Opens the session.
-    pub async fn open(self, engine: &Engine) -> Outcome<Session> {
-        let id = hex::encode(rand::random::<[u8; 16]>());
+impl Session {
+    /// Opens it again, under its id, where its connection has ended: through whichever gateway there is.
+    pub async fn reopen(&mut self, engine: &Engine) -> Outcome {
+        if self.serving.is_finished() {
+            self.serve(engine).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, engine: &Engine) -> Outcome {
         let call = engine
             .post("/session")
-            .header("x-docker-expose-session-uuid", &id)
+            .header("x-docker-expose-session-uuid", &self.id)
             .header("x-docker-expose-session-name", "boxyard")
             .header("x-docker-expose-session-sharedkey", &self.shared_key);
-        let call = self
-            .methods()
-            .into_iter()
-            .fold(call, |call, method| call.header("x-docker-expose-session-grpc-method", method));
+        let methods = self.methods.iter().copied();
+        let call = methods.fold(call, |call, method| call.header("x-docker-expose-session-grpc-method", method));
         let io = call.upgrade("h2c").await?;
-        let routes = self.routes();
-        let serving = tokio::spawn(async move {
+        let routes = self.routes.clone();
+        self.serving = tokio::spawn(async move {
             let server = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(2 << 20)
@@ -87,7 +94,19 @@ impl Attachables {
             // The build tells what a broken session means for it.
             let _ = server.await;
         });
-        Ok(Session { id, serving })
+        Ok(())
+    }
+}
+
+impl Attachables {
+    /// Opens the session.
+    pub async fn open(self, engine: &Engine) -> Outcome<Session> {
+        let (methods, shared_key) = (self.methods(), self.shared_key.clone());
+        let id = hex::encode(rand::random::<[u8; 16]>());
+        let serving = tokio::spawn(async {});
+        let mut session = Session { id, shared_key, methods, routes: self.routes(), serving };
+        session.serve(engine).await?;
+        Ok(session)
     }
 
     fn methods(&self) -> Vec<&'static str> {

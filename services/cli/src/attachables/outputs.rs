@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bollard_buildkit_proto::fsutil::types::Packet;
@@ -40,12 +40,45 @@ pub enum Destination {
 }
 
 /// Destinations by the number of their output.
-#[derive(Debug, Clone, Default)]
-pub struct Outputs(pub BTreeMap<u32, Destination>);
+#[derive(Debug, Default)]
+pub struct Outputs {
+    places: BTreeMap<u32, Destination>,
+    stdout: Mutex<Written>,
+}
+
+/// How much of an output has gone to stdout, from where nothing comes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Written {
+    #[default]
+    Nothing,
+    /// Its daemon has ended before the end of it.
+    Part,
+    All,
+}
 
 impl Outputs {
+    pub fn new(places: BTreeMap<u32, Destination>) -> Self {
+        Self { places, stdout: Mutex::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.places.is_empty()
+    }
+
+    /// A daemon that has not heard that we have an output sends it again; says whether it is to be written.
+    fn begins(&self, destination: &Destination) -> Result<bool, Status> {
+        if *destination != Destination::Stdout {
+            return Ok(true);
+        }
+        let mut written = self.stdout.lock().expect("no holder panics");
+        match std::mem::replace(&mut *written, Written::Part) {
+            Written::Nothing => Ok(true),
+            Written::Part => Err(Status::failed_precondition("the first part of the output is on stdout already")),
+            Written::All => {
+                *written = Written::All;
+                Ok(false)
+            }
+        }
     }
 
     pub fn service(self) -> FileSend {
@@ -65,8 +98,8 @@ impl Outputs {
     /// A daemon that does not say which sends the only one.
     fn find(&self, id: Option<&str>) -> Option<&Destination> {
         match id {
-            Some(id) => self.0.get(&id.parse().ok()?),
-            None => self.0.values().next(),
+            Some(id) => self.places.get(&id.parse().ok()?),
+            None => self.places.values().next(),
         }
     }
 }
@@ -112,12 +145,18 @@ impl bytes::FileSend for Outputs {
         let destination = self.of(&request)?;
         let mut messages = request.into_inner();
         let failed = |error: io::Error| Status::internal(error.to_string());
+        let is_new = self.begins(&destination)?;
         let mut file = Sink::open(&destination).map_err(failed)?;
         while let Some(message) = messages.message().await? {
             // A local file does not keep the session waiting for long.
-            file.write(&message.data).map_err(failed)?;
+            if is_new {
+                file.write(&message.data).map_err(failed)?;
+            }
         }
         file.finish().map_err(failed)?;
+        if destination == Destination::Stdout {
+            *self.stdout.lock().expect("no holder panics") = Written::All;
+        }
         Ok(Response::new(futures::stream::empty().boxed()))
     }
 }

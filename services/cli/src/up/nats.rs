@@ -61,6 +61,7 @@ const NODE_CALLS: &[&str] = &["NodeHello"];
 const WORKER_CALLS: &[&str] = &[
     "BuildNext",
     "BuildRenew",
+    "SessionLookup",
     "Workers",
     "ImageResolve",
     "LayoutResolve",

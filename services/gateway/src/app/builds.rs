@@ -12,7 +12,7 @@ use super::registry::Credentials;
 use super::{App, Failure, Outcome};
 
 const LEASE_SECONDS: u32 = 15;
-const LEASE_MS: i64 = 15_000;
+pub(super) const LEASE_MS: i64 = 15_000;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Why a cancelled build failed, as its worker says it too.
 const CANCELLED: &str = "the build was cancelled";
@@ -70,7 +70,7 @@ impl App {
     }
 
     /// An event of Boxyard's own API: Docker has none of builds.
-    fn tell_build(&self, id: &str, action: &str, more: &[(&str, &str)]) {
+    pub(super) fn tell_build(&self, id: &str, action: &str, more: &[(&str, &str)]) {
         let attributes = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
         self.tell("build", action, id, attributes);
     }
@@ -85,8 +85,12 @@ impl App {
             tokio::pin!(queued);
             queued.as_mut().enable();
             if let Some(leased) = self.lease_for(&worker).await? {
-                let options = proto::BuildOptions::decode(leased.options.as_slice())
+                let mut options = proto::BuildOptions::decode(leased.options.as_slice())
                     .map_err(|e| Failure::invalid(format!("options of build {}: {e}", leased.id)))?;
+                if !options.session_id.is_empty() {
+                    // Its client may have come back through another gateway meanwhile.
+                    options.session_gateway = leased.gateway;
+                }
                 self.tell_build(&leased.id, "started", &[("worker", &worker.id)]);
                 return Ok(proto::BuildLease {
                     build_id: leased.id,
@@ -212,7 +216,13 @@ impl App {
     }
 
     pub async fn finish_build(&self, request: proto::BuildFinish) -> Outcome<proto::BuildFinishReply> {
-        let build = self.held(&request.build_id, request.attempt).await?;
+        let build = match self.held(&request.build_id, request.attempt).await {
+            // The worker has not heard that it is done.
+            Err(failure) if failure.kind == ErrorKind::Conflict && self.is_finished_so(&request).await? => {
+                return Ok(proto::BuildFinishReply::default());
+            }
+            held => held?,
+        };
         let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
         let mut tagged = Vec::new();
         if !request.image_id.is_empty() {
@@ -237,6 +247,14 @@ impl App {
         Ok(proto::BuildFinishReply { tagged })
     }
 
+    async fn is_finished_so(&self, request: &proto::BuildFinish) -> Outcome<bool> {
+        let Some(build) = self.db.build(&request.build_id).await? else { return Ok(false) };
+        let is_over = matches!(build.state.as_str(), "done" | "failed");
+        Ok(is_over
+            && build.attempt == i64::from(request.attempt)
+            && (build.image_id, build.error) == (request.image_id.clone(), request.error.clone()))
+    }
+
     /// Lets go of what the build held: its images, and the context unless another build has the same.
     pub async fn end_build(&self, id: &str, context: Option<String>) {
         super::lock(&self.steps).remove(id);
@@ -248,23 +266,6 @@ impl App {
         if let Some(digest) = context {
             self.release_blobs(vec![digest]).await;
         }
-    }
-
-    /// Ends the builds whose gateway has ended before them, since nobody waits for them any more.
-    pub async fn end_orphans(&self) -> Outcome<()> {
-        for build in self.db.cancel_orphans().await? {
-            self.tell_build(&build.id, "cancelled", &[]);
-            self.remember(&build.id);
-            if !build.worker_id.is_empty() {
-                let (bus, worker) = (self.bus.clone(), Target::Worker(build.worker_id));
-                let request = proto::BuildCancel { build_id: build.id.clone() };
-                // A worker that does not answer learns it when it renews its lease.
-                tokio::spawn(async move { bus.call::<calls::BuildCancel>(&worker, &request).await });
-            }
-            let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
-            self.end_build(&build.id, options.context.map(|context| context.digest)).await;
-        }
-        Ok(())
     }
 
     /// The client went away.

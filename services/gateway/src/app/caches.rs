@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use bus::calls;
 use model::ImageRef;
-use prost::Message as _;
 use serde_json::json;
 
 use super::layouts::content_of;
@@ -22,7 +21,7 @@ impl App {
     /// `Conflict` when the build has another holder; `NotFound` for a cache that is not there.
     pub async fn import_cache(&self, request: proto::CacheImport) -> Outcome<proto::CacheFetchReply> {
         let build = self.held(&request.build_id, request.attempt).await?;
-        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let options = self.options_of(&build).await?;
         let option = options.cache_imports.get(request.index as usize);
         let (lease, diff_ids) = (request.lease, request.diff_ids);
         let fetch = if let Some(place) = place_of(option, "src") {
@@ -50,7 +49,7 @@ impl App {
     /// Hands out a cache that a build made; its config is in the layer store.
     pub(super) async fn export_cache(&self, request: proto::BuildExport) -> Outcome<proto::BuildExportReply> {
         let build = self.held(&request.build_id, request.attempt).await?;
-        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let options = self.options_of(&build).await?;
         let option = options.cache_exports.get(request.index as usize);
         let image = request.images.first().and_then(|built| built.image.clone()).unwrap_or_default();
         let config = Some(proto::Descriptor { media_type: CACHE_CONFIG.to_owned(), digest: image.id.clone(), size: 0 });

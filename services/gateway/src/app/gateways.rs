@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::{Target, calls};
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Event;
 use super::known::Known;
-use super::{App, Outcome, lock, view, wait::Changed};
+use super::{App, Outcome, lock, orphans, view, wait::Changed};
 
 /// The bus does not answer: so long until it is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -97,13 +97,19 @@ impl App {
     /// What the client of a build shows the registry of `domain`, by the gateway that queued the build: that one has it in
     /// its memory, or the client's session.
     pub async fn credentials_of(&self, build_id: &str, domain: &str) -> Outcome<Option<proto::RegistryAuth>> {
-        let session = self.db.session_of_build(build_id).await?.unwrap_or_default();
         let request = proto::BuildCredentials { build_id: build_id.to_owned(), domain: domain.to_owned() };
-        let reply = match session.is_empty() || session == self.db.session() {
-            true => self.build_credentials(request).await?,
-            false => self.bus.call::<calls::BuildCredentials>(&Target::GatewayAt(session), &request).await?,
-        };
-        Ok(reply.auth)
+        let until = Instant::now() + orphans::PATIENCE;
+        loop {
+            let session = self.db.session_of_build(build_id).await?.unwrap_or_default();
+            if session.is_empty() || session == self.db.session() {
+                return Ok(self.build_credentials(request).await?.auth);
+            }
+            match self.bus.call::<calls::BuildCredentials>(&Target::GatewayAt(session), &request).await {
+                // That gateway has gone, and the client may come back through another one.
+                Err(error) if error.is_lost() && Instant::now() < until => tokio::time::sleep(PAUSE).await,
+                reply => return Ok(reply?.auth),
+            }
+        }
     }
 
     /// The same for another gateway that asks. A build that has ended has nothing to show.

@@ -1,7 +1,6 @@
 //! Images in OCI layouts of a build's client (`--build-context NAME=oci-layout://…`).
 
 use bus::calls;
-use prost::Message as _;
 
 use super::{App, Failure, Outcome};
 
@@ -17,7 +16,7 @@ impl App {
     /// that is not there.
     pub async fn resolve_layout(&self, request: proto::LayoutResolve) -> Outcome<proto::Image> {
         let build = self.held(&request.build_id, request.attempt).await?;
-        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let options = self.options_of(&build).await?;
         if !options.contexts.iter().any(|context| context.source == request.source) {
             let text = format!("the build was not given the context {}", request.source);
             return Err(Failure::new(model::ErrorKind::Denied, text));

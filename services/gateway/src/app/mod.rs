@@ -30,6 +30,7 @@ pub mod list;
 pub mod names;
 pub mod networks;
 pub mod nodes;
+pub mod orphans;
 pub mod overview;
 pub mod packed;
 pub mod placement;

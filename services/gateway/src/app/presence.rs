@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use metadata::Session;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Outcome};
+use super::{App, Outcome, orphans};
 
 const PERIOD: Duration = Duration::from_secs(5);
 /// A session that is not renewed for so long has ended.
@@ -17,15 +17,14 @@ const TTL_MS: i64 = TTL.as_millis() as i64;
 impl App {
     /// Begins this process's session. What an earlier process of the same id left is ended.
     pub async fn begin_session(&self, id: &str) -> Outcome<()> {
-        Ok(self.db.begin_session(id, &super::random_id()[..16], TTL_MS).await?)
+        self.db.begin_session(id, &super::random_id()[..16], TTL_MS).await?;
+        Ok(self.db.prolong_leases(super::builds::LEASE_MS).await?)
     }
 
-    /// What a gateway that was killed left undone: builds that nobody waits for, exited containers with AutoRemove, ends of
+    /// What a gateway that was killed left undone: builds without their clients, exited containers with AutoRemove, ends of
     /// builds that are not recorded.
     pub async fn finish_what_was_left(&self) {
-        if let Err(error) = self.end_orphans().await {
-            tracing::warn!(%error, "builds that nobody waits for go on");
-        }
+        self.see_to_orphans().await;
         if let Err(error) = self.remove_all_done().await {
             tracing::warn!(%error, "exited containers with AutoRemove stay");
         }
@@ -33,12 +32,23 @@ impl App {
             tracing::warn!(%error, "ends of builds are not recorded");
         }
     }
+
+    async fn see_to_orphans(&self) {
+        if let Err(error) = self.end_orphans().await {
+            tracing::warn!(%error, "builds whose gateway has gone are not seen to");
+        }
+    }
 }
 
 /// Renews the session until `cancel`, and finishes what others leave. On a database that nobody else can open there is
-/// nothing to do. Returns early when another process has taken this gateway's id.
+/// nothing to do but for the builds that an earlier process has left. Returns early when another process has taken this gateway's id.
 pub async fn keep_session(app: Arc<App>, id: String, cancel: CancellationToken) {
     if !app.db.is_shared() {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            // Whoever of its clients has not come back by now does not.
+            () = tokio::time::sleep(orphans::PATIENCE + PERIOD) => app.see_to_orphans().await,
+        }
         return cancel.cancelled().await;
     }
     let mut steady_since = Instant::now();
@@ -79,9 +89,7 @@ async fn look_after_others(app: &App) {
     match app.db.end_silent_sessions().await {
         Ok(gone) if gone.is_empty() => {
             // One that ended by itself has left builds too.
-            if let Err(error) = app.end_orphans().await {
-                tracing::warn!(%error, "builds that nobody waits for go on");
-            }
+            app.see_to_orphans().await;
         }
         Ok(gone) => {
             tracing::warn!(?gone, "gateways fell silent");

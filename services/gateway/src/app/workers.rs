@@ -55,6 +55,11 @@ pub fn demand_of(options: &proto::BuildOptions) -> Demand {
         priority: options.priority.into(),
         labels: options.worker_labels.clone().into_iter().collect(),
         platform,
+        attendance: match options.attendance() {
+            proto::Attendance::Connected => metadata::Attendance::Connected,
+            proto::Attendance::Returning => metadata::Attendance::Returning,
+            proto::Attendance::Absent => metadata::Attendance::Absent,
+        },
     }
 }
 

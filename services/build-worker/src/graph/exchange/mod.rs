@@ -17,6 +17,7 @@ use super::Graph;
 use super::export::{Built, Response};
 use super::trace::Vertex;
 use crate::failure::Failure;
+use crate::patience::patiently;
 use options::Mode;
 pub use options::check;
 use page::{INLINE, Page, Read, Row};
@@ -97,7 +98,8 @@ impl Graph {
             diff_ids,
             lease: self.executor.layers.lease.clone(),
         };
-        let call = self.executor.bus.call_while_wanted::<calls::CacheImport>(&Target::Gateway, &request, None);
+        let bus = &self.executor.bus;
+        let call = patiently(|| bus.call_while_wanted::<calls::CacheImport>(&Target::Gateway, &request, None));
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
             reply = call => reply.map_err(|error| match error.kind() {

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 
 use crate::caches::Caches;
 use crate::claims::Claims;
+use crate::client::BuildClient;
 use crate::context::Context;
 use crate::context::kept::Kept;
 use crate::context::trees::Trees;
@@ -48,8 +49,7 @@ pub struct Executor {
     /// Name of the folder that its steps have on this worker.
     pub folder: String,
     pub attempt: u32,
-    /// Gateway that holds the client's session; empty: there is none.
-    pub session_gateway: String,
+    pub client: BuildClient,
     pub ends: Ends,
     /// Renewed as long as this worker has the build.
     pub lease: Renewals,
@@ -83,7 +83,7 @@ pub struct OfBuild {
     pub build_id: String,
     pub folder: String,
     pub attempt: u32,
-    pub session_gateway: String,
+    pub client: BuildClient,
     pub ends: Ends,
     pub lease: Renewals,
     pub keep_failed: bool,
@@ -92,7 +92,7 @@ pub struct OfBuild {
 impl Executor {
     pub fn new(worker: &Worker, layers: Arc<Layers>, build: OfBuild) -> Self {
         let Worker { bus, machine, contexts, trees, caches, claims, .. } = worker.clone();
-        let OfBuild { build_id, folder, attempt, session_gateway, ends, lease, keep_failed } = build;
+        let OfBuild { build_id, folder, attempt, client, ends, lease, keep_failed } = build;
         let context = Arc::default();
         Self {
             bus,
@@ -105,7 +105,7 @@ impl Executor {
             build_id,
             folder,
             attempt,
-            session_gateway,
+            client,
             ends,
             lease,
             keep_failed,

@@ -19,6 +19,7 @@ use super::state::time;
 use super::trace::Vertex;
 use crate::failure::Failure;
 use crate::layers::{diff_id, now_ns};
+use crate::patience::patiently;
 use crate::squash::{self, Base};
 use options::{Kind, Output, Written};
 
@@ -234,7 +235,8 @@ impl Graph {
 
     pub(super) async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
         let bus = &self.executor.bus;
-        bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None).await.map_err(|error| {
+        let asked = patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None)).await;
+        asked.map_err(|error| {
             match error.kind() {
                 // The build is another worker's.
                 model::ErrorKind::Conflict | model::ErrorKind::Unavailable => error.into(),
@@ -245,8 +247,7 @@ impl Graph {
 
     /// Sends a blob to the client; returns when the client has it.
     async fn send(&self, index: usize, blob: proto::Descriptor, metadata: Response) -> Result<(), Failure> {
-        let gateway = self.executor.session_gateway.clone();
-        if gateway.is_empty() {
+        if !self.executor.client.has_session() {
             return Err(Failure::user("the build has no session: its client takes no files"));
         }
         let request = proto::OutputSend {
@@ -256,7 +257,7 @@ impl Graph {
             blob: Some(blob),
             metadata,
         };
-        let sent = self.executor.bus.call::<calls::OutputSend>(&Target::GatewayAt(gateway), &request).await;
+        let sent = self.executor.client.ask::<calls::OutputSend>(&request).await;
         sent.map(drop).map_err(|error| match error.kind() {
             model::ErrorKind::Conflict => error.into(),
             _ => Failure::user(error.message()),

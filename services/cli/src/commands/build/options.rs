@@ -55,7 +55,7 @@ impl Build {
             folders: places.folders,
             secrets: Secrets::parse(&self.secret)?,
             agents: Agents::parse(&self.ssh)?,
-            outputs: Outputs(to_us),
+            outputs: Outputs::new(to_us),
             contents: Contents(caches.contents),
             shared_key: hex::encode(Sha256::digest(places.source.as_bytes())),
         };

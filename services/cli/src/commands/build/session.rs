@@ -1,6 +1,6 @@
 //! A build by a session: the daemon asks for what it lacks, and tells its steps as BuildKit does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::options::Asked;
 use super::source::{is_archive, rest_of_stdin, stdin_head};
 use super::{Build, Call, OnError};
+use crate::attachables::Session;
 use crate::commands::builds::{explain, shell};
 use crate::credentials;
 use crate::engine::{Engine, empty, next_chunk, streamed};
@@ -49,7 +50,7 @@ impl Build {
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
         let progress = Progress::new(mode);
         let interrupts = signal(SignalKind::interrupt())?;
-        let mut following = Following { engine, progress, interrupts, told: Told::default() };
+        let mut following = Following { engine, session, progress, interrupts, told: Told::default() };
         let call = engine
             .post("/boxyard/v1/builds")
             .query("options", &options)
@@ -57,7 +58,7 @@ impl Build {
             .header("x-registry-config", credentials::build_header())
             .body(body);
         let outcome = following.run(call).await;
-        drop(session);
+        following.session = None;
         following.progress.finish();
         // Also of a build that failed: the steps before the failure have run.
         if self.explain && !following.told.id.is_empty() {
@@ -153,6 +154,8 @@ struct Told {
 
 struct Following<'a> {
     engine: &'a Engine,
+    /// None where the context was sent with the request.
+    session: Option<Session>,
     progress: Progress,
     interrupts: Signal,
     told: Told,
@@ -170,7 +173,7 @@ impl Following<'_> {
     /// Follows the build to its end, through another gateway if its own has gone.
     async fn run(&mut self, call: crate::engine::Call<'_>) -> Outcome {
         let mut end = self.answer(call, 0).await?;
-        let since = std::time::Instant::now();
+        let mut since = Instant::now();
         loop {
             let broken = match end {
                 End::Built => return Ok(()),
@@ -180,16 +183,32 @@ impl Following<'_> {
             if self.told.id.is_empty() || since.elapsed() > PATIENCE {
                 return Err(broken);
             }
-            tokio::time::sleep(RETRY).await;
-            let path = format!("/boxyard/v1/builds/{}/logs", self.told.id);
-            let again = self.engine.get(path).flag("follow", true);
-            end = match self.answer(again, self.told.updates).await {
-                Ok(end) => end,
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = self.interrupts.recv() => return Err(self.cancel().await?),
+            }
+            end = match self.come_back().await {
+                Ok(end) => {
+                    // A gateway that answered is another one's end.
+                    since = Instant::now();
+                    end
+                }
                 // It has started, and does not know the build: so nobody does.
                 Err(failure) if failure.is_not_found() => return Err(failure),
                 Err(failure) => End::Broken(failure),
             };
         }
+    }
+
+    /// Attaches to the build again, with the session that it knows.
+    async fn come_back(&mut self) -> Outcome<End> {
+        let mut call = self.engine.post(format!("/boxyard/v1/builds/{}/attach", self.told.id));
+        if let Some(session) = &mut self.session {
+            session.reopen(self.engine).await?;
+            call = call.query("session", &session.id);
+        }
+        let call = call.header("x-registry-config", credentials::build_header());
+        self.answer(call, self.told.updates).await
     }
 
     /// Shows an answer, from an update on.

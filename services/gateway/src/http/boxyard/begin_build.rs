@@ -5,18 +5,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::response::Response;
 use http::HeaderMap;
+use proto::Attendance;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::api::{About, Api, Parameter, ParameterKind};
-use super::builds::LINES;
+use super::builds::{ID, LINES};
 use super::sent;
 use crate::app::build_log::BuildLogReader;
 use crate::app::lease::Lease;
+use crate::app::orphans::Alone;
 use crate::app::{App, Failure, Outcome, random_id};
 use crate::http::answer::Answer;
 use crate::http::peer::UserName;
@@ -28,7 +31,8 @@ const WAITING: usize = 64;
 const ABOUT: About = About {
     summary: "Builds a Dockerfile. The body is a tar of the context; none where the context is remote, or asked of the \
               session that `options` names. The answer is lines of JSON: first the build's `id`, then those of its log, and \
-              last `end` with the exporters' `response`, or `error` with `code`. A client that leaves cancels the build.",
+              last `end` with the exporters' `response`, or `error` with `code`. A client that leaves cancels the build; one whose \
+              gateway has ended comes back by `attach`.",
     parameters: &[
         Parameter {
             name: "options",
@@ -45,9 +49,29 @@ const ABOUT: About = About {
     refusals: &[400, 503],
 };
 
-/// Adds the route to the table.
+const ATTACH: About = About {
+    summary: "The client of a build comes back after its gateway has ended, with the session that it had (opened again by \
+              `POST /session`). The answer is as that of the build's begin, from its first line on; of a build that is over \
+              too. A client that has not come back within a minute has left.",
+    parameters: &[
+        ID,
+        Parameter {
+            name: "session",
+            about: "Id of the build's session; absent where it has none.",
+            kind: ParameterKind::Text,
+        },
+    ],
+    content_type: LINES,
+    refusals: &[403, 404, 409, 503],
+};
+
+/// Adds the routes to the table.
 pub fn add_to(api: Api) -> Api {
-    api.answered::<String, _, _>("/boxyard/v1/builds", &ABOUT, begin)
+    api.answered::<String, _, _>("/boxyard/v1/builds", &ABOUT, begin).answered::<String, _, _>(
+        "/boxyard/v1/builds/{id}/attach",
+        &ATTACH,
+        attach,
+    )
 }
 
 async fn begin(
@@ -62,6 +86,7 @@ async fn begin(
     let mut options = proto::BuildOptions { user, ..asked.into_proto()? };
     let detached = query.flag("detach");
     options.session_dockerfile &= !options.session_id.is_empty() && !options.remote.is_empty();
+    options.set_attendance(if detached { Attendance::Absent } else { Attendance::Returning });
     if options.session_id.is_empty() {
         options.session_context = false;
     } else if detached {
@@ -78,19 +103,29 @@ async fn begin(
     let log = app.follow_build_log(&id).await?;
     app.queue_build(&id, &options, credentials::of_build(&headers)).await?;
     let context = options.context.map(|context| context.digest);
-    let (lines, receiver) = mpsc::channel(WAITING);
-    let running = Running { app, id: id.clone(), log, context, lease };
     if detached {
-        drop(receiver);
-        tokio::spawn(running.follow(None));
+        tokio::spawn(app.see_to_its_end(Alone { id: id.clone(), log, context, lease }));
         return sent(&json!({"id": id}));
     }
-    tokio::spawn(running.follow(Some(lines)));
-    let first = futures::stream::iter([json!({"id": id})]);
-    Ok(crate::http::lines_as(LINES, futures::StreamExt::chain(first, ReceiverStream::new(receiver))))
+    Ok(Running { app, id, log, context, lease }.answer())
 }
 
-/// A build and what is held for it.
+/// The client of a build is there again: it hears the log from the first line on.
+async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Answer {
+    let id = app.build_id(&id).await?;
+    let session = query.maybe("session").unwrap_or_default();
+    let lease = app.lease("build").await?;
+    app.come_back(&id, session, credentials::of_build(&headers)).await?;
+    let options = app.build_options(&id).await?;
+    let context = options.context.map(|context| context.digest);
+    if let Some(context) = &context {
+        app.store.has(&context.parse().map_err(Failure::from)?, Some(&lease.id)).await.map_err(Failure::from)?;
+    }
+    let log = app.read_build_log(&id).await?;
+    Ok(Running { app, id, log, context, lease }.answer())
+}
+
+/// A build whose client waits, and what is held for it.
 struct Running {
     app: Arc<App>,
     id: String,
@@ -100,12 +135,19 @@ struct Running {
 }
 
 impl Running {
-    /// Passes the log on until the build has ended. A client that leaves cancels the build; one that never was does not.
-    async fn follow(mut self, client: Option<mpsc::Sender<Value>>) {
-        while let Some(line) = self.next(client.as_ref()).await {
-            let Some(client) = &client else { continue };
+    /// The build's id, then its log.
+    fn answer(self) -> Response {
+        let first = futures::stream::iter([json!({"id": self.id})]);
+        let (lines, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(self.follow(lines));
+        crate::http::lines_as(LINES, futures::StreamExt::chain(first, ReceiverStream::new(receiver)))
+    }
+
+    /// Passes the log on until the build has ended. A client that leaves cancels the build.
+    async fn follow(mut self, client: mpsc::Sender<Value>) {
+        while let Some(line) = self.next(&client).await {
             if client.send(line).await.is_err() {
-                self.app.cancel_build(&self.id).await;
+                self.app.client_left(&self.id).await;
                 break;
             }
         }
@@ -114,12 +156,12 @@ impl Running {
     }
 
     /// The next line; none when the build is over, or its client has left.
-    async fn next(&mut self, client: Option<&mpsc::Sender<Value>>) -> Option<Value> {
+    async fn next(&mut self, client: &mpsc::Sender<Value>) -> Option<Value> {
         loop {
             let chunk = tokio::select! {
                 chunk = self.log.next() => chunk?,
-                () = left(client) => {
-                    self.app.cancel_build(&self.id).await;
+                () = client.closed() => {
+                    self.app.client_left(&self.id).await;
                     return None;
                 }
             };
@@ -129,13 +171,6 @@ impl Running {
                 Err(failure) => return Some(json!({"error": failure.message, "code": 0})),
             }
         }
-    }
-}
-
-async fn left(client: Option<&mpsc::Sender<Value>>) {
-    match client {
-        Some(client) => client.closed().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use bus::{Bus, Target, calls};
+use bus::calls;
 use model::ErrorKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::Executor;
 use super::Mounted;
+use crate::client::BuildClient;
 use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
 use crate::tree::Tree;
@@ -27,8 +28,7 @@ pub struct Agent(#[expect(dead_code, reason = "it serves as long as it lives")] 
 /// Whom connections go to.
 #[derive(Clone)]
 struct Client {
-    bus: Bus,
-    gateway: Target,
+    client: BuildClient,
     request: proto::SshForward,
 }
 
@@ -41,16 +41,12 @@ impl Executor {
         wanted: &proto::StepMount,
     ) -> Result<(), Failure> {
         let (build_id, attempt, id) = (self.build_id.clone(), self.attempt, wanted.id.clone());
-        let client = Client {
-            bus: self.bus.clone(),
-            gateway: Target::GatewayAt(self.session_gateway.clone()),
-            request: proto::SshForward { build_id, attempt, id },
-        };
+        let client = Client { client: self.client.clone(), request: proto::SshForward { build_id, attempt, id } };
         let missing = || Failure::user(format!("no SSH key {:?} forwarded from the client", wanted.id));
         // Asked once before the step begins: it is not to fail in the middle.
-        let there = match self.session_gateway.is_empty() {
-            true => Err(missing()),
-            false => client.ticket().await.map(drop).map_err(|error| match error.kind() {
+        let there = match self.client.has_session() {
+            false => Err(missing()),
+            true => client.ticket().await.map(drop).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => missing(),
                 _ => error.into(),
             }),
@@ -107,7 +103,7 @@ async fn serve(listener: UnixListener, client: Client) {
 
 impl Client {
     async fn ticket(&self) -> Result<proto::SshForwardReply, bus::Error> {
-        self.bus.call::<calls::SshForward>(&self.gateway, &self.request).await
+        self.client.ask::<calls::SshForward>(&self.request).await
     }
 
     async fn forward(&self, mut connection: UnixStream) -> Result<(), Failure> {

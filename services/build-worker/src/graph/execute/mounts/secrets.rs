@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use bus::{Target, calls};
+use bus::calls;
 use nix::mount::{MsFlags, mount};
 
 use super::super::Executor;
@@ -86,13 +86,12 @@ impl Executor {
     }
 
     async fn secret_of_client(&self, id: &str) -> Result<Option<Vec<u8>>, Failure> {
-        if self.session_gateway.is_empty() {
+        if !self.client.has_session() {
             return Ok(None);
         }
         let (build_id, attempt) = (self.build_id.clone(), self.attempt);
         let request = proto::SecretGet { build_id, attempt, id: id.to_owned() };
-        let gateway = Target::GatewayAt(self.session_gateway.clone());
-        let reply = self.bus.call::<calls::SecretGet>(&gateway, &request).await?;
+        let reply = self.client.ask::<calls::SecretGet>(&request).await?;
         Ok(reply.found.then_some(reply.value))
     }
 }
