@@ -58,6 +58,21 @@ fn a_build_is_remembered_with_its_steps_its_log_and_its_reasons() {
         boxyard.boxyard(&["build", "inspect", "-f", "{{.state}} {{.builder}} {{index .tags 0}} {{.attempt}}", &id]);
     assert_eq!(shown.ok(), "done classic hist:latest 1");
     boxyard.boxyard(&["build", "ls"]).says("BUILD ID").says("hist:latest").says(&id[..12]);
+    let listed = |filters: &[&str]| {
+        let filters = filters.iter().flat_map(|filter| ["--filter", filter]);
+        boxyard.boxyard(&["build", "ls", "-q", "--no-trunc"].into_iter().chain(filters).collect::<Vec<_>>())
+    };
+    for (filters, found) in [
+        (&["status=done", "tag=hist"][..], id.as_str()),
+        (&["status=failed", "status=done", "builder=classic", "since=1h"], &id),
+        (&["status=failed"], ""),
+        (&["worker=nobody"], ""),
+        (&["until=1h"], ""),
+    ] {
+        assert_eq!(listed(filters).ok(), found, "{filters:?}");
+    }
+    listed(&["status=over"]).fails(1, "Invalid filter 'status=over'");
+    listed(&["colour=red"]).fails(1, "Invalid filter 'colour'");
     let logged = boxyard.boxyard(&["build", "logs", &id[..12]]);
     logged
         .says("Step 3/5 : RUN echo built $V")

@@ -13,6 +13,7 @@ use super::upload::upload;
 use super::{Held, MOVED, VERSION};
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
+use crate::patience::patiently;
 use crate::session::{BLOBS_TTL_SECONDS, keep_blobs};
 
 /// Others may store at the same time.
@@ -117,7 +118,7 @@ async fn try_store(held: &Held, left: &Left, lease: &str) -> Result<Option<Store
         };
         let Some(tree) = send(held, left, (&merged, lease), &mut places).await? else { return Ok(None) };
         let put = proto::CacheMountPut { mount: Some(mount_of(held, &tree)), replaces: there.version };
-        let reply = caches.bus.call::<calls::CacheMountPut>(&Target::Gateway, &put).await?;
+        let reply = patiently(|| caches.bus.call::<calls::CacheMountPut>(&Target::Gateway, &put)).await?;
         let now = reply.mount.unwrap_or_default();
         if reply.stored {
             let is_ours = merged == *ours;

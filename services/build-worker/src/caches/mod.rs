@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::claims::Claim;
 use crate::failure::{Doing as _, Failure};
 use crate::flight::Ended;
+use crate::patience::patiently;
 use files::Files;
 use scan::{Index, ROOT};
 
@@ -263,7 +264,7 @@ impl Caches {
 
     async fn stored(&self, key: &str, used: bool) -> Result<proto::CacheMount, Failure> {
         let request = proto::CacheMountGet { key: key.to_owned(), used };
-        Ok(self.bus.call::<calls::CacheMountGet>(&Target::Gateway, &request).await?)
+        Ok(patiently(|| self.bus.call::<calls::CacheMountGet>(&Target::Gateway, &request)).await?)
     }
 
     async fn tree(&self, mount: &proto::CacheMount) -> Result<contexts::Tree, Failure> {

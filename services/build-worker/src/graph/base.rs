@@ -69,7 +69,8 @@ impl Graph {
             lease: self.executor.layers.lease.clone(),
         };
         let load = async {
-            let call = self.executor.bus.call_while_wanted::<calls::LayoutResolve>(&Target::Gateway, &request, None);
+            let bus = &self.executor.bus;
+            let call = patiently(|| bus.call_while_wanted::<calls::LayoutResolve>(&Target::Gateway, &request, None));
             let image = tokio::select! {
                 () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
                 image = call => image,

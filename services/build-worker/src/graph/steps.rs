@@ -17,7 +17,6 @@ use crate::failure::Failure;
 use crate::flight::{Ended, Flight};
 use crate::layers::now_ns;
 use crate::lifeline;
-use crate::patience::patiently;
 
 /// A holder that has fallen silent is looked at so often, until its claim runs out.
 const PAUSE: Duration = Duration::from_millis(500);

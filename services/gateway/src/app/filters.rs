@@ -54,6 +54,8 @@ pub const OF_IMAGE_PRUNE: &[&str] = &["dangling", "label", "label!", "until"];
 pub const OF_BUILD_PRUNE: &[&str] = &["description", "id", "inuse", "private", "shared", "type", "unused-for", "until"];
 /// Keys of `/boxyard/v1/caches`.
 pub const OF_CACHES: &[&str] = &["id", "sharing", "unused-for", "until", "worker"];
+/// Keys of `boxyard build ls`.
+pub const OF_BUILDS: &[&str] = &["builder", "id", "since", "status", "tag", "until", "user", "worker"];
 pub const OF_VOLUME_PRUNE: &[&str] = &["all", "label", "label!"];
 
 impl Filters {
@@ -86,6 +88,10 @@ impl Filters {
             }
         }
         Ok(Self(filters))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub fn has(&self, key: &str) -> bool {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::engine::{Engine, escape};
 use crate::failure::Failure;
 use crate::failure::{Outcome, for_each};
+use crate::filters::Filters;
 use crate::format::json::indent;
 use crate::format::table::{Listing, row};
 use crate::format::template::{Template, no_entry};
@@ -19,6 +20,9 @@ const SHORT: usize = 12;
 
 #[derive(Args, Debug)]
 pub struct List {
+    /// Filter output based on conditions provided (e.g. "status=failed", "tag=app", "worker=ID", "user=NAME", "since=24h")
+    #[arg(short, long)]
+    filter: Vec<String>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'
     #[arg(long)]
     format: Option<String>,
@@ -49,7 +53,8 @@ const HEADERS: &[(&str, &str)] = &[
 
 impl List {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        let builds = builds(engine, if self.last == 0 { usize::MAX } else { self.last }).await?;
+        let filters = Filters::parse(&self.filter)?;
+        let builds = builds(engine, &filters, if self.last == 0 { usize::MAX } else { self.last }).await?;
         let rows: Vec<Value> = builds.iter().map(|build| build_row(build, !self.no_trunc)).collect();
         if self.quiet && self.format.is_none() {
             rows.iter().filter_map(|row| row["ID"].as_str()).for_each(output::line);
@@ -61,13 +66,13 @@ impl List {
 }
 
 /// The newest builds, page by page.
-async fn builds(engine: &Engine, most: usize) -> Outcome<Vec<Value>> {
+async fn builds(engine: &Engine, filters: &Filters, most: usize) -> Outcome<Vec<Value>> {
     let mut builds = Vec::new();
     let mut after: Option<String> = None;
     while builds.len() < most {
         let limit = PAGE.min(most - builds.len());
         let call = engine.get("/boxyard/v1/builds").query("limit", limit).maybe("after", after.as_deref());
-        let page = call.value().await?;
+        let page = call.maybe("filters", filters.query()).value().await?;
         builds.extend(page["items"].as_array().cloned().unwrap_or_default());
         after = page["next"].as_str().map(str::to_owned);
         if after.is_none() {

@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
-use metadata::BuildsPage;
 use prost::Message as _;
 
-use super::page::{List, Page, cursor};
+use super::page::List;
 use super::shape::Time;
 use crate::app::explain::{self, Explained};
 use crate::app::{App, Failure, Outcome};
@@ -122,19 +121,6 @@ shape! {
 }
 
 impl App {
-    pub async fn build_list(&self, page: &Page) -> Outcome<List<Build>> {
-        let total = self.db.count_builds().await?.iter().map(|(_, _, count)| count).sum::<i64>();
-        let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-        // One more than asked for says whether there is a next page.
-        let asked = BuildsPage { after: page.after.clone(), limit: limit.saturating_add(1) };
-        let mut rows = self.db.builds(&asked).await?;
-        let is_more = rows.len() > page.limit;
-        rows.truncate(page.limit);
-        let next = rows.last().filter(|_| is_more).map(|last| cursor((last.created_ms, last.id.clone())));
-        let items = rows.into_iter().map(|build| self.shown(build)).collect();
-        Ok(List { items, total: usize::try_from(total).unwrap_or(0), next })
-    }
-
     /// The build whose id begins so.
     pub async fn build_shown(&self, prefix: &str) -> Outcome<Build> {
         let id = self.build_id(prefix).await?;
@@ -168,7 +154,7 @@ impl App {
         Ok(BuildExplained { compared_with: explanation.last, steps: steps.collect() })
     }
 
-    fn shown(&self, build: metadata::Build) -> Build {
+    pub(super) fn shown(&self, build: metadata::Build) -> Build {
         let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
         let text = |text: String| Some(text).filter(|text| !text.is_empty());
         Build {

@@ -2,6 +2,7 @@
 //!
 //! Everything here only reads. [`shape`] ties each shape to its schema; one file a noun.
 
+mod build_list;
 pub mod builds;
 pub mod caches;
 pub mod containers;

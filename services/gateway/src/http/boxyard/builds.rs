@@ -8,7 +8,8 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::api::{About, Api, Parameter, ParameterKind};
-use super::{JSON, page_of, paged, sent};
+use super::{AFTER, JSON, LIMIT, page_of, sent};
+use crate::app::filters::OF_BUILDS;
 use crate::app::overview::builds::{Build, BuildExplained, BuildStep};
 use crate::app::overview::page::List;
 use crate::app::{App, Failure, Outcome};
@@ -18,6 +19,22 @@ use crate::http::query::Query;
 
 pub(super) const ID: Parameter =
     Parameter { name: "id", about: "Id of the build, or how it begins.", kind: ParameterKind::Path };
+const BUILDS: About = About {
+    summary: "Builds that are remembered, newest first.",
+    parameters: &[
+        LIMIT,
+        AFTER,
+        Parameter {
+            name: "filters",
+            about: "Only some of them, as Docker's lists take it: `{\"status\": {\"failed\": true}}`. Keys are `builder`, `id` \
+                    (how it begins), `since` and `until` (a time, or a duration before now), `status`, `tag` (or its \
+                    repository), `user`, `worker`; of several values of a key one must fit.",
+            kind: ParameterKind::Text,
+        },
+    ],
+    content_type: JSON,
+    refusals: &[400],
+};
 /// One JSON value a line.
 pub(super) const LINES: &str = "application/x-ndjson";
 
@@ -34,7 +51,7 @@ pub fn add_to(api: Api) -> Api {
         content_type: LINES,
         refusals: &[404],
     };
-    api.get::<List<Build>, _, _>("/boxyard/v1/builds", &paged("Builds that are remembered, newest first."), list)
+    api.get::<List<Build>, _, _>("/boxyard/v1/builds", &BUILDS, list)
         .get::<Build, _, _>("/boxyard/v1/builds/{id}", &of_one("One build.", &[404]), one)
         .get::<List<BuildStep>, _, _>("/boxyard/v1/builds/{id}/steps", &of_one("Its steps.", &[404]), steps)
         .get::<BuildExplained, _, _>(
@@ -52,7 +69,7 @@ pub fn add_to(api: Api) -> Api {
 }
 
 async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
-    sent(&app.build_list(&page_of(&query)?).await?)
+    sent(&app.build_list(&page_of(&query)?, &query.filters(OF_BUILDS)?).await?)
 }
 
 async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
