@@ -50,6 +50,20 @@ impl Database {
         rows.into_iter().map(from_row).collect()
     }
 
+    /// The last trees of all other sources, the one used last first.
+    pub async fn contexts_of_others(&self, source: &str, limit: u32) -> Result<Vec<ContextTree>, Error> {
+        let rows: Vec<Row> = self
+            .read(
+                "SELECT id, source, tree, tree_bytes, packs FROM context_trees WHERE source <> $1
+                 ORDER BY used_ms DESC, id LIMIT $2",
+            )
+            .bind(source)
+            .bind(i64::from(limit))
+            .all()
+            .await?;
+        rows.into_iter().map(from_row).collect()
+    }
+
     /// All trees, the one used last first.
     pub async fn contexts(&self) -> Result<Vec<ContextTree>, Error> {
         let rows: Vec<Row> = self
@@ -93,6 +107,7 @@ mod tests {
             let of = db.contexts_of("s", 5).await.expect("read");
             assert_eq!(of, [tree("a", "s", "4"), tree("b", "s", "2")]);
             assert_eq!(db.contexts_of("s", 1).await.expect("read").len(), 1);
+            assert_eq!(db.contexts_of_others("s", 5).await.expect("read"), [tree("c", "t", "3")]);
             assert_eq!(db.contexts().await.expect("read").len(), 3);
             assert!(!db.forget_context("a", "1").await.expect("asked"), "it has another tree now");
             assert!(db.forget_context("a", "4").await.expect("asked"));

@@ -132,20 +132,17 @@ impl Graph {
             path => path,
         };
         let [own_ignore, ignore] = dockerfile::ignore_files(path);
-        let (text, own_rules) = vertex.around(self.dockerfile_of_client(path)).await?;
+        // Most Dockerfiles have no ignore file of their own, so the general one is asked for meanwhile.
+        let general = async {
+            let sent = self.small_files("context", vec![ignore.clone()]).await?;
+            Ok::<_, Failure>(self.text(&sent, &ignore).await?.unwrap_or_default())
+        };
+        let (loaded, general) = tokio::join!(vertex.around(self.dockerfile_of_client(path)), general);
+        let (text, own_rules) = loaded?;
         let definition = vertex.digest().to_owned();
         let shown = format!("[internal] load {}", if own_rules.is_some() { &own_ignore } else { &ignore });
         let mut vertex = Vertex::new(&self.trace, &self.named("ignore"), shown);
-        let load = async {
-            match own_rules {
-                Some(rules) => Ok(rules),
-                None => {
-                    let sent = self.small_files("context", vec![ignore.clone()]).await?;
-                    Ok(self.text(&sent, &ignore).await?.unwrap_or_default())
-                }
-            }
-        };
-        let rules = vertex.around(load).await?;
+        let rules = vertex.around(async { own_rules.map_or(general, Ok) }).await?;
         self.dockerfile.keep(path, &text);
         let file = Arc::new(Dockerfile::parse_as(&text, Dialect::BuildKit)?);
         let ignore = Some(Ignore::parse(&rules));

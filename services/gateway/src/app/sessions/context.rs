@@ -17,17 +17,26 @@ const SAYS_DIGESTS: &str = "/boxyard.v1.files/digests";
 /// So many trees of the same folder are looked at for content that need not be sent, and of other folders where the
 /// client says digests.
 const TREES_OF_SOURCE: u32 = 3;
-const OTHER_TREES: usize = 3;
+const OTHER_TREES: u32 = 3;
 /// What is remembered of all clients' folders.
 const MAX_TREES: usize = 256;
 pub const MAX_BYTES: u64 = 4 << 30;
+
+/// What is known of a client's files before it sends them.
+struct Before {
+    known: Known,
+    /// Digests of trees that lie in the store, under the build's lease.
+    stored: HashSet<String>,
+    /// What was asked for the last times, and the trees that came.
+    came: HashSet<(String, String)>,
+}
 
 impl App {
     /// Brings the files that a worker wants of its build's client into the layer store.
     pub async fn sync_context(&self, user: &str, request: proto::ContextSync) -> Outcome<proto::ContextTree> {
         let (session, _) = self.session_of(user, &request.build_id, request.attempt).await?;
         let source = source(&session, &request.name);
-        let known = self.known_contexts(&session, &source, &request).await?;
+        let Before { known, stored, came } = self.known_contexts(&session, &source, &request).await?;
         let wanted = Wanted {
             name: &request.name,
             include_patterns: &request.include_patterns,
@@ -36,7 +45,10 @@ impl App {
         };
         let (tree, transferred_bytes) = files::receive(&session, &self.store, &request.lease, &wanted, known).await?;
         let bytes = tree.encode();
-        let digest = self.store.put_bytes(&bytes, Some(&request.lease)).await?;
+        let digest = Digest::of(&bytes);
+        if !stored.contains(digest.as_str()) {
+            self.store.put_bytes(&bytes, Some(&request.lease)).await?;
+        }
         let sent = proto::ContextTree {
             tree: Some(proto::Descriptor {
                 media_type: contexts::Tree::MEDIA_TYPE.to_owned(),
@@ -55,7 +67,11 @@ impl App {
                 tree_bytes: bytes.len() as u64,
                 packs: tree.packs.iter().map(|pack| (pack.digest.to_string(), pack.size)).collect(),
             };
-            self.remember_context(record).await?;
+            let is_new = !came.contains(&(record.id.clone(), record.tree.clone()));
+            self.db.record_context(&record).await?;
+            if is_new {
+                self.forget_contexts().await?;
+            }
             // The next build of the folder reads it.
             self.known_trees.add(digest.as_str(), tree);
         }
@@ -63,33 +79,40 @@ impl App {
     }
 
     /// Content that need not be sent again. What is known lies under the lease then.
-    async fn known_contexts(&self, session: &Session, source: &str, request: &proto::ContextSync) -> Outcome<Known> {
+    async fn known_contexts(&self, session: &Session, source: &str, request: &proto::ContextSync) -> Outcome<Before> {
         let mut rows = match session.told.shared_key.is_empty() {
             true => Vec::new(),
             false => self.db.contexts_of(source, TREES_OF_SOURCE).await?,
         };
         if session.told.methods.contains(SAYS_DIGESTS) && !request.small {
-            let others = self.db.contexts().await?.into_iter().filter(|row| row.source != source);
-            rows.extend(others.take(OTHER_TREES));
+            rows.extend(self.db.contexts_of_others(source, OTHER_TREES).await?);
         }
-        let packs: HashSet<&String> = rows.iter().flat_map(|row| row.packs.iter().map(|(digest, _)| digest)).collect();
-        let missing: HashSet<String> = match packs.is_empty() {
+        let of_row = |row: &metadata::ContextTree| {
+            row.packs.iter().map(|(digest, _)| digest).chain([&row.tree]).cloned().collect::<Vec<_>>()
+        };
+        let blobs: HashSet<String> = rows.iter().flat_map(of_row).collect();
+        let missing: HashSet<String> = match blobs.is_empty() {
             true => HashSet::new(),
             false => {
-                let digests = packs.into_iter().cloned().collect();
+                let digests = blobs.into_iter().collect();
                 let pin = proto::BlobsPin { lease: request.lease.clone(), digests };
                 self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing.into_iter().collect()
             }
         };
-        let mut trees = Vec::new();
+        let (mut trees, mut stored, mut came) = (Vec::new(), HashSet::new(), HashSet::new());
         for row in rows {
+            if !missing.contains(&row.tree) {
+                stored.insert(row.tree.clone());
+            }
+            came.insert((row.id.clone(), row.tree.clone()));
             match self.read_tree(&row).await {
                 Ok(tree) => trees.push(tree),
                 // It is as if it had never been sent.
                 Err(failure) => tracing::info!(%failure, tree = row.tree, "a client's earlier files are not read"),
             }
         }
-        Ok(Known::new(trees, |pack| !missing.contains(pack.as_str())))
+        let known = Known::new(trees, |pack| !missing.contains(pack.as_str()));
+        Ok(Before { known, stored, came })
     }
 
     async fn read_tree(&self, row: &metadata::ContextTree) -> Outcome<Arc<contexts::Indexed>> {
@@ -102,9 +125,8 @@ impl App {
         Ok(self.known_trees.add(&row.tree, tree))
     }
 
-    /// Remembers a tree, and forgets those that were used longest ago past what may be kept.
-    async fn remember_context(&self, record: metadata::ContextTree) -> Outcome<()> {
-        self.db.record_context(&record).await?;
+    /// Forgets trees that were used longest ago past what may be kept.
+    async fn forget_contexts(&self) -> Outcome<()> {
         for old in past_budget(self.db.contexts().await?) {
             if self.db.forget_context(&old.id, &old.tree).await? {
                 let blobs = old.packs.into_iter().map(|(digest, _)| digest).chain([old.tree]);
