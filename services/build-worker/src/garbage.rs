@@ -1,6 +1,6 @@
 //! The cap of what is kept on this machine: unpacked layers, which its node and all its workers share, and this worker's laid
 //! out trees, contexts and cache mounts. Nothing that is in use goes, of the rest what was used longest ago goes first; it
-//! comes again from the layer store when it is wanted again. Trees and contexts count, and go by bounds of their own.
+//! comes again from the layer store when it is wanted again. Trees and contexts have bounds of their own besides.
 //!
 //! Whoever adds something wakes the keeper: other processes by the layer's record, in whose folder they write it. Of several
 //! workers of a machine one at a time looks, and the smallest cap holds for the layers.
@@ -45,6 +45,8 @@ pub struct Keeper {
     pub trees: Arc<Trees>,
     pub contexts: Arc<Kept>,
     pub caches: Arc<Caches>,
+    /// Told when there is more than before.
+    pub grown: Arc<Notify>,
     pub cap_bytes: u64,
     /// The folder that the machine's processes share.
     pub machine_dir: PathBuf,
@@ -55,12 +57,14 @@ pub struct Keeper {
 pub enum Unused {
     Layer(DiffId),
     Cache(PathBuf),
+    Tree(PathBuf),
+    Context(PathBuf),
 }
 
 impl Keeper {
     /// Holds the cap until `stop`, also while builds go on.
     pub async fn hold(self, stop: CancellationToken) {
-        let grown = self.caches.grown();
+        let grown = self.grown.clone();
         if let Err(error) = watch(&self.snapshots.records(), grown.clone()) {
             tracing::warn!(%error, "layers that others unpack are noticed late");
         }
@@ -100,10 +104,7 @@ impl Keeper {
         if left_bytes <= self.cap_bytes {
             return Ok(left_bytes);
         }
-        let layers = self.snapshots.unheld().map_err(Failure::caused)?.into_iter();
-        let layers = layers.map(|(layer, bytes, used)| (used, bytes, Unused::Layer(layer)));
-        let caches = self.caches.unused().into_iter().map(|(path, bytes, used)| (used, bytes, Unused::Cache(path)));
-        let going = going(layers.chain(caches).collect(), left_bytes - self.cap_bytes);
+        let going = going(self.unused()?, left_bytes - self.cap_bytes);
         let count = going.len();
         let mut freed_bytes = 0;
         for (bytes, unused) in going {
@@ -111,14 +112,36 @@ impl Keeper {
             let is_gone = match unused {
                 Unused::Layer(layer) => !self.snapshots.remove_unheld(&[layer]).map_err(Failure::caused)?.is_empty(),
                 Unused::Cache(path) => self.caches.remove_unused(&path),
+                Unused::Tree(path) => self.trees.remove_unused(&path),
+                Unused::Context(path) => self.contexts.remove_unused(&path),
             };
             freed_bytes += if is_gone { bytes } else { 0 };
         }
         left_bytes -= freed_bytes;
         if freed_bytes > 0 {
-            tracing::info!(count, freed_bytes, left_bytes, self.cap_bytes, "layers and caches went for the cap");
+            tracing::info!(
+                count,
+                freed_bytes,
+                left_bytes,
+                self.cap_bytes,
+                "what was used longest ago went for the cap"
+            );
         }
         Ok(left_bytes)
+    }
+
+    /// All that may go: when it was used last, its bytes, what it is.
+    fn unused(&self) -> Result<Vec<(SystemTime, u64, Unused)>, Failure> {
+        type Folder = (PathBuf, u64, SystemTime);
+        let layers = self.snapshots.unheld().map_err(Failure::caused)?.into_iter();
+        let layers = layers.map(|(layer, bytes, used)| (used, bytes, Unused::Layer(layer)));
+        let folders = |found: Vec<Folder>, kind: fn(PathBuf) -> Unused| {
+            found.into_iter().map(move |(path, bytes, used)| (used, bytes, kind(path)))
+        };
+        let caches = folders(self.caches.unused(), Unused::Cache);
+        let trees = folders(self.trees.unused(), Unused::Tree);
+        let contexts = folders(self.contexts.unused(), Unused::Context);
+        Ok(layers.chain(caches).chain(trees).chain(contexts).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use bus::{Bus, Router, Target, calls};
 use distribution::Store;
 use prost::Message as _;
 use snapshots::Snapshots;
+use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub slots: Slots,
     /// What may be kept there, and by this worker.
     pub cap_bytes: u64,
+    /// Told when this worker keeps more than before.
+    grown: Arc<Notify>,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
@@ -81,6 +84,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         trees: worker.trees.clone(),
         contexts: worker.contexts.clone(),
         caches: worker.caches.clone(),
+        grown: worker.grown.clone(),
         cap_bytes: worker.cap_bytes,
         machine_dir: config.machine.machine_dir.clone(),
     };
@@ -124,14 +128,29 @@ impl Worker {
             handover,
             groups: Groups::new(&config.machine.instance, &config.id),
         };
-        let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"))?);
+        let grown = Arc::<Notify>::default();
+        let contexts = Arc::new(Kept::open(config.data_dir.join("contexts"), grown.clone())?);
         let store = Store::new(config.store.store_url.clone(), token);
         let claims = Claims::new(bus.clone(), &config.id);
         let (id, slots, running) = (config.id.clone(), Slots::new(config.slots), Arc::default());
-        let trees = Arc::new(Trees::open(config.data_dir.join("trees"), store.clone())?);
-        let caches = Caches::open(config.data_dir.join("cache"), bus.clone(), store.clone())?;
+        let trees = Arc::new(Trees::open(config.data_dir.join("trees"), store.clone(), grown.clone())?);
+        let caches = Caches::open(config.data_dir.join("cache"), bus.clone(), store.clone(), grown.clone())?;
         let cap_bytes = garbage::cap_bytes(config.cache_bytes, &config.machine.machine_dir);
-        Ok(Self { bus, store, snapshots, machine, contexts, trees, caches, claims, id, slots, cap_bytes, running })
+        Ok(Self {
+            bus,
+            store,
+            snapshots,
+            machine,
+            contexts,
+            trees,
+            caches,
+            claims,
+            id,
+            slots,
+            cap_bytes,
+            grown,
+            running,
+        })
     }
 
     fn router(&self, stop: &CancellationToken) -> Router {

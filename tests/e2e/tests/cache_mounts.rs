@@ -227,6 +227,32 @@ fn a_workers_cap_counts_caches_and_what_went_comes_again() {
 }
 
 #[test]
+fn clients_files_on_a_worker_go_for_its_cap() {
+    const CAP: u64 = 7_000_000;
+    let (boxyard, _) = farm(1, &[&format!("--worker-cache-bytes={CAP}")]);
+    let build = |number: usize, option: &str| {
+        let context = boxyard.work_dir().join(format!("files{number}"));
+        fs::create_dir_all(&context).expect("a folder");
+        let line = format!("FROM busybox\nCOPY big /big\nRUN echo {number}\n");
+        fs::write(context.join("Dockerfile"), line).expect("written");
+        // No two of them share a layer.
+        fs::write(context.join("big"), vec![number as u8; 3_000_000]).expect("written");
+        let tag = format!("files:{number}");
+        boxyard.boxyard(&["build", option, "-t", &tag, context.to_str().expect("a path")]).ok();
+    };
+    // Either builder; three of them are past the cap.
+    for (number, option) in
+        ["--pull=false", "--classic", "--pull=false", "--classic", "--pull=false"].iter().enumerate()
+    {
+        build(number, option);
+    }
+    wait_until("the machine to be under its cap", 30, || (on_machine(&boxyard).0 <= CAP).then_some(()));
+    build(0, "--pull=false");
+    boxyard.docker(&["run", "--rm", "files:0", "wc", "-c", "/big"]).says("3000000");
+    boxyard.stop();
+}
+
+#[test]
 fn what_is_kept_is_shown_and_why() {
     let (boxyard, ids) = farm(1, &[]);
     let context = boxyard.work_dir().join("why");

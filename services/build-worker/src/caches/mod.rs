@@ -119,8 +119,8 @@ pub struct Turn {
 }
 
 impl Caches {
-    /// Keeps what an earlier process of this worker has kept.
-    pub fn open(folder: PathBuf, bus: Bus, store: Store) -> Result<Arc<Self>, Failure> {
+    /// Keeps what an earlier process of this worker has kept. `grown` is told when there may be more than before.
+    pub fn open(folder: PathBuf, bus: Bus, store: Store, grown: Arc<Notify>) -> Result<Arc<Self>, Failure> {
         let doing = || format!("opening {}", folder.display());
         std::fs::create_dir_all(&folder).doing(doing)?;
         let mut slots = HashMap::new();
@@ -135,14 +135,7 @@ impl Caches {
                 slots.insert(path, Arc::new(slot));
             }
         }
-        Ok(Arc::new(Self {
-            folder,
-            bus,
-            store,
-            slots: Mutex::new(slots),
-            leaving: TaskTracker::new(),
-            grown: Arc::default(),
-        }))
+        Ok(Arc::new(Self { folder, bus, store, slots: Mutex::new(slots), leaving: TaskTracker::new(), grown }))
     }
 
     /// Takes a cache for a step whose command is `command`; a private one that no other step has.
@@ -206,11 +199,6 @@ impl Caches {
             // Goes only when it is empty.
             let _ = std::fs::remove_dir(all);
         }
-    }
-
-    /// Is woken when there may be more than before.
-    pub fn grown(&self) -> Arc<Notify> {
-        self.grown.clone()
     }
 
     /// Sum of all copies' files.

@@ -3,10 +3,14 @@
 //! Nothing here is needed: a context that was given up is unpacked again from the layer store. What is kept is bounded
 //! by number, by bytes and by the room that the disk has.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
 
 use super::Context;
+use super::recent::{self, Recent};
 use crate::failure::{Doing as _, Failure};
 use crate::space::free_bytes;
 
@@ -15,42 +19,57 @@ const MAX_BYTES: u64 = 1 << 30;
 /// At most this part of the free space.
 const FREE_SPACE_PART: u64 = 20;
 
-/// Kept contexts, the one used last at the end.
+/// Kept contexts.
 #[derive(Debug)]
 pub struct Kept {
     folder: PathBuf,
-    contexts: Mutex<Vec<Arc<Context>>>,
+    contexts: Mutex<Recent<Context>>,
+    grown: Arc<Notify>,
+}
+
+impl recent::Kept for Context {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 impl Kept {
-    /// Starts empty: what an earlier process kept is removed.
-    pub fn open(folder: PathBuf) -> Result<Self, Failure> {
+    /// Starts empty: what an earlier process kept is removed. `grown` is told when there is more than before.
+    pub fn open(folder: PathBuf, grown: Arc<Notify>) -> Result<Self, Failure> {
         let opening = || format!("opening {}", folder.display());
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(opening),
             _ => {}
         }
         std::fs::create_dir_all(&folder).doing(opening)?;
-        Ok(Self { folder, contexts: Mutex::default() })
+        Ok(Self { folder, contexts: Mutex::default(), grown })
     }
 
     pub fn find(&self, key: &str) -> Option<Arc<Context>> {
-        let mut contexts = self.contexts.lock().expect("no holder panics");
-        let at = contexts.iter().position(|context| context.key == key)?;
-        let found = contexts.remove(at);
-        contexts.push(found.clone());
-        Some(found)
+        self.contexts().find(|context| context.key == key)
     }
 
     /// What is kept.
     pub fn kept(&self) -> proto::KeptFiles {
-        let contexts = self.contexts.lock().expect("no holder panics");
-        let mut sum = proto::KeptFiles { count: contexts.len() as u64, ..Default::default() };
-        for context in contexts.iter() {
-            sum.bytes += context.bytes;
-            sum.held_bytes += if Arc::strong_count(context) > 1 { context.bytes } else { 0 };
+        self.contexts().sum()
+    }
+
+    /// Those that no build has: folder, bytes and when a build found them last.
+    pub fn unused(&self) -> Vec<(PathBuf, u64, SystemTime)> {
+        self.contexts().unused()
+    }
+
+    /// Removes one unless a build has it; says whether it went. Blocks.
+    pub fn remove_unused(&self, folder: &Path) -> bool {
+        let is_gone = self.contexts().take_unused(folder);
+        if is_gone {
+            recent::remove(&[folder.to_owned()]);
         }
-        sum
+        is_gone
     }
 
     /// Keeps a context that a build is done with, if it fits, and gives up older ones for it. Blocks.
@@ -75,26 +94,17 @@ impl Kept {
             hashes: Mutex::new(context.hashes.lock().expect("no holder panics").clone()),
         });
         let given_up = {
-            let mut contexts = self.contexts.lock().expect("no holder panics");
+            let mut contexts = self.contexts();
             contexts.push(kept);
-            give_up(&mut contexts, limit)
+            contexts.give_up(MAX_CONTEXTS, limit)
         };
-        for folder in given_up {
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
-                tracing::warn!(%error, folder = %folder.display(), "a context's folder stays");
-            }
-        }
+        recent::remove(&given_up);
+        self.grown.notify_one();
     }
-}
 
-/// Takes out the oldest unused ones until the rest is within the limits; gives their folders.
-fn give_up(contexts: &mut Vec<Arc<Context>>, limit: u64) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    while contexts.len() > MAX_CONTEXTS || contexts.iter().map(|context| context.bytes).sum::<u64>() > limit {
-        let Some(at) = contexts.iter().position(|context| Arc::strong_count(context) == 1) else { break };
-        folders.push(contexts.remove(at).folder.clone());
+    fn contexts(&self) -> MutexGuard<'_, Recent<Context>> {
+        self.contexts.lock().expect("no holder panics")
     }
-    folders
 }
 
 #[cfg(test)]
@@ -117,7 +127,7 @@ mod tests {
     #[test]
     fn the_oldest_unused_goes() {
         let temp = tempfile::tempdir().expect("temp folder");
-        let kept = Kept::open(temp.path().join("kept")).expect("opened");
+        let kept = Kept::open(temp.path().join("kept"), Arc::default()).expect("opened");
         for number in 0..=MAX_CONTEXTS {
             let key = format!("k{number}");
             kept.keep(&context(temp.path().join("new"), &key, 1));
@@ -134,7 +144,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_kept() {
         let temp = tempfile::tempdir().expect("temp folder");
-        let kept = Kept::open(temp.path().join("kept")).expect("opened");
+        let kept = Kept::open(temp.path().join("kept"), Arc::default()).expect("opened");
         kept.keep(&context(temp.path().join("new"), "big", u64::MAX));
         kept.keep(&context(temp.path().join("new"), "", 1));
         assert!(kept.find("big").is_none() && kept.find("").is_none());

@@ -1,6 +1,7 @@
 //! The build context: fetched, unpacked into a folder of its own, and its Dockerfile read.
 
 pub mod kept;
+pub mod recent;
 pub mod trees;
 
 use std::collections::HashMap;

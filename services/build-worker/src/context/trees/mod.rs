@@ -10,9 +10,10 @@ mod contents;
 pub mod difference;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use contexts::{Content, Tree};
@@ -20,7 +21,9 @@ use distribution::Store;
 use futures::TryStreamExt as _;
 use model::Digest;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
+use super::recent::{self, Recent};
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
 use crate::space;
@@ -37,10 +40,10 @@ pub struct Trees {
     next: AtomicU64,
     /// Read trees by digest, the one used last at the end.
     trees: Mutex<Vec<(Digest, Arc<Tree>)>>,
-    /// The one used last at the end.
-    kept: Mutex<Vec<Arc<LaidOut>>>,
+    kept: Mutex<Recent<LaidOut>>,
     /// Those that are being laid out.
     making: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    grown: Arc<Notify>,
 }
 
 /// A folder that holds the files of a tree. They must not be changed.
@@ -51,9 +54,19 @@ pub struct LaidOut {
     digest: Digest,
 }
 
+impl recent::Kept for LaidOut {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn bytes(&self) -> u64 {
+        self.tree.bytes()
+    }
+}
+
 impl Trees {
-    /// Starts empty: what an earlier process kept is removed.
-    pub fn open(folder: PathBuf, store: Store) -> Result<Self, Failure> {
+    /// Starts empty: what an earlier process kept is removed. `grown` is told when there is more than before.
+    pub fn open(folder: PathBuf, store: Store, grown: Arc<Notify>) -> Result<Self, Failure> {
         let opening = || format!("opening {}", folder.display());
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(opening),
@@ -61,7 +74,7 @@ impl Trees {
         }
         std::fs::create_dir_all(&folder).doing(opening)?;
         let (trees, kept, making) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { folder, store, next: AtomicU64::new(0), trees, kept, making })
+        Ok(Self { folder, store, next: AtomicU64::new(0), trees, kept, making, grown })
     }
 
     /// The tree that `ContextSync` has answered.
@@ -130,20 +143,29 @@ impl Trees {
             return Err(failure);
         }
         let laid_out = Arc::new(LaidOut { folder, tree, digest });
-        remove(self.keep(laid_out.clone())).await;
+        let given_up = self.keep(laid_out.clone());
+        remove(given_up).await;
+        self.grown.notify_one();
         Ok(laid_out)
     }
 
     /// What is kept.
     pub fn kept(&self) -> proto::KeptFiles {
-        let kept = lock(&self.kept);
-        let mut sum = proto::KeptFiles { count: kept.len() as u64, ..Default::default() };
-        for laid_out in kept.iter() {
-            let bytes = laid_out.tree.bytes();
-            sum.bytes += bytes;
-            sum.held_bytes += if Arc::strong_count(laid_out) > 1 { bytes } else { 0 };
+        lock(&self.kept).sum()
+    }
+
+    /// Folders that no step reads: their bytes, and when one began to read them last.
+    pub fn unused(&self) -> Vec<(PathBuf, u64, SystemTime)> {
+        lock(&self.kept).unused()
+    }
+
+    /// Removes one unless a step reads it; says whether it went. Blocks.
+    pub fn remove_unused(&self, folder: &Path) -> bool {
+        let is_gone = lock(&self.kept).take_unused(folder);
+        if is_gone {
+            recent::remove(&[folder.to_owned()]);
         }
-        sum
+        is_gone
     }
 
     fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
@@ -158,21 +180,17 @@ impl Trees {
     }
 
     fn find(&self, digest: &Digest) -> Option<Arc<LaidOut>> {
-        let mut kept = lock(&self.kept);
-        let at = kept.iter().position(|kept| kept.digest == *digest)?;
-        let found = kept.remove(at);
-        kept.push(found.clone());
-        Some(found)
+        lock(&self.kept).find(|kept| kept.digest == *digest)
     }
 
     /// Takes out a folder in nobody's use that holds at least half of the tree, and not much else: a Dockerfile alone is
     /// not made of the context that it lies in.
     fn take_similar(&self, tree: &Tree) -> Option<LaidOut> {
-        let mut kept = lock(&self.kept);
-        let unused = (0..kept.len()).filter(|at| Arc::strong_count(&kept[*at]) == 1);
-        let (shared, at) = unused.map(|at| (difference::shared(&kept[at].tree, tree), at)).max()?;
-        let larger = tree.entries.len().max(kept[at].tree.entries.len());
-        (shared * 2 >= larger).then(|| Arc::into_inner(kept.remove(at))).flatten()
+        lock(&self.kept).take_best(|kept| {
+            let shared = difference::shared(&kept.tree, tree);
+            let larger = tree.entries.len().max(kept.tree.entries.len());
+            (shared * 2 >= larger).then_some(shared)
+        })
     }
 
     /// Keeps a folder; gives those that go for it.
@@ -180,22 +198,13 @@ impl Trees {
         let limit = (space::free_bytes(&self.folder) / FREE_SPACE_PART).min(MAX_BYTES);
         let mut kept = lock(&self.kept);
         kept.push(laid_out);
-        let mut folders = Vec::new();
-        while kept.len() > MAX_FOLDERS || kept.iter().map(|kept| kept.tree.bytes()).sum::<u64>() > limit {
-            let Some(at) = kept.iter().position(|kept| Arc::strong_count(kept) == 1) else { break };
-            folders.push(kept.remove(at).folder.clone());
-        }
-        folders
+        kept.give_up(MAX_FOLDERS, limit)
     }
 }
 
 async fn remove(folders: Vec<PathBuf>) {
     let removed = blocking(move || {
-        for folder in folders {
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
-                tracing::warn!(%error, folder = %folder.display(), "a context's folder stays");
-            }
-        }
+        recent::remove(&folders);
         Ok(())
     });
     let _ = removed.await;
@@ -225,16 +234,17 @@ mod tests {
     #[test]
     fn a_folder_is_changed_into_a_like_one_only() {
         let temp = tempfile::tempdir().expect("temp folder");
-        let trees = Trees::open(temp.path().join("trees"), Store::new(String::new(), String::new())).expect("opened");
+        let trees = Trees::open(temp.path().join("trees"), Store::new(String::new(), String::new()), Arc::default())
+            .expect("opened");
         let kept = LaidOut { folder: temp.path().join("0"), tree: tree(0..100), digest: Digest::of(b"") };
         lock(&trees.kept).push(Arc::new(kept));
         for (files, why) in [(0..1, "one of its files"), (99..255, "another with one of its files")] {
             assert!(trees.take_similar(&tree(files)).is_none(), "{why}");
         }
-        let used = lock(&trees.kept)[0].clone();
+        let used = lock(&trees.kept).find(|_| true).expect("it is there");
         assert!(trees.take_similar(&tree(0..99)).is_none(), "it is in use");
         drop(used);
         assert!(trees.take_similar(&tree(1..101)).is_some());
-        assert!(lock(&trees.kept).is_empty());
+        assert_eq!(trees.kept().count, 0);
     }
 }
