@@ -216,3 +216,24 @@ fn a_worker_killed_before_its_step_is_acknowledged() {
     farm.cluster.up(&worker);
     farm.stop();
 }
+
+#[test]
+fn a_shell_in_a_step_is_on_any_machine_with_a_node() {
+    let mut farm = Farm::start(1);
+    farm.cluster.join("b", &[("node", "b")]);
+    let (code, said) = farm.build("bad", "FROM busybox\nRUN echo there > /left; exit 3\n", &[]).end();
+    assert!(code == 1 && said.contains("exit code: 3"), "{code}: {said}");
+    let id = farm.boxyard(&["build", "ls", "-q", "--no-trunc", "-n", "1"]).ok().to_owned();
+    let shell = |farm: &Farm| farm.boxyard(&["build", "shell", &id, "--", "sh", "-c", "cat /left; exit 7"]);
+    // The node is told of a moment after its machine has begun.
+    let first = wait_until("a node", 60, || Some(shell(&farm)).filter(|shell| !shell.stderr.contains("no node")));
+    // The layers come from the store, so nobody misses the worker.
+    farm.cluster.cut_off("w1");
+    for shell in [first, shell(&farm)] {
+        shell.fails(7, "");
+        assert_eq!(shell.stdout, "there\n", "{shell}");
+    }
+    assert_eq!(farm.cluster.docker(&["ps", "-aq"]).ok(), "", "no container stays");
+    farm.cluster.reconnect("w1");
+    farm.stop();
+}
