@@ -57,6 +57,8 @@ fn assert_sound(tree: &Tree) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
     #[test]
     fn a_changed_tree_is_refused_or_sound(
         sizes in proptest::collection::vec(0..300u64, 0..5),

@@ -113,6 +113,8 @@ fn plan(text: &str, target: &str) -> Option<()> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
     #[test]
     fn plans_of_the_graph_builder(text in dockerfile_like(), target in "[ab0-2]?") {
         plan(&format!("FROM a\n{text}"), &target);
@@ -148,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn ignore(rules in "([!#/*?a\\[\\]\\\\ .\n-]|\\*\\*/){0,30}", path in "[ab/.]{0,12}") {
+    fn ignore(rules in "([!#/*?aé\0\\[\\]\\\\ .\n-]|\\*\\*/){0,30}", path in "[abé/.]{0,12}") {
         let ignore = Ignore::parse(&rules);
         let skipped = ignore.excludes(&path, true);
         prop_assert!(!skipped || ignore.excludes(&path, false));
