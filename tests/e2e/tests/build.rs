@@ -45,6 +45,11 @@ on_both! {
         engine.shell("touch -d 2020-01-01 c/early");
         assert_eq!(engine.shell("docker build c").stdout.matches("Using cache").count(), 4, "times do not count");
         assert_eq!(engine.shell("docker build --no-cache c").stdout.matches("Using cache").count(), 0);
+        engine.write("n/one.txt", "same");
+        engine.write("n/Dockerfile", "FROM busybox\nCOPY *.txt /names/\n");
+        engine.shell("docker build -t names n").hides("Using cache");
+        engine.shell("mv n/one.txt n/two.txt && docker build -t names n").hides("Using cache");
+        assert_eq!(engine.docker(&["run", "--rm", "names", "ls", "/names"]).ok(), "two.txt", "names count");
     }
 
     fn instructions(engine: &Engine) {

@@ -169,7 +169,8 @@ async fn find(
         for source in &copy.sources {
             if let Some(at) = downloads.iter().position(|(url, _)| url == source) {
                 let (_, download) = downloads.remove(at);
-                hashes.push(hash_of(&Root::open(&download.folder), Path::new(&download.name), rules)?);
+                let hash = hash_of(&Root::open(&download.folder), Path::new(&download.name), rules)?;
+                hashes.push(hash::named(hash, &download.name));
                 items.push(Item {
                     path: PathBuf::from(&download.name),
                     name: download.name.clone(),
@@ -186,8 +187,8 @@ async fn find(
                     From::Context(context) => context.hash(&root, &path),
                     From::Image(_) => hash::of(&root, &path, rules),
                 };
-                hashes.push(hash.doing(|| format!("reading {}", path.display()))?);
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                hashes.push(hash::named(hash.doing(|| format!("reading {}", path.display()))?, &name));
                 items.push(Item { path, name, origin: Origin::Tree });
             }
         }

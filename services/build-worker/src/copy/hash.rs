@@ -106,6 +106,19 @@ pub fn of_text(name: &str, content: &str) -> String {
     format!("file:{}", hex::encode(Sha256::new().chain_update(name).chain_update([0]).chain_update(content).finalize()))
 }
 
+/// The hash of a source that keeps its name where it is copied into a folder, as all but folders do: of those only what they
+/// hold is copied.
+pub fn named(hash: String, name: &str) -> String {
+    match hash.strip_prefix("file:") {
+        // No text of a Dockerfile begins so, since its name is not empty.
+        Some(content) => {
+            let parts = Sha256::new().chain_update([0]).chain_update(name).chain_update([0]).chain_update(content);
+            format!("file:{}", hex::encode(parts.finalize()))
+        }
+        None => hash,
+    }
+}
+
 /// The hash that several sources have together; of one, it is its own.
 pub fn together(hashes: &[String]) -> String {
     match hashes {
@@ -208,5 +221,7 @@ mod tests {
         assert_eq!(hash("d"), dir);
         std::fs::write(at("d/y"), "").expect("file");
         assert_ne!(hash("d"), dir, "a new name counts");
+        assert_ne!(named(file.clone(), "x"), named(file, "y"), "a file is copied by its name");
+        assert_eq!(named(dir.clone(), "d"), named(dir, "e"), "a folder is not");
     }
 }
