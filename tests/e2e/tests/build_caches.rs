@@ -24,6 +24,13 @@ fn another_boxyard_finds_every_step_in_a_registry() {
     let missing = build(&one, &here, &["--cache-from", &cache("none")]);
     missing.ok();
     assert!(missing.stderr.contains("importing cache manifest from"), "{missing}");
+    // Of a build that fails it is not the reason.
+    let failing = here.with_file_name("failing");
+    fs::create_dir(&failing).expect("a folder");
+    fs::write(failing.join("Dockerfile"), "FROM busybox\nRUN exit 3\n").expect("a Dockerfile");
+    let failed = build(&one, &failing, &["--cache-from", &cache("none")]);
+    failed.fails(1, "exit code: 3");
+    assert!(failed.stderr.contains("   2 | >>> RUN exit 3\n"), "{failed}");
     for (mode, steps) in [("min", 2), ("max", 4)] {
         let to = format!("{},mode={mode}", cache(mode));
         build(&one, &here, &["--cache-to", &to]).ok();

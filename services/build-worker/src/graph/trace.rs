@@ -21,7 +21,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 #[derive(Clone)]
 pub struct Trace {
     queue: mpsc::Sender<Told>,
-    /// The first step that failed by itself.
+    /// The first step that failed by itself, and the build with it.
     failed: Arc<OnceLock<proto::BuildVertex>>,
     _writer: Arc<AbortOnDropHandle<()>>,
 }
@@ -62,7 +62,7 @@ impl Trace {
         self.tell(Told::Warning(Box::new(warning))).await;
     }
 
-    /// The first step that failed by itself.
+    /// The first step that failed by itself, and the build with it.
     pub fn failed(&self) -> Option<&proto::BuildVertex> {
         self.failed.get()
     }
@@ -142,6 +142,8 @@ pub struct Vertex {
     pub key_inputs: Vec<proto::KeyInput>,
     /// What it saw, told when it is over.
     pub view: Option<proto::StepView>,
+    /// The build goes on where it fails, so that is not why the build fails.
+    pub may_fail: bool,
 }
 
 impl Vertex {
@@ -153,6 +155,7 @@ impl Vertex {
             told: proto::BuildVertex { digest, name, ..Default::default() },
             key_inputs: Vec::new(),
             view: None,
+            may_fail: false,
         }
     }
 
@@ -194,7 +197,7 @@ impl Vertex {
                 other => other.to_string(),
             })
             .unwrap_or_default();
-        if error.is_some_and(|error| !matches!(error, Failure::Cancelled)) {
+        if !self.may_fail && error.is_some_and(|error| !matches!(error, Failure::Cancelled)) {
             self.trace.failed.get_or_init(|| self.told.clone());
         }
         self.announce().await;

@@ -60,6 +60,7 @@ impl Graph {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             let place = format!("{} cache {index}", self.executor.build_id);
             let mut vertex = Vertex::new(&self.trace, &place, format!("importing cache manifest from {shown}"));
+            vertex.may_fail = true;
             let importing = async {
                 self.import_cache(index).await.map_err(|error| match error {
                     Failure::User(why) => {
@@ -157,6 +158,7 @@ impl Graph {
             let export = options::export(option)?;
             let place = format!("{} cache export {index}", self.executor.build_id);
             let mut vertex = Vertex::new(&self.trace, &place, name.to_owned());
+            vertex.may_fail = export.ignores_error;
             vertex.start().await;
             let exported = self.export_cache(&vertex, index, (&export, built)).await;
             vertex.complete(exported.as_ref().err()).await;
