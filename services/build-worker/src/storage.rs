@@ -30,7 +30,7 @@ pub async fn of(worker: &Worker, ask: proto::StorageAsk) -> Result<proto::Machin
         trees: Some(worker.trees.kept()),
         contexts: Some(worker.contexts.kept()),
         layer,
-        caches: worker.caches.copies().await,
+        caches: worker.caches.copies(),
     })
 }
 

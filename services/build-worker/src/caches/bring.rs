@@ -31,7 +31,13 @@ pub async fn bring(held: &Held, state: &mut State, lease: &str) -> Result<bool, 
                 return Ok(false);
             }
             (0, _) => return Ok(is_there),
-            (stored, version) if stored == version && is_there => return Ok(true),
+            (there, here) if there == here && is_there => {
+                // An earlier process has left it. What the step changes is told from this, also when others store meanwhile.
+                if state.base.is_none() {
+                    state.base = Some(Arc::new(Files::of(&held.caches.tree(&stored).await?)));
+                }
+                return Ok(true);
+            }
             _ => {}
         }
         match fetch(held, state, &stored, lease).await {

@@ -64,7 +64,7 @@ pub async fn leave(held: &Held) -> Result<(), Failure> {
         return Ok(());
     }
     let Scanned { files, index, .. } = left.scanned;
-    (state.base, state.index) = (Some(Arc::new(files)), Arc::new(index));
+    (state.base, state.index, state.is_ahead) = (Some(Arc::new(files)), Arc::new(index), false);
     state.version = match stored {
         Stored::Version(version) => version,
         Stored::Merged | Stored::Overtaken => 0,

@@ -90,6 +90,8 @@ struct State {
     inside: usize,
     /// How many steps have begun with it.
     begun: u64,
+    /// What a step may have changed is not stored yet.
+    is_ahead: bool,
 }
 
 /// What is told of a cache beside its content.
@@ -174,7 +176,7 @@ impl Caches {
     }
 
     /// The copies that are here.
-    pub async fn copies(&self) -> Vec<proto::CacheCopy> {
+    pub fn copies(&self) -> Vec<proto::CacheCopy> {
         let slots: Vec<Arc<Slot>> = self.slots().values().cloned().collect();
         let mut copies = Vec::new();
         for slot in slots {
@@ -182,7 +184,9 @@ impl Caches {
             let Some(key) = slot.folder.parent().and_then(Path::file_name).and_then(|key| key.to_str()) else {
                 continue;
             };
-            let (version, bytes) = (slot.state.lock().await.version, slot.bytes.load(Ordering::Acquire));
+            // One that is being changed is not waited for: that may take as long as its content is on its way.
+            let version = slot.state.try_lock().map_or(0, |state| state.version);
+            let bytes = slot.bytes.load(Ordering::Acquire);
             copies.push(proto::CacheCopy { key: key.to_owned(), version, bytes, in_use });
         }
         copies
@@ -307,10 +311,10 @@ impl Held {
     /// Where the gateway does not answer, and for an id of files that the file system does not take.
     pub async fn turn(&self, lease: &str) -> Result<Turn, Failure> {
         let mut state = self.slot.state.clone().lock_owned().await;
-        let has_content = match state.inside {
-            0 => bring::bring(self, &mut state, lease).await?,
-            _ => true,
-        };
+        // What a step has left in a shared one and nobody has stored yet goes on here: what others have stored since would
+        // be laid over it, and is made one with it when this step leaves. Whoever has the lock sees what is stored.
+        let goes_on = state.inside > 0 || state.is_ahead && self.told.sharing == SHARED;
+        let has_content = goes_on || bring::bring(self, &mut state, lease).await?;
         Ok(Turn { state, has_content })
     }
 
@@ -321,6 +325,7 @@ impl Held {
         }
         turn.state.inside += 1;
         turn.state.begun += 1;
+        turn.state.is_ahead = true;
         self.entered = true;
         if let Err(error) = std::fs::remove_file(self.slot.folder.join(VERSION))
             && error.kind() != std::io::ErrorKind::NotFound
