@@ -33,15 +33,18 @@ impl Graph {
         vertex.start().await;
         let known = if use_cache { self.found(&key).await? } else { None };
         let started = now_ns();
-        let remotes = Remotes {
-            layers: &self.executor.layers,
-            folder: self.executor.machine.step_folder(&self.executor.build_id),
-            archives,
-            access: self.executor.git_access(&file.url).await?,
+        let fetch = async {
+            let remotes = Remotes {
+                layers: &self.executor.layers,
+                folder: self.executor.machine.step_folder(&self.executor.build_id),
+                archives,
+                access: self.executor.git_access(&file.url).await?,
+            };
+            remotes.fetch(file, known.as_ref()).await
         };
         let fetched = tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
-            fetched = remotes.fetch(file, known.as_ref()) => fetched,
+            fetched = fetch => fetched,
         };
         vertex.told.cached = fetched.as_ref().is_ok_and(|fetched| fetched.upload.is_none());
         vertex.complete(fetched.as_ref().err()).await;
