@@ -37,8 +37,12 @@ impl Leases {
             let path = entry.map_err(Error::io("listing the leases"))?.path();
             let Some(id) = id_of(&path) else { continue };
             let bytes = fs::read(&path).map_err(Error::io("reading a lease"))?;
-            // A record that cannot be read was never acknowledged: it is renamed in place complete.
-            let Ok(record) = serde_json::from_slice(&bytes) else { continue };
+            // A record is renamed in place complete: one that cannot be read is what a crash of the machine has left of it.
+            let Ok(record) = serde_json::from_slice(&bytes) else {
+                let _ = fs::remove_file(path.with_extension("pins"));
+                let _ = fs::remove_file(path);
+                continue;
+            };
             let pins = fs::read_to_string(path.with_extension("pins")).unwrap_or_default();
             held.insert(id, Lease { record, pins: pins.lines().filter_map(|line| line.parse().ok()).collect() });
         }
@@ -197,6 +201,21 @@ mod tests {
         assert!(!leases.is_pinned(&kept));
         assert_eq!(leases.take_released(), std::slice::from_ref(&kept));
         assert!(!open().is_pinned(&kept));
+    }
+
+    #[test]
+    fn what_a_crash_of_the_machine_has_left_of_a_lease_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let id = Leases::open(folder.path().to_owned()).and_then(|mut leases| {
+            let id = leases.create("pull", Duration::from_secs(600))?;
+            leases.pin(&id, &Digest::of(b"kept"))?;
+            Ok(id)
+        });
+        let record = folder.path().join(id.expect("creates")).with_extension("json");
+        std::fs::write(record, "").expect("writes");
+        let leases = Leases::open(folder.path().to_owned()).expect("opens");
+        assert!(!leases.is_pinned(&Digest::of(b"kept")));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0);
     }
 
     #[test]
