@@ -32,7 +32,7 @@ pub struct Config {
     #[arg(long, env = "BOXYARD_WORKER_SLOTS", default_value_t = 2)]
     pub slots: u32,
     /// Bytes of content that unpacked layers, contexts and cache mounts may take on this machine while nobody uses them;
-    /// layers and caches that were used longest ago go first. 0: half of the disk.
+    /// what was used longest ago goes first. 0: half of the disk.
     #[arg(long, env = "BOXYARD_WORKER_CACHE_BYTES", default_value_t = 0)]
     pub cache_bytes: u64,
     /// What builds may ask for, NAME=VALUE (may be repeated).

@@ -7,10 +7,12 @@ use crate::units;
 
 #[derive(Args, Serialize, Deserialize, Debug, Clone, Copy, Default)]
 pub struct Caps {
-    /// What results of build steps may take in the layer store, such as 20GB (default: a fifth of its disk)
+    /// What results of build steps and cache mounts may take in the layer store, such as 20GB (default: a fifth of its
+    /// disk)
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     build_cache_bytes: Option<u64>,
-    /// What unpacked layers and contexts may take on a machine with build workers (default: half of its disk)
+    /// What unpacked layers, contexts and cache mounts may take on a machine with build workers (default: half of its
+    /// disk)
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     worker_cache_bytes: Option<u64>,
 }
