@@ -23,6 +23,8 @@ pub struct State {
     images: HashMap<String, proto::Image>,
     steps: HashMap<String, proto::Image>,
     pub results: HashMap<String, proto::StepRecord>,
+    /// By key; each has the version that its first store gave it, and one more for each later one.
+    caches: HashMap<String, proto::CacheMount>,
     cancelled: Vec<String>,
     pub finished: HashMap<String, proto::BuildFinish>,
     /// Outputs of the graph builder, in the order in which they were made.
@@ -381,6 +383,7 @@ fn gateway(state: &Arc<Mutex<State>>) -> Router {
     let with = || state.clone();
     let (next, resolve, look, result, finish, renew) = (with(), with(), with(), with(), with(), with());
     let (find, put, export, import) = (with(), with(), with(), with());
+    let (cache, cache_put) = (with(), with());
     Router::new()
         .on::<calls::BuildNext, _, _>(move |_| {
             let state = next.clone();
@@ -442,6 +445,21 @@ fn gateway(state: &Arc<Mutex<State>>) -> Router {
             let record = request.record.expect("a record");
             put.lock().expect("state").results.insert(record.key.clone(), record);
             async { Ok(proto::Empty {}) }
+        })
+        .on::<calls::CacheMountGet, _, _>(move |request| {
+            let known = cache.lock().expect("state").caches.get(&request.key).cloned();
+            async move { Ok(known.unwrap_or_default()) }
+        })
+        .on::<calls::CacheMountPut, _, _>(move |request| {
+            let mount = request.mount.expect("a mount");
+            let mut state = cache_put.lock().expect("state");
+            let now = state.caches.entry(mount.key.clone()).or_default();
+            let stored = now.version == request.replaces;
+            if stored {
+                *now = proto::CacheMount { version: request.replaces + 1, ..mount };
+            }
+            let reply = proto::CacheMountPutReply { stored, mount: Some(now.clone()) };
+            async move { Ok(reply) }
         })
         .on::<calls::BuildFinish, _, _>(move |request| {
             let tagged = vec!["made:latest".to_owned()];

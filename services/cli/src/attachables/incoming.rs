@@ -112,6 +112,7 @@ mod tests {
         let code = |answer: Result<api::WriteResponse, Status>| answer.expect_err("refused").code();
         assert_eq!(code(incoming.take(message(api::Action::Write, 3, b"d"))), tonic::Code::OutOfRange);
         assert_eq!(code(incoming.take(message(api::Action::Commit, 2, b""))), tonic::Code::FailedPrecondition);
+        drop(incoming);
         let mut incoming = begin();
         incoming.take(said(digest.as_str())).expect("taken");
         let done = incoming.take(message(api::Action::Commit, 0, b"abcd")).expect("whole");
