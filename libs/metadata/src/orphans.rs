@@ -15,6 +15,13 @@ impl Database {
     /// whose client has not come back for `patience_ms`. Each is told to one caller only.
     pub async fn cancel_orphans(&self, patience_ms: i64) -> Result<Vec<Build>, Error> {
         let now = self.now_ms();
+        // Their gateway was taken for dead, and was not: the next time that it is gone counts anew.
+        self.write(
+            "UPDATE builds SET orphaned_ms = 0
+             WHERE state IN ('waiting', 'running') AND orphaned_ms > 0 AND gateway IN (SELECT session FROM gateways)",
+        )
+        .run()
+        .await?;
         self.write(
             "UPDATE builds SET orphaned_ms = $1
              WHERE state IN ('waiting', 'running') AND attendance = 'returning' AND orphaned_ms = 0
@@ -118,6 +125,21 @@ mod tests {
             assert_eq!(cancelled(0).await.len(), 2, "they have not");
             assert_eq!(cancelled(0).await, [] as [&str; 0], "each is told once");
             assert_eq!(db.build("absent").await.expect("read").expect("there").state, "waiting");
+        }
+
+        async fn a_gateway_that_was_alive_all_the_time_gives_its_clients_their_patience_again(db: Database) {
+            db.begin_session("g", "first", 60_000).await.expect("begun");
+            queue(&db, "b", Attendance::Returning).await;
+            let becomes = async |session: &str| {
+                db.write("UPDATE gateways SET session = $1").bind(session).run().await.expect("another session");
+                db.cancel_orphans(60_000).await.expect("asked").len()
+            };
+            assert_eq!(becomes("other").await, 0, "its client may come back");
+            db.write("UPDATE builds SET orphaned_ms = 1").run().await.expect("long ago");
+            assert_eq!(becomes("first").await, 0, "its gateway lives");
+            assert_eq!(becomes("other").await, 0, "its client may come back from now on");
+            db.write("UPDATE builds SET orphaned_ms = 1").run().await.expect("long ago");
+            assert_eq!(becomes("other").await, 1);
         }
 
         async fn leases_outlive_a_time_without_gateways(db: Database) {
