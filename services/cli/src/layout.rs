@@ -34,13 +34,22 @@ pub fn resolve(folder: &Path, tag: &str) -> Outcome<Option<Digest>> {
     digest.parse().map(Some).map_err(|_| Failure::new(format!("{}: {digest:?} is no digest", folder.display())))
 }
 
-/// Has a tag mean what a descriptor describes, whatever it has meant.
+/// Has a tag mean what a descriptor describes, whatever it has meant. Builds that end at the same time wait for each other.
 pub fn put(folder: &Path, descriptor: &Value, tag: &str) -> Outcome<()> {
+    let turn = std::fs::File::open(folder)?;
+    turn.lock()?;
     let empty = || json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []});
     let mut index = if folder.join(INDEX).exists() { read(folder)? } else { empty() };
     let mut entry = descriptor.clone();
-    entry["annotations"][NAME] = tag.into();
-    let entries = index["manifests"].as_array_mut();
+    let Some(fields) = entry.as_object_mut() else {
+        return Err(Failure::new(format!("{}: {descriptor} describes nothing", folder.display())));
+    };
+    let annotations = fields.entry("annotations").or_insert_with(|| json!({}));
+    match annotations.as_object_mut() {
+        Some(annotations) => drop(annotations.insert(NAME.to_owned(), tag.into())),
+        None => *annotations = json!({NAME: tag}),
+    }
+    let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
     let entries = entries.ok_or_else(|| Failure::new(format!("{}: {INDEX} has no manifests", folder.display())))?;
     entries.retain(|old| !has_tag(old, tag));
     entries.push(entry);
@@ -141,7 +150,26 @@ mod tests {
         assert_eq!(Place::parse(&format!("{}:v1", folder.display())).digest().expect("there"), one);
         assert_eq!(resolve(folder, "v2").expect("a layout"), None);
         assert_eq!(read(folder).expect("a layout")["manifests"].as_array().map(Vec::len), Some(2));
-        std::fs::write(folder.join(INDEX), "{").expect("written");
-        assert!(put(folder, &entry(&one), "v1").is_err(), "what is there is not lost");
+        for broken in ["{", "[]", "{}", "3"] {
+            std::fs::write(folder.join(INDEX), broken).expect("written");
+            assert!(put(folder, &entry(&one), "v1").is_err(), "what is there is not lost: {broken}");
+        }
+        assert!(put(folder, &json!("no descriptor"), "v1").is_err());
+    }
+
+    #[test]
+    fn builds_that_end_at_once_lose_no_tag() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let entry = json!({"mediaType": "m", "size": 1, "digest": Digest::of(b"1").to_string()});
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (folder, entry) = (folder.path(), &entry);
+                scope.spawn(move || {
+                    (0..20).for_each(|tag| put(folder, entry, &format!("t{thread}-{tag}")).expect("written"));
+                });
+            }
+        });
+        let index = read(folder.path()).expect("a layout");
+        assert_eq!(index["manifests"].as_array().map(Vec::len), Some(80));
     }
 }
