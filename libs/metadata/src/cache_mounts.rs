@@ -70,7 +70,7 @@ impl Database {
     pub async fn put_cache_mount(&self, mount: &CacheMount, replaces: i64) -> Result<Option<i64>, Error> {
         let CacheMount { key, id, sharing, tree, tree_bytes, packs, files, bytes, worker_id, description, .. } = mount;
         let now = self.now_ms();
-        let version = now.max(replaces + 1);
+        let version = now.max(replaces.saturating_add(1));
         let packs = serde_json::to_string(packs).map_err(|e| Error::Row(e.to_string()))?;
         let number = |bytes: &u64| i64::try_from(*bytes).unwrap_or(i64::MAX);
         let sql = match replaces {

@@ -88,9 +88,11 @@ impl App {
             ..CacheMount::default()
         };
         for _ in 0..TRIES {
-            let before = self.db.cache_mount(&mount.key).await?;
-            let replaces = before.map_or(0, |before| before.version.cast_unsigned());
-            if let Ok(stored) = self.store_cache_mount(mount.clone(), replaces).await? {
+            let (mut mount, mut replaces) = (mount.clone(), 0);
+            if let Some(before) = self.db.cache_mount(&mount.key).await? {
+                (mount.sharing, replaces) = (before.sharing, before.version.cast_unsigned());
+            }
+            if let Ok(stored) = self.store_cache_mount(mount, replaces).await? {
                 return Ok(stored);
             }
         }

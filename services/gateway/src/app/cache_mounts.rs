@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use metadata::CacheMount;
+use model::{Digest, cache_key};
 
 use super::{App, Failure, Outcome};
 
@@ -22,7 +23,7 @@ impl App {
     /// Stores what a step left in a mount, unless another has stored meanwhile.
     ///
     /// # Errors
-    /// `InvalidArgument` for a mount without a name or content.
+    /// `InvalidArgument` for a mount without a name or content, under a key that is not its own, or of blobs that are none.
     pub async fn put_cache_mount(
         &self,
         user: &str,
@@ -82,8 +83,13 @@ fn to_wire(mount: CacheMount) -> proto::CacheMount {
 fn from_wire(wire: proto::CacheMount, worker_id: String) -> Outcome<CacheMount> {
     let proto::CacheMount { key, id, sharing, version: _, tree, packs, files, bytes, worker_id: _, description } = wire;
     let tree = tree.ok_or_else(|| Failure::invalid("a cache without content"))?;
-    if key.is_empty() || id.is_empty() {
-        return Err(Failure::invalid("a cache without a name"));
+    if id.is_empty() || key != cache_key(&id, &sharing) {
+        return Err(Failure::invalid(format!("cache {id:?} has another key than {key:?}")));
+    }
+    // One that is none would keep the others from being let go of.
+    let is_wrong = |digest: &&String| digest.parse::<Digest>().is_err();
+    if let Some(digest) = packs.iter().map(|pack| &pack.digest).chain([&tree.digest]).find(is_wrong) {
+        return Err(Failure::invalid(format!("cache {id:?} has a blob {digest:?}")));
     }
     let packs = packs.into_iter().map(|pack| (pack.digest, pack.size)).collect();
     Ok(CacheMount {
@@ -99,4 +105,34 @@ fn from_wire(wire: proto::CacheMount, worker_id: String) -> Outcome<CacheMount> 
         description,
         ..CacheMount::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_stores_a_cache_under_its_own_key_only() {
+        let blob = |digest: &str| proto::Descriptor { digest: digest.to_owned(), ..Default::default() };
+        let digest = Digest::of(b"x").to_string();
+        let mount = |key: &str, tree: &str, pack: &str| proto::CacheMount {
+            key: key.to_owned(),
+            id: "npm".to_owned(),
+            sharing: "private".to_owned(),
+            tree: Some(blob(tree)),
+            packs: vec![blob(pack)],
+            ..Default::default()
+        };
+        let key = cache_key("npm", "private");
+        for (mount, is_taken) in [
+            (mount(&key, &digest, &digest), true),
+            (mount(&cache_key("npm", "shared"), &digest, &digest), false),
+            (mount("k", &digest, &digest), false),
+            (mount(&key, "sha256:1", &digest), false),
+            (mount(&key, &digest, ""), false),
+            (proto::CacheMount { tree: None, ..mount(&key, &digest, &digest) }, false),
+        ] {
+            assert_eq!(from_wire(mount.clone(), "w".to_owned()).is_ok(), is_taken, "{mount:?}");
+        }
+    }
 }

@@ -96,7 +96,7 @@ impl App {
             [] => Err(Failure::not_found(format!("no such cache: {name}"))),
             [one] => Ok((*one).clone()),
             several => {
-                let keys: Vec<&str> = several.iter().map(|mount| &mount.key[..12]).collect();
+                let keys: Vec<&str> = several.iter().map(|mount| mount.key.get(..12).unwrap_or(&mount.key)).collect();
                 Err(Failure::invalid(format!("{name} names several caches: {}", keys.join(", "))))
             }
         }
