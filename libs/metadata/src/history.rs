@@ -67,14 +67,10 @@ impl Database {
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
-    /// Encoded vertices of all recorded builds with the builds' ids, those of the newest build first.
-    pub async fn all_build_steps(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        self.read(
-            "SELECT build_steps.build_id, build_steps.vertex FROM build_steps JOIN builds ON builds.id = build_steps.build_id
-             ORDER BY builds.created_ms DESC, build_steps.build_id, build_steps.number",
-        )
-        .all()
-        .await
+    /// The ids of the builds that are remembered, the newest first.
+    pub async fn all_build_ids(&self) -> Result<Vec<String>, Error> {
+        let rows: Vec<(String,)> = self.read("SELECT id FROM builds ORDER BY created_ms DESC, id").all().await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     /// Where the log of a recorded build lies; `None` until its end is recorded.

@@ -1,6 +1,6 @@
 //! Everything that is recorded to keep a blob of the layer store, and which blob.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use metadata::Layer;
 use prost::Message as _;
@@ -131,13 +131,28 @@ impl App {
         Ok(holders)
     }
 
-    /// The builds that made or found a step's result, newest first, with the line of their Dockerfiles.
-    pub async fn builds_of_step(&self, key: &str) -> Outcome<Vec<(String, u32)>> {
-        let mut builds = Vec::new();
-        for (build_id, vertex) in self.db.all_build_steps().await? {
-            let Ok(vertex) = proto::BuildVertex::decode(vertex.as_slice()) else { continue };
-            if vertex.key == key && !builds.iter().any(|(known, _)| *known == build_id) {
-                builds.push((build_id, vertex.line));
+    /// The builds that made or found the results of these steps, by the steps' keys: newest first, at most `most` of each,
+    /// with the line of their Dockerfiles.
+    pub async fn builds_of_steps(
+        &self,
+        keys: &HashSet<String>,
+        most: usize,
+    ) -> Outcome<HashMap<String, Vec<(String, u32)>>> {
+        let mut builds: HashMap<String, Vec<(String, u32)>> =
+            keys.iter().map(|key| (key.clone(), Vec::new())).collect();
+        for id in self.db.all_build_ids().await? {
+            if builds.values().all(|of_step| of_step.len() >= most) {
+                break;
+            }
+            // One build's at a time: what they say of all their inputs is much.
+            for vertex in self.db.build_steps(&id).await? {
+                let Ok(vertex) = proto::BuildVertex::decode(vertex.as_slice()) else { continue };
+                if let Some(of_step) = builds.get_mut(&vertex.key)
+                    && of_step.len() < most
+                    && of_step.last().is_none_or(|(last, _)| *last != id)
+                {
+                    of_step.push((id.clone(), vertex.line));
+                }
             }
         }
         Ok(builds)

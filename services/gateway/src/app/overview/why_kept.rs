@@ -1,6 +1,6 @@
 //! What keeps a blob, a layer or an image, and what keeps it on which machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bus::{Target, calls};
 use model::short_id;
@@ -82,10 +82,10 @@ impl App {
         };
         let ask = proto::BlobHolders { digest: digest.clone() };
         let stored = self.bus.call::<calls::BlobHolders>(&Target::Store, &ask).await?;
-        let mut reasons = Vec::new();
-        for holder in holders.of(&digest) {
-            reasons.push(self.reason(holder).await?);
-        }
+        let kept_by = holders.of(&digest);
+        let steps = kept_by.iter().filter(|holder| holder.kind == Kind::Step).map(|holder| holder.id.clone()).collect();
+        let mut builds = self.builds_of_steps(&steps, MAX_BUILDS).await?;
+        let mut reasons: Vec<Reason> = kept_by.into_iter().map(|holder| reason(holder, &mut builds)).collect();
         reasons.extend(self.of_image(&digest).await?);
         reasons.extend(stored.repositories.into_iter().map(of_repository));
         reasons.extend(stored.leases.into_iter().map(|lease| Reason {
@@ -126,25 +126,6 @@ impl App {
             [one] => Ok(one.clone()),
             several => Err(Failure::invalid(format!("{wanted} begins {} digests: write more of it", several.len()))),
         }
-    }
-
-    async fn reason(&self, holder: Holder) -> Outcome<Reason> {
-        let Holder { kind, id, about } = holder;
-        let word = match kind {
-            Kind::Image => "image",
-            Kind::Container => "container",
-            Kind::Packed => "packed",
-            Kind::Step => "step",
-            Kind::CacheMount => "cache-mount",
-            Kind::Context => "context",
-            Kind::Log => "log",
-        };
-        let mut reason = plain(word, id, about);
-        if kind == Kind::Step {
-            let builds = self.builds_of_step(&reason.id).await?.into_iter().take(MAX_BUILDS);
-            reason.builds = builds.map(|(build, line)| StepOfBuild { build, line }).collect();
-        }
-        Ok(reason)
     }
 
     /// What stands on an image besides its names.
@@ -188,6 +169,23 @@ impl App {
         }
         Ok(machines.into_values().collect())
     }
+}
+
+/// `builds` are those of steps, by the steps' keys.
+fn reason(holder: Holder, builds: &mut HashMap<String, Vec<(String, u32)>>) -> Reason {
+    let Holder { kind, id, about } = holder;
+    let word = match kind {
+        Kind::Image => "image",
+        Kind::Container => "container",
+        Kind::Packed => "packed",
+        Kind::Step => "step",
+        Kind::CacheMount => "cache-mount",
+        Kind::Context => "context",
+        Kind::Log => "log",
+    };
+    let of_step = if kind == Kind::Step { builds.remove(&id).unwrap_or_default() } else { Vec::new() };
+    let builds = of_step.into_iter().map(|(build, line)| StepOfBuild { build, line }).collect();
+    Reason { builds, ..plain(word, id, about) }
 }
 
 fn plain(kind: &str, id: String, about: String) -> Reason {
