@@ -209,6 +209,8 @@ impl App {
     /// `NotFound` where there is none, `InvalidArgument` where there are several.
     pub async fn build_id(&self, prefix: &str) -> Outcome<String> {
         let mut found = if prefix.is_empty() { Vec::new() } else { self.db.build_ids(prefix).await? };
+        // Clients may name a build so that another one's name goes on where it ends; the shorter one comes first.
+        found.truncate(if found.first().is_some_and(|id| id == prefix) { 1 } else { 2 });
         match (found.pop(), found.pop()) {
             (Some(id), None) => Ok(id),
             (None, _) => Err(Failure::not_found(format!("no such build: {prefix}"))),

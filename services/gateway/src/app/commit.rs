@@ -1,12 +1,17 @@
 use bus::calls;
 use serde_json::{Value, json};
 
-use super::{App, Outcome, view};
+use super::{App, Failure, Outcome, view};
 
 impl App {
     /// POST /commit.
     pub async fn commit(&self, wanted: &str, commit: Commit) -> Outcome<String> {
         let container = self.find_container(wanted).await?;
+        if container.image_id.is_empty() {
+            let text =
+                format!("container {wanted} stands on a step of a build and on no image: it cannot be committed");
+            return Err(Failure::invalid(text));
+        }
         let parent = self.find_image(&container.image_id).await?;
         let lease = self.lease("commit").await?;
         let request = proto::ContainerCommit { id: container.id.clone(), pause: commit.pause, lease: lease.id.clone() };

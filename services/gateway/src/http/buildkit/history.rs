@@ -85,7 +85,7 @@ impl Wanted {
         Ok(Self { filter: Filter::parse(&request.filter, FIELDS)?, request })
     }
 
-    /// Builds go on or are over; one of the classic builder is none of BuildKit's.
+    /// Whether the client wants this build, by its name and by whether it goes on.
     fn takes(&self, build: &Build) -> bool {
         let is_named = self.request.r#ref.is_empty() || self.request.r#ref == build.id;
         is_named && (!self.request.active_only || build.ended_ms == 0)

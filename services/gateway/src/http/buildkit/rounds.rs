@@ -135,7 +135,7 @@ impl Round {
         mut attrs: HashMap<String, String>,
     ) -> Result<Built, Failed> {
         is_built_in(frontend, &attrs)?;
-        let brought = match attrs.get("context").and_then(|context| context.strip_prefix(UPLOADS)) {
+        let brought = match attrs.get("context").and_then(|context| upload_of(context)) {
             Some(path) => Some(app.pull_upload(&self.request.session, path).await?),
             None => None,
         };
@@ -209,6 +209,11 @@ impl Round {
     }
 }
 
+/// The path of a context that the session sends in one piece; none for a URL of another host.
+fn upload_of(context: &str) -> Option<&str> {
+    context.strip_prefix(UPLOADS).filter(|path| path.starts_with('/'))
+}
+
 /// Newer clients say a list, older ones one exporter.
 fn exporters(request: &wire::SolveRequest) -> Vec<wire::Exporter> {
     if !request.exporters.is_empty() || request.exporter_deprecated.is_empty() {
@@ -249,6 +254,18 @@ mod tests {
         ] {
             let attrs = HashMap::from([("source".to_owned(), source.to_owned())]);
             assert_eq!(is_built_in(frontend, &attrs).is_ok(), taken, "{frontend} {source}");
+        }
+    }
+
+    #[test]
+    fn uploads_are_of_the_sessions_host() {
+        for (context, path) in [
+            ("http://buildkit-session/abc", Some("/abc")),
+            ("http://buildkit-session.example.org/abc.tar", None),
+            ("http://buildkit-session", None),
+            ("https://buildkit-session/abc", None),
+        ] {
+            assert_eq!(upload_of(context), path, "{context}");
         }
     }
 
