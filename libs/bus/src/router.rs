@@ -58,6 +58,11 @@ impl Caller {
 }
 
 impl ProgressSender {
+    /// Who made the call.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Progress is lost when the connection is down; the answer is not.
     pub async fn send(&self, progress: &proto::Progress) {
         if let Some(reply) = self.reply.clone() {

@@ -6,22 +6,24 @@ use bus::{Router, calls};
 
 use crate::app::App;
 
+/// Calls whose answer depends on who asks.
+macro_rules! answer_whom {
+    ($app:expr, $router:expr, $($call:ident => $method:ident),* $(,)?) => {{
+        let router = $router;
+        $(let router = {
+            let app = $app.clone();
+            router.on_from::<calls::$call, _, _>(move |caller, request| {
+                let app = app.clone();
+                async move { app.$method(caller.user(), request).await.map_err(bus::Error::from) }
+            })
+        };)*
+        router
+    }};
+}
+
 /// What this one gateway has and no other: it is asked by its session.
 pub fn of_this_gateway(app: Arc<App>) -> Router {
-    macro_rules! of_a_builds_client {
-        ($router:expr, $($call:ident => $method:ident),* $(,)?) => {{
-            let router = $router;
-            $(let router = {
-                let app = app.clone();
-                router.on_from::<calls::$call, _, _>(move |caller, request| {
-                    let app = app.clone();
-                    async move { app.$method(caller.user(), request).await.map_err(bus::Error::from) }
-                })
-            };)*
-            router
-        }};
-    }
-    let router = of_a_builds_client!(Router::new(),
+    let router = answer_whom!(app, Router::new(),
         ContextSync => sync_context,
         SecretGet => get_secret,
         SshForward => forward_ssh,
@@ -85,36 +87,34 @@ pub fn router(app: Arc<App>) -> Router {
                 app.next_build(request).await.map_err(bus::Error::from)
             }
         });
-    let storing = app.clone();
-    let router = router.on_from::<calls::CacheMountPut, _, _>(move |caller, request| {
-        let app = storing.clone();
-        async move { app.put_cache_mount(caller.user(), request).await.map_err(bus::Error::from) }
-    });
+    let router = answer_whom!(app, router,
+        BuildFinish => finish_build,
+        SessionLookup => session_lookup,
+        CacheMountPut => put_cache_mount,
+    );
     answer!(router,
         BlobsInUse => in_use,
         BuildRenew => renew_build,
-        SessionLookup => session_lookup,
         Workers => helpers,
         StepLookup => lookup_step,
         StepResult => step_result,
-        BuildFinish => finish_build,
         StepContainer => step_container,
         ResultLookup => look_up_results,
         ResultPut => put_result,
         CacheMountGet => cache_mount,
         LayersLookup => lookup_layers,
     )
-    .on_while_wanted::<calls::CacheImport, _, _>(move |request, _| {
+    .on_while_wanted::<calls::CacheImport, _, _>(move |request, progress| {
         let app = importing.clone();
-        async move { app.import_cache(request).await.map_err(bus::Error::from) }
+        async move { app.import_cache(progress.caller().user(), request).await.map_err(bus::Error::from) }
     })
     .on_while_wanted::<calls::BuildExport, _, _>(move |request, progress| {
         let app = exporting.clone();
         async move { app.export_build(request, &progress).await.map_err(bus::Error::from) }
     })
-    .on_while_wanted::<calls::LayoutResolve, _, _>(move |request, _| {
+    .on_while_wanted::<calls::LayoutResolve, _, _>(move |request, progress| {
         let app = layouts.clone();
-        async move { app.resolve_layout(request).await.map_err(bus::Error::from) }
+        async move { app.resolve_layout(progress.caller().user(), request).await.map_err(bus::Error::from) }
     })
     .on_while_wanted::<calls::ImageResolve, _, _>(move |request, progress| {
         let app = app.clone();

@@ -215,21 +215,31 @@ impl App {
         held.ok_or_else(|| Failure::conflict(format!("build {build_id} is no longer this worker's")))
     }
 
-    pub async fn finish_build(&self, request: proto::BuildFinish) -> Outcome<proto::BuildFinishReply> {
-        let build = match self.held(&request.build_id, request.attempt).await {
-            // The worker has not heard that it is done.
-            Err(failure) if failure.kind == ErrorKind::Conflict && self.is_finished_so(&request).await? => {
-                return Ok(proto::BuildFinishReply::default());
+    /// As [`App::held`], for calls that act for the build's client: only for the worker that has this name on the bus.
+    ///
+    /// # Errors
+    /// `Conflict` when the build has another holder, or is over; `Denied` for another worker.
+    pub(super) async fn held_by(&self, user: &str, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
+        let build = self.held(build_id, attempt).await?;
+        if user != format!("worker-{}", build.worker_id) {
+            tracing::warn!(user, build_id, attempt, "a build was spoken for without having it");
+            return Err(Failure::new(ErrorKind::Denied, format!("build {build_id} is not {user}'s")));
+        }
+        Ok(build)
+    }
+
+    pub async fn finish_build(&self, user: &str, request: proto::BuildFinish) -> Outcome<proto::BuildFinishReply> {
+        let build = match self.held_by(user, &request.build_id, request.attempt).await {
+            Err(failure) if failure.kind == ErrorKind::Conflict => {
+                let finished = self.finished_so(&request).await?.ok_or(failure)?;
+                // The worker has not heard that it is done.
+                return Ok(proto::BuildFinishReply { tagged: tags_of(&finished, &request.image_id)? });
             }
             held => held?,
         };
-        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
-        let mut tagged = Vec::new();
+        let tagged = tags_of(&build, &request.image_id)?;
         if !request.image_id.is_empty() {
             let image = self.find_image(&request.image_id).await?;
-            for tag in &options.tags {
-                tagged.push(tag.parse::<ImageRef>()?.or_latest().familiar());
-            }
             for tag in &tagged {
                 self.point_tag(&image, tag).await?;
             }
@@ -247,25 +257,30 @@ impl App {
         Ok(proto::BuildFinishReply { tagged })
     }
 
-    async fn is_finished_so(&self, request: &proto::BuildFinish) -> Outcome<bool> {
-        let Some(build) = self.db.build(&request.build_id).await? else { return Ok(false) };
-        let is_over = matches!(build.state.as_str(), "done" | "failed");
-        Ok(is_over
-            && build.attempt == i64::from(request.attempt)
-            && (build.image_id, build.error) == (request.image_id.clone(), request.error.clone()))
+    async fn finished_so(&self, request: &proto::BuildFinish) -> Outcome<Option<metadata::Build>> {
+        Ok(self.db.build(&request.build_id).await?.filter(|build| {
+            matches!(build.state.as_str(), "done" | "failed")
+                && build.attempt == i64::from(request.attempt)
+                && (&build.image_id, &build.error) == (&request.image_id, &request.error)
+        }))
     }
 
     /// Lets go of what the build held: its images, and the context unless another build has the same.
     pub async fn end_build(&self, id: &str, context: Option<String>) {
-        super::lock(&self.steps).remove(id);
+        self.forget_build_here(id);
         if let Err(error) = self.db.release_images(id).await {
             // They are let go of when somebody wants to remove them, since the build is over.
             tracing::warn!(%error, build_id = id, "a build's images are held on");
         }
-        super::lock(&self.build_credentials).remove(id);
         if let Some(digest) = context {
             self.release_blobs(vec![digest]).await;
         }
+    }
+
+    /// What only this gateway knows of a build.
+    pub(super) fn forget_build_here(&self, id: &str) {
+        super::lock(&self.steps).remove(id);
+        super::lock(&self.build_credentials).remove(id);
     }
 
     /// The client went away.
@@ -341,6 +356,15 @@ impl App {
         }
         Ok(ancestors)
     }
+}
+
+/// The names that the image of a build gets; none where it has made none.
+fn tags_of(build: &metadata::Build, image_id: &str) -> Outcome<Vec<String>> {
+    if image_id.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+    options.tags.iter().map(|tag| Ok(tag.parse::<ImageRef>()?.or_latest().familiar())).collect()
 }
 
 fn fits(wanted: &Platform, image: &proto::Image) -> bool {

@@ -19,8 +19,8 @@ impl App {
     ///
     /// # Errors
     /// `Conflict` when the build has another holder; `NotFound` for a cache that is not there.
-    pub async fn import_cache(&self, request: proto::CacheImport) -> Outcome<proto::CacheFetchReply> {
-        let build = self.held(&request.build_id, request.attempt).await?;
+    pub async fn import_cache(&self, user: &str, request: proto::CacheImport) -> Outcome<proto::CacheFetchReply> {
+        let build = self.held_by(user, &request.build_id, request.attempt).await?;
         let options = self.options_of(&build).await?;
         let option = options.cache_imports.get(request.index as usize);
         let (lease, diff_ids) = (request.lease, request.diff_ids);
@@ -47,9 +47,12 @@ impl App {
     }
 
     /// Hands out a cache that a build made; its config is in the layer store.
-    pub(super) async fn export_cache(&self, request: proto::BuildExport) -> Outcome<proto::BuildExportReply> {
-        let build = self.held(&request.build_id, request.attempt).await?;
-        let options = self.options_of(&build).await?;
+    pub(super) async fn export_cache(
+        &self,
+        build: &metadata::Build,
+        request: proto::BuildExport,
+    ) -> Outcome<proto::BuildExportReply> {
+        let options = self.options_of(build).await?;
         let option = options.cache_exports.get(request.index as usize);
         let image = request.images.first().and_then(|built| built.image.clone()).unwrap_or_default();
         let config = Some(proto::Descriptor { media_type: CACHE_CONFIG.to_owned(), digest: image.id.clone(), size: 0 });

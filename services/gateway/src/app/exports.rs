@@ -24,10 +24,10 @@ impl App {
         request: proto::BuildExport,
         progress: &bus::ProgressSender,
     ) -> Outcome<proto::BuildExportReply> {
+        let build = self.held_by(progress.caller().user(), &request.build_id, request.attempt).await?;
         if request.cache {
-            return self.export_cache(request).await;
+            return self.export_cache(&build, request).await;
         }
-        let build = self.held(&request.build_id, request.attempt).await?;
         let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
         let named = names_of(&options, request.index)?;
         let wanted = request.image.iter().flat_map(|image| &image.names).chain(&request.names);

@@ -12,10 +12,10 @@ impl App {
     /// record, since nobody but the build knows it.
     ///
     /// # Errors
-    /// `Conflict` when the build has another holder; `Denied` for a layout that it was not given; `NotFound` for content
-    /// that is not there.
-    pub async fn resolve_layout(&self, request: proto::LayoutResolve) -> Outcome<proto::Image> {
-        let build = self.held(&request.build_id, request.attempt).await?;
+    /// `Conflict` when the build has another holder; `Denied` for a layout that it was not given, and for another worker;
+    /// `NotFound` for content that is not there.
+    pub async fn resolve_layout(&self, user: &str, request: proto::LayoutResolve) -> Outcome<proto::Image> {
+        let build = self.held_by(user, &request.build_id, request.attempt).await?;
         let options = self.options_of(&build).await?;
         if !options.contexts.iter().any(|context| context.source == request.source) {
             let text = format!("the build was not given the context {}", request.source);

@@ -15,6 +15,8 @@ use super::{App, Failure, Outcome};
 
 /// A client may take so long to come back.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A log that broke off is followed again after so long.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A build that goes on without a client, and what is held for it.
 pub struct Alone {
@@ -41,30 +43,41 @@ impl App {
         }
         let Some(app) = self.me.upgrade() else { return Ok(()) };
         for metadata::Adopted { id, options } in self.db.adopt_absent().await? {
-            app.adopt(id, context_of(&options)).await?;
+            // The others are this gateway's, too, by now.
+            if let Err(failure) = app.adopt(&id, context_of(&options)).await {
+                tracing::warn!(%failure, build_id = id, "a build that goes on alone is not followed");
+            }
         }
         Ok(())
     }
 
     /// Another gateway saw to this build until it ended.
-    async fn adopt(self: &Arc<Self>, id: String, context: Option<String>) -> Outcome<()> {
+    async fn adopt(self: &Arc<Self>, id: &str, context: Option<String>) -> Outcome<()> {
         let lease = self.lease("build").await?;
         if let Some(context) = &context {
             self.store.has(&context.parse()?, Some(&lease.id)).await?;
         }
-        let log = self.follow_build_log(&id).await?;
-        tokio::spawn(self.clone().see_to_its_end(Alone { id, log, context, lease }));
+        let log = self.follow_build_log(id).await?;
+        tokio::spawn(self.clone().see_to_its_end(Alone { id: id.to_owned(), log, context, lease }));
         Ok(())
     }
 
     /// Waits for the end of a build that nobody waits for, and lets go of what was held for it.
     pub async fn see_to_its_end(self: Arc<Self>, build: Alone) {
         let Alone { id, mut log, context, lease } = build;
-        while let Some(chunk) = log.next().await {
-            if let Err(failure) = chunk {
-                tracing::warn!(%failure, build_id = id, "a build that goes on alone is not followed any more");
-                break;
-            }
+        while let Err(failure) = read_to_end(log).await {
+            tracing::warn!(%failure, build_id = id, "the log of a build that goes on alone broke off");
+            log = loop {
+                tokio::time::sleep(AGAIN).await;
+                match self.read_build_log(&id).await {
+                    Ok(log) => break log,
+                    // It is over, and forgotten.
+                    Err(failure) if failure.kind == model::ErrorKind::NotFound => {
+                        return self.end_build(&id, context).await;
+                    }
+                    Err(failure) => tracing::info!(%failure, build_id = id, "its log is not there yet"),
+                }
+            };
         }
         drop(lease);
         self.end_build(&id, context).await;
@@ -100,11 +113,15 @@ impl App {
         Ok(is_taken)
     }
 
-    /// The client of a build has left this gateway: the build ends, unless its client has gone on through another one.
-    pub async fn client_left(&self, id: &str) {
+    /// The client of a build has left this gateway: the build ends, unless its client has gone on through another one,
+    /// whose affair the build is then.
+    pub async fn client_left(&self, id: &str, context: Option<String>) {
         match self.db.session_of_build(id).await {
-            Ok(Some(session)) if session != self.db.session() => {}
-            _ => self.cancel_build(id).await,
+            Ok(Some(session)) if session != self.db.session() => self.forget_build_here(id),
+            _ => {
+                self.cancel_build(id).await;
+                self.end_build(id, context).await;
+            }
         }
     }
 
@@ -124,11 +141,24 @@ impl App {
     }
 
     /// Where the session of a build's client is now.
-    pub async fn session_lookup(&self, request: proto::SessionLookup) -> Outcome<proto::SessionLookupReply> {
-        self.held(&request.build_id, request.attempt).await?;
+    pub async fn session_lookup(
+        &self,
+        user: &str,
+        request: proto::SessionLookup,
+    ) -> Outcome<proto::SessionLookupReply> {
+        self.held_by(user, &request.build_id, request.attempt).await?;
         let gateway = self.db.session_of_build(&request.build_id).await?.unwrap_or_default();
         Ok(proto::SessionLookupReply { gateway })
     }
+}
+
+/// # Errors
+/// What keeps the rest of it from being read.
+async fn read_to_end(mut log: BuildLogReader) -> Outcome<()> {
+    while let Some(chunk) = log.next().await {
+        chunk?;
+    }
+    Ok(())
 }
 
 fn context_of(options: &[u8]) -> Option<String> {

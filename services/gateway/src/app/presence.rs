@@ -41,7 +41,8 @@ impl App {
 }
 
 /// Renews the session until `cancel`, and finishes what others leave. On a database that nobody else can open there is
-/// nothing to do but for the builds that an earlier process has left. Returns early when another process has taken this gateway's id.
+/// nothing to do but for the builds that an earlier process has left. Returns early when another process has taken this
+/// gateway's id.
 pub async fn keep_session(app: Arc<App>, id: String, cancel: CancellationToken) {
     if !app.db.is_shared() {
         tokio::select! {

@@ -145,27 +145,24 @@ impl Running {
 
     /// Passes the log on until the build has ended. A client that leaves cancels the build.
     async fn follow(mut self, client: mpsc::Sender<Value>) {
-        while let Some(line) = self.next(&client).await {
+        loop {
+            let line = tokio::select! {
+                line = self.next() => line,
+                () = client.closed() => return self.app.client_left(&self.id, self.context).await,
+            };
+            let Some(line) = line else { break };
             if client.send(line).await.is_err() {
-                self.app.client_left(&self.id).await;
-                break;
+                return self.app.client_left(&self.id, self.context).await;
             }
         }
         drop(self.lease);
         self.app.end_build(&self.id, self.context).await;
     }
 
-    /// The next line; none when the build is over, or its client has left.
-    async fn next(&mut self, client: &mpsc::Sender<Value>) -> Option<Value> {
+    /// The next line; none when the build is over.
+    async fn next(&mut self) -> Option<Value> {
         loop {
-            let chunk = tokio::select! {
-                chunk = self.log.next() => chunk?,
-                () = client.closed() => {
-                    self.app.client_left(&self.id).await;
-                    return None;
-                }
-            };
-            match chunk.map(|chunk| build_lines::line(&chunk)) {
+            match self.log.next().await?.map(|chunk| build_lines::line(&chunk)) {
                 Ok(Some(line)) => return Some(line),
                 Ok(None) => {}
                 Err(failure) => return Some(json!({"error": failure.message, "code": 0})),
