@@ -32,7 +32,7 @@ pub fn measure(pair: &Pair, report: &mut Report) {
     }
     if report.wants(TWENTY_CACHED) || report.wants(COMMAND) {
         let taken = peers.medians(11, &twenty, &[], &["--layers"]);
-        both(report, TWENTY_CACHED, taken, 2.0);
+        both(report, TWENTY_CACHED, taken, 1.0);
         report.row_beside("BuildKit", COMMAND, [taken[0], taken[2]], "ms", Goal::Below(60.0));
     }
     if report.wants(API) {
