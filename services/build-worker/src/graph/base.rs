@@ -69,7 +69,7 @@ impl Graph {
             lease: self.executor.layers.lease.clone(),
         };
         let load = async {
-            let bus = &self.executor.bus;
+            let bus = &self.executor.worker.bus;
             let call = patiently(|| bus.call_while_wanted::<calls::LayoutResolve>(&Target::Gateway, &request, None));
             let image = tokio::select! {
                 () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
@@ -117,7 +117,7 @@ impl Graph {
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
         let call = async {
             let asked = || {
-                let bus = &self.executor.bus;
+                let bus = &self.executor.worker.bus;
                 bus.call_while_wanted::<calls::ImageResolve>(&Target::Gateway, request, Some(progress.clone()))
             };
             let image = patiently(asked).await;

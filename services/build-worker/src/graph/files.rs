@@ -94,7 +94,7 @@ impl Graph {
                 blocking(move || reading.of_tree(&View(&tree))).await
             }
             Origin::Layers(layers) => {
-                let folder = self.executor.machine.step_folder(&self.executor.build_id);
+                let folder = self.executor.worker.machine.step_folder(&self.executor.build_id);
                 let tree = crate::tree::Tree::mount(&self.executor.layers, layers, folder).await?;
                 blocking(move || {
                     let rules = Rules { owners: true };
@@ -149,7 +149,7 @@ impl Reading {
     ) -> Result<Vec<FileInput>, Failure> {
         let root = Root::open(folder).doing(|| "opening a step's files".to_owned())?;
         let mut files = Vec::new();
-        let excludes = (!self.excludes.is_empty()).then(|| Ignore::parse(&self.excludes.join("\n")));
+        let excludes = self.ignore();
         for pattern in &self.paths {
             let wanted = Wanted::new(pattern, self.parents);
             for path in

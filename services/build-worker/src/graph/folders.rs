@@ -53,7 +53,7 @@ impl Graph {
         let load = async {
             let sent = self.sync(name, Vec::new(), patterns(&rules)).await?;
             let descriptor = sent.tree.unwrap_or_default();
-            let tree = self.executor.trees.tree(&descriptor).await?;
+            let tree = self.executor.worker.trees.tree(&descriptor).await?;
             Ok(Origin::Tree(descriptor, tree))
         };
         vertex("from client").around(load).await

@@ -59,7 +59,7 @@ impl Graph {
             keys,
             lease: self.executor.layers.lease.clone(),
         };
-        let bus = &self.executor.bus;
+        let bus = &self.executor.worker.bus;
         Ok(patiently(|| bus.call::<calls::ResultLookup>(&Target::Gateway, &request)).await?.records)
     }
 }

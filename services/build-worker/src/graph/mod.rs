@@ -47,7 +47,7 @@ use crate::failure::Failure;
 use crate::log::Log;
 use base::Images;
 use exchange::Exchange;
-pub use execute::{Executor, OfBuild};
+pub use execute::Executor;
 use export::Built;
 pub use export::Finished;
 use folders::Folders;
@@ -93,13 +93,13 @@ impl Graph {
             options: Arc::new(options),
             trace: Trace::new(log),
             dockerfile: Arc::default(),
-            records: Arc::new(Records::new(executor.bus.clone(), &executor.build_id, executor.attempt)),
+            records: Arc::new(Records::new(executor.worker.bus.clone(), &executor.build_id, executor.attempt)),
             images: Arc::default(),
             folders: Arc::default(),
             exchange: Arc::default(),
             likely: Arc::new(Likely::new(likely_keys)),
             slots: Arc::new(Semaphore::new(at_once)),
-            worker_id: executor.claims.worker_id().to_owned(),
+            worker_id: executor.worker.claims.worker_id().to_owned(),
             platforms: crate::platforms::supported().into(),
             places: Places::default(),
             executor,

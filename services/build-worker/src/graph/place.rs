@@ -161,7 +161,7 @@ impl Graph {
                 return self.places.take(&mut state, None);
             }
         }
-        let others = self.places.others(&self.executor.bus).await;
+        let others = self.places.others(&self.executor.worker.bus).await;
         let wish = Wish {
             parent: parent.as_deref(),
             labels: &self.options.worker_labels,
@@ -203,8 +203,8 @@ impl Graph {
                 }
                 Some(From::Tar(blob)) => blob.size,
                 Some(From::Tree(tree)) => {
-                    let bytes = self.executor.trees.tree(tree).await?.bytes();
-                    if !self.executor.trees.is_laid_out(tree) {
+                    let bytes = self.executor.worker.trees.tree(tree).await?.bytes();
+                    if !self.executor.worker.trees.is_laid_out(tree) {
                         to_here += bytes;
                     }
                     bytes
@@ -221,7 +221,7 @@ impl Graph {
         let mut bytes = HashMap::<String, u64>::new();
         for mount in run.mounts.iter().filter(|mount| mount.r#type == "cache") {
             let ask = proto::CacheMountGet { key: model::cache_key(&mount.id, &mount.sharing), used: false };
-            match self.executor.bus.call::<calls::CacheMountGet>(&Target::Gateway, &ask).await {
+            match self.executor.worker.bus.call::<calls::CacheMountGet>(&Target::Gateway, &ask).await {
                 Ok(stored) => *bytes.entry(stored.worker_id).or_default() += stored.bytes,
                 Err(error) => tracing::debug!(%error, "who has a cache is not known"),
             }

@@ -36,7 +36,7 @@ impl Graph {
         let fetch = async {
             let remotes = Remotes {
                 layers: &self.executor.layers,
-                folder: self.executor.machine.step_folder(&self.executor.build_id),
+                folder: self.executor.worker.machine.step_folder(&self.executor.build_id),
                 archives,
                 access: self.executor.git_access(&file.url).await?,
             };

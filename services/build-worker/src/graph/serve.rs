@@ -6,8 +6,8 @@ use bus::{ProgressSender, Target, calls};
 use model::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
+use super::Executor;
 use super::execute::{Executed, Failed};
-use super::{Executor, OfBuild};
 use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
@@ -88,7 +88,9 @@ impl Guest {
         let asked = (self.request.build_id.as_str(), self.request.attempt);
         let gateway = self.request.session_gateway.clone();
         let client = BuildClient::new(bus, asked, gateway, self.ends.cancel.clone());
-        let build = OfBuild {
+        let executor = Executor {
+            worker: self.worker.clone(),
+            layers: layers.clone(),
             build_id: self.request.build_id.clone(),
             folder: folder.to_owned(),
             attempt: self.request.attempt,
@@ -96,8 +98,8 @@ impl Guest {
             ends: self.ends.clone(),
             lease: Renewals::new(bus::CLAIM_TTL),
             keep_failed: self.request.keep_failed,
+            context: Arc::default(),
         };
-        let executor = Executor::new(&self.worker, layers.clone(), build);
         let started = now_ns();
         let mut output = Told(progress);
         let executed = executor.execute(&definition, line.0.clone(), &mut output, self.ends.unwanted(None)).await;

@@ -103,10 +103,10 @@ impl Graph {
     }
 
     async fn context(&self) -> Result<Arc<Context>, Failure> {
-        if let Some(kept) = self.executor.contexts.find(&context::key(&self.options)) {
+        if let Some(kept) = self.executor.worker.contexts.find(&context::key(&self.options)) {
             return Ok(kept);
         }
-        let folder = self.executor.machine.build_folder(&self.executor.build_id).join("context");
+        let folder = self.executor.worker.machine.build_folder(&self.executor.build_id).join("context");
         let access = self.executor.git_access(&self.options.remote).await?;
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
@@ -209,14 +209,14 @@ impl Graph {
 
     /// A small file of what a client sent; `None` where there is no such file.
     pub(super) async fn text(&self, sent: &proto::ContextTree, path: &str) -> Result<Option<String>, Failure> {
-        let tree = self.executor.trees.tree(&sent.tree.clone().unwrap_or_default()).await?;
+        let tree = self.executor.worker.trees.tree(&sent.tree.clone().unwrap_or_default()).await?;
         let unreadable = |why: &str| Failure::user(format!("failed to read {path}: {why}"));
         let Some(entry) = View(&tree).follow(&clean(Path::new(path))).and_then(|path| tree.find(&path)) else {
             return Ok(None);
         };
         match &entry.kind {
             contexts::Kind::File { content, .. } if content.size <= TEXT_LIMIT_BYTES => {
-                let bytes = self.executor.trees.content(&tree, content).await?;
+                let bytes = self.executor.worker.trees.content(&tree, content).await?;
                 Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
             }
             contexts::Kind::File { .. } => Err(unreadable("file is too large")),
@@ -244,7 +244,7 @@ impl Graph {
                 let load = vertex.around(async {
                     let sent = self.sync("context", paths, client.excludes.clone()).await?;
                     let descriptor = sent.tree.unwrap_or_default();
-                    let tree = self.executor.trees.tree(&descriptor).await?;
+                    let tree = self.executor.worker.trees.tree(&descriptor).await?;
                     Ok(Origin::Tree(descriptor, tree))
                 });
                 cell.get_or_try_init(|| load).await.cloned()

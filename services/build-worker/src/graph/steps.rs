@@ -65,7 +65,9 @@ impl Graph {
         if !step.use_cache {
             // What keeps it alive where another worker has it.
             let claim = match may_go(&step.definition) {
-                true => self.executor.claims.take_alone(&step.key, Flight::new(&self.executor.build_id, 0)).await,
+                true => {
+                    self.executor.worker.claims.take_alone(&step.key, Flight::new(&self.executor.build_id, 0)).await
+                }
                 false => None,
             };
             return self.work(vertex, step, claim).await;
@@ -76,7 +78,7 @@ impl Graph {
         let mut dead = None;
         loop {
             let flight = Flight::new(&self.executor.build_id, 0);
-            let followed = match self.executor.claims.take(&step.key, flight, dead.take()).await {
+            let followed = match self.executor.worker.claims.take(&step.key, flight, dead.take()).await {
                 Err(error) => {
                     tracing::warn!(%error, build_id = %self.executor.build_id, "a step runs without a claim");
                     return self.work(vertex, step, None).await;
@@ -142,7 +144,7 @@ impl Graph {
         vertex.told.worker.clone_from(&claim.worker_id);
         vertex.start().await;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
-        let call = self.executor.claims.follow(claim, progress);
+        let call = self.executor.worker.claims.follow(claim, progress);
         let forward = async {
             while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
                 vertex.line(line).await;
@@ -248,7 +250,7 @@ impl Graph {
         let flight = &claim.flight;
         let (progress, mut lines) = mpsc::channel::<proto::Progress>(64);
         let target = Target::Worker(worker.to_owned());
-        let call = self.executor.bus.call_while_wanted::<calls::StepRun>(&target, &request, Some(progress));
+        let call = self.executor.worker.bus.call_while_wanted::<calls::StepRun>(&target, &request, Some(progress));
         let forward = async {
             while let Some(line) = lines.recv().await.and_then(|progress| progress.line) {
                 flight.tell(&line);

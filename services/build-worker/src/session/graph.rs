@@ -9,7 +9,7 @@ use super::{Session, keep_blobs};
 use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
-use crate::graph::{Executor, Finished, Graph, OfBuild};
+use crate::graph::{Executor, Finished, Graph};
 use crate::log::Log;
 use crate::patience::patiently;
 
@@ -26,7 +26,9 @@ impl Session {
         let leased = (self.lease.build_id.as_str(), self.lease.attempt);
         let gateway = options.session_gateway.clone();
         let client = BuildClient::new(self.worker.bus.clone(), leased, gateway, halt.clone());
-        let build = OfBuild {
+        let executor = Executor {
+            worker: self.worker.clone(),
+            layers: layers.clone(),
             build_id: self.lease.build_id.clone(),
             folder: self.lease.build_id.clone(),
             attempt: self.lease.attempt,
@@ -34,8 +36,8 @@ impl Session {
             ends: Ends { cancel: halt.child_token(), gone: self.cancel.clone(), stop: self.stop.clone() },
             lease: self.renewals.clone(),
             keep_failed: options.keep_failed,
+            context: Arc::default(),
         };
-        let executor = Executor::new(&self.worker, layers.clone(), build);
         let context = executor.context.clone();
         let graph = Graph::new(options, executor, self.lease.likely_keys.clone(), log.clone());
         let built = match graph.run().await {

@@ -99,7 +99,7 @@ impl Graph {
             diff_ids,
             lease: self.executor.layers.lease.clone(),
         };
-        let bus = &self.executor.bus;
+        let bus = &self.executor.worker.bus;
         let call = patiently(|| bus.call_while_wanted::<calls::CacheImport>(&Target::Gateway, &request, None));
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),

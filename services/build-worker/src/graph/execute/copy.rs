@@ -58,7 +58,7 @@ impl Executor {
             Some(From::Layers(list)) => self.mount(&list.layers).await.map(Files::Mounted),
             Some(From::Files(files)) => Ok(Files::Inline(files.files.clone())),
             Some(From::Tar(blob)) => self.context(blob).await.map(Files::Context),
-            Some(From::Tree(tree)) => self.trees.lay_out(tree).await.map(Files::LaidOut),
+            Some(From::Tree(tree)) => self.worker.trees.lay_out(tree).await.map(Files::LaidOut),
             None => Err(Failure::internal("a step reads what no worker knows")),
         }
     }
@@ -67,10 +67,10 @@ impl Executor {
     async fn context(&self, blob: &proto::Descriptor) -> Result<Arc<Context>, Failure> {
         let fetch = || async {
             let options = proto::BuildOptions { context: Some(blob.clone()), graph: true, ..Default::default() };
-            if let Some(kept) = self.contexts.find(&crate::context::key(&options)) {
+            if let Some(kept) = self.worker.contexts.find(&crate::context::key(&options)) {
                 return Ok(kept);
             }
-            let folder = self.machine.step_folder(&self.folder);
+            let folder = self.worker.machine.step_folder(&self.folder);
             Context::fetch(&self.layers.store, &options, (folder, &Access::default())).await.map(Arc::new)
         };
         self.context.get_or_try_init(fetch).await.cloned()

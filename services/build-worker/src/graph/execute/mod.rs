@@ -11,21 +11,15 @@ mod run;
 
 use std::sync::Arc;
 
-use bus::Bus;
 use proto::step_definition::Operation;
 use tokio::sync::OnceCell;
 
-use crate::caches::Caches;
-use crate::claims::Claims;
 use crate::client::BuildClient;
 use crate::context::Context;
-use crate::context::kept::Kept;
-use crate::context::trees::Trees;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::layers::{Layers, Unchanged, blocking};
 use crate::lifeline::{Lifeline, Renewals};
-use crate::machine::Machine;
 use crate::output::Output;
 use crate::recorder::Upload;
 use crate::space;
@@ -38,13 +32,8 @@ const LEFT_BYTES: u64 = 64 << 20;
 /// Runs steps of one build on this worker.
 #[derive(Clone)]
 pub struct Executor {
-    pub bus: Bus,
-    pub machine: Machine,
+    pub worker: Worker,
     pub layers: Arc<Layers>,
-    pub contexts: Arc<Kept>,
-    pub trees: Arc<Trees>,
-    pub caches: Arc<Caches>,
-    pub claims: Arc<Claims>,
     pub build_id: String,
     /// Name of the folder that its steps have on this worker.
     pub folder: String,
@@ -78,41 +67,7 @@ impl From<Failure> for Failed {
     }
 }
 
-/// Whose steps an executor runs.
-pub struct OfBuild {
-    pub build_id: String,
-    pub folder: String,
-    pub attempt: u32,
-    pub client: BuildClient,
-    pub ends: Ends,
-    pub lease: Renewals,
-    pub keep_failed: bool,
-}
-
 impl Executor {
-    pub fn new(worker: &Worker, layers: Arc<Layers>, build: OfBuild) -> Self {
-        let Worker { bus, machine, contexts, trees, caches, claims, .. } = worker.clone();
-        let OfBuild { build_id, folder, attempt, client, ends, lease, keep_failed } = build;
-        let context = Arc::default();
-        Self {
-            bus,
-            machine,
-            layers,
-            contexts,
-            trees,
-            caches,
-            claims,
-            build_id,
-            folder,
-            attempt,
-            client,
-            ends,
-            lease,
-            keep_failed,
-            context,
-        }
-    }
-
     /// Runs a step to its end, or until `unwanted`.
     ///
     /// # Errors
@@ -165,7 +120,7 @@ impl Executor {
 
     /// Layers with a writable folder on top.
     async fn mount(&self, layers: &[proto::Layer]) -> Result<Tree, Failure> {
-        Tree::mount(&self.layers, layers, self.machine.step_folder(&self.folder)).await
+        Tree::mount(&self.layers, layers, self.worker.machine.step_folder(&self.folder)).await
     }
 }
 

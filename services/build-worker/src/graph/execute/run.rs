@@ -27,9 +27,9 @@ impl Executor {
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Option<Failure>, Failure> {
         let id = hex::encode(rand::random::<[u8; 32]>());
-        let build = self.machine.build_folder(&self.folder);
+        let build = self.worker.machine.build_folder(&self.folder);
         let (network, mounted) =
-            tokio::join!(self.machine.networks.join(&run.network, &id, &build), self.mounts(tree, run));
+            tokio::join!(self.worker.machine.networks.join(&run.network, &id, &build), self.mounts(tree, run));
         let (network, mut mounted) = (network?.named(HOSTNAME), mounted?);
         let mut resources = run.resources.clone().unwrap_or_default();
         resources.ulimits.extend(run.ulimits.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?);
@@ -58,10 +58,10 @@ impl Executor {
             privileged: insecure,
             mark: false,
         };
-        let container = Container { machine: &self.machine, tree, network: &network };
+        let container = Container { machine: &self.worker.machine, tree, network: &network };
         let command = run.args.join(" ");
         let ran = container.run(&task, output, unwanted).await;
-        mounted.release(&self.caches);
+        mounted.release(&self.worker.caches);
         let Ran { artefacts, exit, .. } = ran.map_err(|error| match error {
             Failure::User(why) => not_completed(&command, &why),
             other => other,

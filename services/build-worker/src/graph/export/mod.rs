@@ -128,7 +128,7 @@ impl Graph {
     }
 
     async fn squashed_one(&self, built: &Built) -> Result<Built, Failure> {
-        let folder = self.executor.machine.step_folder(&self.executor.build_id);
+        let folder = self.executor.worker.machine.step_folder(&self.executor.build_id);
         let base = built.base.as_ref();
         let layers = tokio::select! {
             () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
@@ -234,7 +234,7 @@ impl Graph {
     }
 
     pub(super) async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
-        let bus = &self.executor.bus;
+        let bus = &self.executor.worker.bus;
         let asked = patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None)).await;
         asked.map_err(|error| {
             match error.kind() {

@@ -17,7 +17,7 @@ impl Graph {
         let epoch = built.iter().find_map(|built| built.epoch);
         let mut trees = Vec::new();
         for one in built {
-            let folder = self.executor.machine.step_folder(&self.executor.build_id);
+            let folder = self.executor.worker.machine.step_folder(&self.executor.build_id);
             let name = if split { PathBuf::from(folder_of(&one.platform)) } else { PathBuf::new() };
             trees.push((name, Tree::mount(&self.executor.layers, &one.layers, folder).await?));
         }

@@ -27,7 +27,7 @@ impl Executor {
         wanted: &proto::StepMount,
         command: &str,
     ) -> Result<(), Failure> {
-        let mut held = self.caches.take(wanted, command);
+        let mut held = self.worker.caches.take(wanted, command);
         let turn = held.turn(&self.layers.lease).await?;
         if !turn.has_content {
             self.fill(&held.root(), wanted).await?;
@@ -55,14 +55,14 @@ impl Executor {
     async fn lock(&self, key: &str) -> Result<Claim, Failure> {
         loop {
             let flight = Flight::new(&self.build_id, 0);
-            let holder = match self.claims.take(key, flight, None).await? {
+            let holder = match self.worker.claims.take(key, flight, None).await? {
                 Taken::New(claim) | Taken::Again(claim) => return Ok(claim),
                 Taken::Held { claim, .. } => claim,
             };
             let (lines, _) = mpsc::channel(1);
             let ended = tokio::select! {
                 () = self.ends.cancel.cancelled() => return Err(Failure::Cancelled),
-                ended = self.claims.follow(&holder, lines) => ended,
+                ended = self.worker.claims.follow(&holder, lines) => ended,
             };
             if ended.is_err() {
                 tokio::time::sleep(PAUSE).await;

@@ -65,7 +65,7 @@ impl Executor {
         let folder = files.folder().ok_or_else(|| Failure::internal("inline files are not mounted"))?;
         // Who may write has a view of its own, whose changes are lost at the end; layers come with one.
         if !mount.readonly && !matches!(files, Files::Mounted(_)) {
-            let view = Tree::over(folder, self.machine.step_folder(&self.folder)).await?;
+            let view = Tree::over(folder, self.worker.machine.step_folder(&self.folder)).await?;
             mounted.files.push(std::mem::replace(&mut files, Files::Mounted(view)));
         }
         let folder = files.folder().ok_or_else(|| Failure::internal("inline files are not mounted"))?;
