@@ -176,15 +176,7 @@ fn with_parents(entries: &mut BTreeMap<Vec<String>, Entry>) {
     for path in paths {
         for length in 1..path.len() {
             let parent = &path[..length];
-            entries.entry(parent.to_vec()).or_insert_with(|| Entry {
-                path: parent.join("/"),
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-                mtime_ns: 0,
-                xattrs: Vec::new(),
-                kind: Kind::Folder,
-            });
+            entries.entry(parent.to_vec()).or_insert_with(|| Entry::folder(parent.join("/")));
         }
     }
 }

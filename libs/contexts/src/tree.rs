@@ -45,6 +45,13 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Entry {
+    /// A folder of which nobody said anything: root's, 755.
+    pub fn folder(path: String) -> Self {
+        Self { path, mode: 0o755, uid: 0, gid: 0, mtime_ns: 0, xattrs: Vec::new(), kind: Kind::Folder }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     Folder,

@@ -38,29 +38,20 @@ impl Database {
 
     /// The last trees of one source, the one used last first.
     pub async fn contexts_of(&self, source: &str, limit: u32) -> Result<Vec<ContextTree>, Error> {
-        let rows: Vec<Row> = self
-            .read(
-                "SELECT id, source, tree, tree_bytes, packs FROM context_trees WHERE source = $1
-                 ORDER BY used_ms DESC, id LIMIT $2",
-            )
-            .bind(source)
-            .bind(i64::from(limit))
-            .all()
-            .await?;
-        rows.into_iter().map(from_row).collect()
+        let sql = "SELECT id, source, tree, tree_bytes, packs FROM context_trees WHERE source = $1
+                   ORDER BY used_ms DESC, id LIMIT $2";
+        self.last_contexts(sql, source, limit).await
     }
 
     /// The last trees of all other sources, the one used last first.
     pub async fn contexts_of_others(&self, source: &str, limit: u32) -> Result<Vec<ContextTree>, Error> {
-        let rows: Vec<Row> = self
-            .read(
-                "SELECT id, source, tree, tree_bytes, packs FROM context_trees WHERE source <> $1
-                 ORDER BY used_ms DESC, id LIMIT $2",
-            )
-            .bind(source)
-            .bind(i64::from(limit))
-            .all()
-            .await?;
+        let sql = "SELECT id, source, tree, tree_bytes, packs FROM context_trees WHERE source <> $1
+                   ORDER BY used_ms DESC, id LIMIT $2";
+        self.last_contexts(sql, source, limit).await
+    }
+
+    async fn last_contexts(&self, sql: &'static str, source: &str, limit: u32) -> Result<Vec<ContextTree>, Error> {
+        let rows: Vec<Row> = self.read(sql).bind(source).bind(i64::from(limit)).all().await?;
         rows.into_iter().map(from_row).collect()
     }
 

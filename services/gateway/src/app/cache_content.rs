@@ -103,15 +103,7 @@ impl App {
 /// All of it in the one folder that a cache's tree has.
 fn under_root((tree, root): (Tree, Option<contexts::Entry>)) -> Tree {
     let name = |path: &str| if path.is_empty() { ROOT.to_owned() } else { format!("{ROOT}/{path}") };
-    let root = root.unwrap_or_else(|| contexts::Entry {
-        path: String::new(),
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime_ns: 0,
-        xattrs: Vec::new(),
-        kind: Kind::Folder,
-    });
+    let root = root.unwrap_or_else(|| contexts::Entry::folder(String::new()));
     let entries = std::iter::once(root).chain(tree.entries).map(|mut entry| {
         entry.path = name(&entry.path);
         if let Kind::File { hard_link: Some(first), .. } = &mut entry.kind {
