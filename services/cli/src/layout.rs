@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use model::Digest;
 use serde_json::{Value, json};
 
+use crate::draft;
 use crate::failure::{Failure, Outcome};
 
 /// Where an entry of the index has its tag.
@@ -69,12 +70,10 @@ fn read(folder: &Path) -> Outcome<Value> {
 
 /// A page is there whole, or as it was.
 fn write(folder: &Path, name: &str, page: &Value) -> Outcome<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let written = || -> io::Result<()> {
-        let mut draft = tempfile::Builder::new().prefix(".boxyard-").tempfile_in(folder)?;
-        draft.write_all(page.to_string().as_bytes())?;
-        draft.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        draft.persist(folder.join(name)).map(drop).map_err(|error| error.error)
+        let mut next = draft::begin(folder)?;
+        next.write_all(page.to_string().as_bytes())?;
+        draft::finish(next, &folder.join(name))
     };
     Ok(written()?)
 }

@@ -9,6 +9,7 @@ mod content_trust;
 mod context;
 mod create;
 mod credentials;
+mod draft;
 mod engine;
 mod failure;
 mod filters;

@@ -9,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::content::failed;
-use crate::layout;
+use crate::{draft, layout};
 
 pub struct Incoming {
     folder: PathBuf,
-    draft: tempfile::NamedTempFile,
+    /// Until it is in its place.
+    draft: Option<tempfile::NamedTempFile>,
     hash: Sha256,
     bytes: i64,
     /// What the messages have said so far.
@@ -27,7 +28,7 @@ impl Incoming {
     pub fn begin(folder: PathBuf) -> io::Result<Self> {
         let blobs = layout::blobs(&folder);
         std::fs::create_dir_all(&blobs)?;
-        let draft = tempfile::Builder::new().prefix(".boxyard-").tempfile_in(blobs)?;
+        let draft = Some(draft::begin(&blobs)?);
         Ok(Self { folder, draft, hash: Sha256::new(), bytes: 0, total: 0, expected: String::new() })
     }
 
@@ -51,7 +52,8 @@ impl Incoming {
             if message.offset != self.bytes {
                 return Err(Status::out_of_range(format!("{} bytes are there, not {}", self.bytes, message.offset)));
             }
-            self.draft.write_all(&message.data).map_err(|e| failed("a blob", &e))?;
+            let draft = self.draft.as_mut().ok_or_else(over)?;
+            draft.write_all(&message.data).map_err(|e| failed("a blob", &e))?;
             self.hash.update(&message.data);
             self.bytes = self.bytes.saturating_add(i64::try_from(message.data.len()).unwrap_or(i64::MAX));
         }
@@ -69,23 +71,21 @@ impl Incoming {
     }
 
     fn commit(&mut self) -> Result<String, Status> {
-        let digest = format!("sha256:{}", hex::encode(self.hash.finalize_reset()));
-        if (self.total > 0 && self.total != self.bytes) || (!self.expected.is_empty() && self.expected != digest) {
+        let digest = Digest::from_sha256(&self.hash.finalize_reset().into());
+        let is_other = !self.expected.is_empty() && self.expected != digest.as_str();
+        if (self.total > 0 && self.total != self.bytes) || is_other {
             let (bytes, expected, total) = (self.bytes, &self.expected, self.total);
             let text = format!("{bytes} bytes of {digest} came instead of {total} bytes of {expected}");
             return Err(Status::failed_precondition(text));
         }
-        self.expected.clone_from(&digest);
-        let place = self.place()?;
-        let next = tempfile::Builder::new().prefix(".boxyard-").tempfile_in(layout::blobs(&self.folder));
-        let done = next.and_then(|next| {
-            use std::os::unix::fs::PermissionsExt as _;
-            let whole = std::mem::replace(&mut self.draft, next);
-            whole.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-            whole.persist(place).map(drop).map_err(|error| error.error)
-        });
-        done.map(|()| digest.clone()).map_err(|e| failed(&digest, &e))
+        let whole = self.draft.take().ok_or_else(over)?;
+        draft::finish(whole, &layout::blob(&self.folder, &digest)).map_err(|e| failed(digest.as_str(), &e))?;
+        Ok(digest.to_string())
     }
+}
+
+fn over() -> Status {
+    Status::failed_precondition("the blob is in its place already")
 }
 
 #[cfg(test)]

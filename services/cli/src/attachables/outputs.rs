@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
 use super::receive::receive;
+use crate::draft;
 
 /// Which output the daemon sends.
 const ID: &str = "buildkit-attachable-exporter-id";
@@ -171,7 +172,7 @@ impl Sink {
     fn open(destination: &Destination) -> io::Result<Self> {
         let Destination::File(path) = destination else { return Ok(Self::Stdout) };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Self::File { draft: tempfile::Builder::new().prefix(".boxyard-").tempfile_in(folder)?, path: path.clone() })
+        Ok(Self::File { draft: draft::begin(folder)?, path: path.clone() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -183,11 +184,7 @@ impl Sink {
 
     fn finish(self) -> io::Result<()> {
         match self {
-            Self::File { draft, path } => {
-                use std::os::unix::fs::PermissionsExt as _;
-                draft.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-                draft.persist(path).map(drop).map_err(|error| error.error)
-            }
+            Self::File { draft, path } => draft::finish(draft, &path),
             Self::Stdout => io::stdout().lock().flush(),
         }
     }

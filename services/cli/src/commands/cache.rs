@@ -12,6 +12,7 @@ use crate::engine::{Engine, escape};
 use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::format::table::{Listing, row};
+use crate::reference::short_id;
 use crate::{output, units};
 
 #[derive(Subcommand, Debug)]
@@ -128,7 +129,7 @@ fn shown(cache: &Value, whole: bool) -> Value {
     let ago = |name: &str| units::ago(units::unix_seconds(cache[name].as_str().unwrap_or_default())).into();
     let workers = cache["workers"].as_array().into_iter().flatten().filter_map(copy);
     let fields = [
-        ("Key", if whole { key } else { key.get(..12).unwrap_or(key) }.into()),
+        ("Key", if whole { key } else { short_id(key) }.into()),
         ("ID", cache["id"].clone()),
         ("Sharing", cache["sharing"].clone()),
         ("Size", size("bytes")),

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde_json::Value;
 
+use crate::commands::{check_json, list, word};
 use crate::engine::Engine;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::format::table::aligned;
 use crate::{output, units};
 
@@ -20,9 +21,7 @@ pub struct Df {
 
 impl Df {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        if let Some(format) = self.format.as_deref().filter(|format| *format != "json") {
-            return Err(Failure::new(format!("unsupported format {format:?}: write json")));
-        }
+        check_json(self.format.as_deref())?;
         let usage = engine.get("/boxyard/v1/df").value().await?;
         if self.format.is_some() {
             output::line(usage.to_string());
@@ -80,14 +79,6 @@ impl Df {
         rows += &format!("free\t\t{}\t\n", size(&machine["free_bytes"]));
         Ok(text + &aligned(&rows, 10)?)
     }
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 /// Empty for null.

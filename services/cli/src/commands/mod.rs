@@ -35,7 +35,7 @@ use std::io::{Write, stdin, stdout};
 
 use serde_json::Value;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// `a=1,b=2`, sorted.
 pub fn joined_labels(labels: &Value) -> String {
@@ -59,4 +59,22 @@ pub fn confirm(warning: &str) -> Outcome<bool> {
 pub fn os_words(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Items of an answer's list; none where there is no list.
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Text of an answer; empty where there is none.
+pub fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// `--format` of what is shown as tables or as JSON alone.
+pub fn check_json(format: Option<&str>) -> Outcome {
+    match format {
+        None | Some("json") => Ok(()),
+        Some(other) => Err(Failure::new(format!("unsupported format {other:?}: write json"))),
+    }
 }

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde_json::Value;
 
+use crate::commands::{check_json, list, word};
 use crate::engine::{Engine, escape};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::reference::short_id;
 use crate::{output, units};
 
@@ -19,9 +20,7 @@ pub struct WhyKept {
 
 impl WhyKept {
     pub async fn run(self, engine: &Engine) -> Outcome {
-        if let Some(format) = self.format.as_deref().filter(|format| *format != "json") {
-            return Err(Failure::new(format!("unsupported format {format:?}: write json")));
-        }
+        check_json(self.format.as_deref())?;
         let kept = engine.get(format!("/boxyard/v1/why-kept/{}", escape(&self.digest))).value().await?;
         match self.format {
             Some(_) => output::line(kept.to_string()),
@@ -78,14 +77,6 @@ fn line(reason: &Value) -> String {
         line += &format!(", until {ends}");
     }
     line
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -418,9 +418,9 @@ fn usable_port(before: u16) -> Outcome<u16> {
     let quiet = QUIET_PORTS_FROM..first_given;
     let tries = if quiet.is_empty() { 0 } else { PORT_TRIES };
     let tries = std::iter::repeat_with(|| rand::random_range(quiet.clone())).take(tries);
-    // The kernel's own choice comes last.
-    let wanted = Some(before).filter(|port| *port != 0).into_iter().chain(tries).chain([0]);
+    let wanted = Some(before).filter(|port| *port != 0).into_iter().chain(tries);
     let free = wanted.map(|port| TcpListener::bind(("127.0.0.1", port))).find(Result::is_ok);
+    // The kernel's own choice comes last.
     let listener = free.unwrap_or_else(|| TcpListener::bind(("127.0.0.1", 0)));
     let listener = listener.map_err(|e| Failure::new(format!("no loopback port is free: {e}")))?;
     Ok(listener.local_addr()?.port())

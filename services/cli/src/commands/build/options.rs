@@ -31,6 +31,7 @@ pub struct Asked {
 }
 
 /// Where the context and the Dockerfile are.
+#[derive(Default)]
 struct Places {
     remote: Option<String>,
     folders: BTreeMap<String, Folder>,
@@ -128,10 +129,7 @@ impl Build {
 
     fn places(&self, head: Vec<u8>) -> Outcome<Places> {
         if self.context == "-" && is_archive(&head) {
-            let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
-            let dockerfile = self.file.clone().unwrap_or_default();
-            let source = String::new();
-            return Ok(Places { remote: None, folders, dockerfile, source, excerpt, made: Vec::new() });
+            return Ok(Places { dockerfile: self.file.clone().unwrap_or_default(), ..Places::default() });
         }
         if self.context == "-" {
             let content = read_dockerfile(Cursor::new(head).chain(stdin().lock()))?;
@@ -160,18 +158,12 @@ impl Build {
 
     /// The Dockerfile lies in the remote context, unless it comes from stdin or is named by an absolute path.
     fn of_remote(&self) -> Outcome<Places> {
-        let own = match self.file.as_deref() {
-            Some("-") => Some(self.of_stdin(read_dockerfile(stdin().lock())?)?),
-            Some(path) if Path::new(path).is_absolute() => Some(of_file(Path::new(path))?),
-            _ => None,
+        let places = match self.file.as_deref() {
+            Some("-") => self.of_stdin(read_dockerfile(stdin().lock())?)?,
+            Some(path) if Path::new(path).is_absolute() => of_file(Path::new(path))?,
+            given => Places { dockerfile: given.unwrap_or_default().to_owned(), ..Places::default() },
         };
-        let (remote, source) = (Some(self.context.clone()), self.context.clone());
-        if let Some(places) = own {
-            return Ok(Places { remote, source, ..places });
-        }
-        let dockerfile = self.file.clone().unwrap_or_default();
-        let (folders, excerpt) = (BTreeMap::new(), Excerpt::default());
-        Ok(Places { remote, folders, dockerfile, source, excerpt, made: Vec::new() })
+        Ok(Places { remote: Some(self.context.clone()), source: self.context.clone(), ..places })
     }
 
     /// A Dockerfile that was read from stdin lies in a folder of its own.
