@@ -90,22 +90,23 @@ impl Leases {
         Ok(())
     }
 
-    pub(crate) fn is_pinned(&self, digest: &Digest) -> bool {
+    fn living_now(&self) -> impl Iterator<Item = &Lease> {
         let now = now_ms();
-        self.held.values().any(|lease| lease.record.ends_at_ms > now && lease.pins.contains(digest))
+        self.held.values().filter(move |lease| lease.record.ends_at_ms > now)
+    }
+
+    pub(crate) fn is_pinned(&self, digest: &Digest) -> bool {
+        self.living_now().any(|lease| lease.pins.contains(digest))
     }
 
     /// All that living leases pin.
     pub(crate) fn pinned(&self) -> HashSet<Digest> {
-        let now = now_ms();
-        let living = self.held.values().filter(|lease| lease.record.ends_at_ms > now);
-        living.flat_map(|lease| lease.pins.iter().cloned()).collect()
+        self.living_now().flat_map(|lease| lease.pins.iter().cloned()).collect()
     }
 
     /// Owners of the living leases that pin a blob, and when those end, in milliseconds since 1970.
     pub(crate) fn holders(&self, digest: &Digest) -> Vec<(String, u64)> {
-        let now = now_ms();
-        let living = self.held.values().filter(|lease| lease.record.ends_at_ms > now && lease.pins.contains(digest));
+        let living = self.living_now().filter(|lease| lease.pins.contains(digest));
         let mut holders: Vec<(String, u64)> =
             living.map(|lease| (lease.record.owner.clone(), lease.record.ends_at_ms)).collect();
         holders.sort();

@@ -115,6 +115,23 @@ impl Snapshots {
         Ok(sum)
     }
 
+    /// Sum of the unpacked layers' content.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        Ok(self.all()?.iter().map(|layer| layer.content_bytes).sum())
+    }
+
+    /// Bytes of a layer's content and who holds it, by name; none where it is not unpacked here.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn copy(&self, layer: &DiffId) -> Result<Option<(u64, Vec<String>)>, Error> {
+        let Ok(stat) = self.stat(layer) else { return Ok(None) };
+        Ok(Some((stat.content_bytes, self.holders(layer)?)))
+    }
+
     /// Who holds a layer, by name.
     ///
     /// # Errors

@@ -84,10 +84,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn adopt(&self, upper: &Path, diff_id: &DiffId, content_bytes: u64) -> Result<LayerStat, Error> {
-        let stat = LayerStat { content_bytes };
-        self.publish(upper, diff_id, stat)?;
-        Ok(stat)
+    pub fn adopt(&self, upper: &Path, diff_id: &DiffId, content_bytes: u64) -> Result<(), Error> {
+        self.publish(upper, diff_id, LayerStat { content_bytes })
     }
 
     fn unpack_verified(&self, folder: &Path, diff_id: &DiffId, tar: impl Read) -> Result<LayerStat, Error> {

@@ -5,6 +5,7 @@
 //! Whoever adds something wakes the keeper: other processes by the layer's record, in whose folder they write it. Of several
 //! workers of a machine one at a time looks, and the smallest cap holds for the layers.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +98,7 @@ impl Keeper {
         let lock = File::create(&path).doing(doing)?;
         // Given back when it is closed.
         lock.lock().doing(doing)?;
-        let mut left_bytes = self.snapshots.unpacking().map_err(Failure::caused)?.bytes
+        let mut left_bytes = self.snapshots.bytes().map_err(Failure::caused)?
             + self.trees.kept().bytes
             + self.contexts.kept().bytes
             + self.caches.bytes();
@@ -106,17 +107,24 @@ impl Keeper {
         }
         let going = going(self.unused()?, left_bytes - self.cap_bytes);
         let count = going.len();
-        let mut freed_bytes = 0;
+        let (mut freed_bytes, mut layers) = (0, HashMap::new());
         for (bytes, unused) in going {
             // Who takes one meanwhile keeps it.
             let is_gone = match unused {
-                Unused::Layer(layer) => !self.snapshots.remove_unheld(&[layer]).map_err(Failure::caused)?.is_empty(),
+                Unused::Layer(layer) => {
+                    layers.insert(layer, bytes);
+                    continue;
+                }
                 Unused::Cache(path) => self.caches.remove_unused(&path),
                 Unused::Tree(path) => self.trees.remove_unused(&path),
                 Unused::Context(path) => self.contexts.remove_unused(&path),
             };
             freed_bytes += if is_gone { bytes } else { 0 };
         }
+        // Together: for each call all that is held is looked at.
+        let ids: Vec<DiffId> = layers.keys().cloned().collect();
+        let gone = self.snapshots.remove_unheld(&ids).map_err(Failure::caused)?;
+        freed_bytes += gone.iter().map(|layer| layers[layer]).sum::<u64>();
         left_bytes -= freed_bytes;
         if freed_bytes > 0 {
             tracing::info!(

@@ -184,7 +184,7 @@ impl Layers {
         };
         self.hold(std::slice::from_ref(&new.diff_id)).await?;
         let (snapshots, diff_id, content_bytes) = (self.snapshots.clone(), new.diff_id.clone(), new.content_bytes);
-        blocking(move || snapshots.adopt(&upper, &diff_id, content_bytes).map(drop).map_err(Failure::caused)).await?;
+        blocking(move || snapshots.adopt(&upper, &diff_id, content_bytes).map_err(Failure::caused)).await?;
         let layer = plain_layer(new.diff_id.as_digest(), new.tar_bytes, new.content_bytes);
         let upload = self.upload(new, below).await?;
         Ok(Some(Made { layer, upload }))

@@ -1,8 +1,5 @@
 //! What this worker keeps on its machine, for who asks.
 
-use model::DiffId;
-use snapshots::Snapshots;
-
 use crate::failure::Failure;
 use crate::layers::blocking;
 use crate::space::free_bytes;
@@ -16,9 +13,10 @@ pub async fn of(worker: &Worker, ask: proto::StorageAsk) -> Result<proto::Machin
         let layers = proto::KeptFiles { count: sum.layers, bytes: sum.bytes, held_bytes: sum.held_bytes };
         let machine = snapshots.place().map_err(Failure::caused)?;
         let layer = match ask.diff_id.parse() {
-            Ok(diff_id) => copy(&snapshots, &diff_id)?,
+            Ok(diff_id) => snapshots.copy(&diff_id).map_err(Failure::caused)?,
             Err(_) => None,
         };
+        let layer = layer.map(|(bytes, holders)| proto::LayerCopy { bytes, holders });
         Ok((layers, machine, free_bytes(&folder), layer))
     })
     .await?;
@@ -32,10 +30,4 @@ pub async fn of(worker: &Worker, ask: proto::StorageAsk) -> Result<proto::Machin
         layer,
         caches: worker.caches.copies(),
     })
-}
-
-fn copy(snapshots: &Snapshots, diff_id: &DiffId) -> Result<Option<proto::LayerCopy>, Failure> {
-    let Ok(stat) = snapshots.stat(diff_id) else { return Ok(None) };
-    let holders = snapshots.holders(diff_id).map_err(Failure::caused)?;
-    Ok(Some(proto::LayerCopy { bytes: stat.content_bytes, holders }))
 }

@@ -165,12 +165,10 @@ impl Node {
             let layers = proto::KeptFiles { count: sum.layers, bytes: sum.bytes, held_bytes: sum.held_bytes };
             let machine = snapshots.place().map_err(snapshot)?;
             let layer = match ask.diff_id.parse() {
-                Ok(diff_id) if snapshots.has_layer(&diff_id) => Some(proto::LayerCopy {
-                    bytes: snapshots.stat(&diff_id).map_err(snapshot)?.content_bytes,
-                    holders: snapshots.holders(&diff_id).map_err(snapshot)?,
-                }),
-                _ => None,
+                Ok(diff_id) => snapshots.copy(&diff_id).map_err(snapshot)?,
+                Err(_) => None,
             };
+            let layer = layer.map(|(bytes, holders)| proto::LayerCopy { bytes, holders });
             Ok(proto::MachineStorage { machine, layers: Some(layers), layer, ..Default::default() })
         })
         .await
