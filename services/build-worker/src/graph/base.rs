@@ -58,6 +58,10 @@ impl Graph {
     }
 
     async fn load_layout(&self, layout: &Layout, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        // Who waited for another's load that failed does not tell of a second one.
+        if self.executor.ends.cancel.is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let Layout { context, source } = layout;
         let place = format!("{} layout {source} {platform}", self.executor.build_id);
         let mut vertex = Vertex::new(&self.trace, &place, format!("[context {context}] OCI load from client"));
@@ -89,6 +93,10 @@ impl Graph {
     }
 
     async fn load(&self, reference: &str, name: String, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        // As above.
+        if self.executor.ends.cancel.is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let place = format!("{} image {name} {platform}", self.executor.build_id);
         let mut vertex = Vertex::new(&self.trace, &place, format!("[internal] load metadata for {name}"));
         vertex.start().await;
