@@ -38,3 +38,4 @@ pub use mount::{MountSpec, mount_over, unmount};
 pub use pack::{DiffStat, export, export_all, pack};
 pub use unpack::{UnpackOptions, unpack};
 pub use walk::upper_size;
+pub use whiteout::is_portable_xattr;

@@ -175,7 +175,7 @@ fn set_xattrs(place: &Place, entry: &Entry) -> io::Result<()> {
     let file = place.read()?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // Attributes that an earlier tree had go; others, as a security module's labels, are not the client's.
-    for name in xattr::list(&path)?.filter(|name| name.to_string_lossy().starts_with("user.")) {
+    for name in xattr::list(&path)?.filter(|name| name.to_str().is_some_and(snapshots::is_portable_xattr)) {
         if !entry.xattrs.iter().any(|(wanted, _)| name == wanted.as_str()) {
             xattr::remove(&path, &name)?;
         }
