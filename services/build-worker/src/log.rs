@@ -199,7 +199,7 @@ impl Chunks {
             return Ok(());
         }
         state.bytes += json.len();
-        self.chunk(&mut state, What::StatusJson(json.to_owned()), 0).await
+        self.chunk(&mut state, What::StatusJson(json.to_owned())).await
     }
 
     async fn trace(&self, mut trace: proto::BuildTrace) -> Result<(), bus::Error> {
@@ -215,7 +215,7 @@ impl Chunks {
         {
             last.text = CLIPPED.as_bytes().to_vec();
         }
-        self.chunk(&mut state, What::Trace(trace), 0).await
+        self.chunk(&mut state, What::Trace(trace)).await
     }
 
     async fn aux(&self, image_id: &str) -> Result<(), bus::Error> {
@@ -223,7 +223,7 @@ impl Chunks {
         if state.kept.is_some() {
             return Ok(());
         }
-        self.chunk(&mut state, What::AuxId(image_id.to_owned()), 0).await
+        self.chunk(&mut state, What::AuxId(image_id.to_owned())).await
     }
 
     async fn error(&self, message: &str, code: i32) -> Result<(), bus::Error> {
@@ -248,13 +248,13 @@ impl Chunks {
         let clipped = state.bytes > BUILD_BYTES;
         let text = if clipped { CLIPPED } else { text };
         for part in parts(text) {
-            self.chunk(state, What::Stream(part.to_owned()), 0).await?;
+            self.chunk(state, What::Stream(part.to_owned())).await?;
         }
         Ok(())
     }
 
-    async fn chunk(&self, state: &mut State, what: What, error_code: i32) -> Result<(), bus::Error> {
-        self.publish(state, proto::BuildLog { what: Some(what), error_code, ..Default::default() }).await
+    async fn chunk(&self, state: &mut State, what: What) -> Result<(), bus::Error> {
+        self.publish(state, proto::BuildLog { what: Some(what), ..Default::default() }).await
     }
 
     async fn publish(&self, state: &mut State, chunk: proto::BuildLog) -> Result<(), bus::Error> {

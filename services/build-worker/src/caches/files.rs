@@ -46,6 +46,15 @@ impl Files {
         tree
     }
 
+    /// Sum of the files' sizes, as of a tree.
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.0.values().filter_map(|entry| match &entry.kind {
+            Kind::File { content, hard_link: None } => Some(content.size),
+            _ => None,
+        });
+        sizes.sum()
+    }
+
     /// Each content once, with the path of a file that has it.
     pub fn contents(&self) -> impl Iterator<Item = (&str, &Content)> {
         let mut seen = HashSet::new();

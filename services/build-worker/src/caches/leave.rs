@@ -55,7 +55,7 @@ pub async fn leave(held: &Held) -> Result<(), Failure> {
     if scanned.left_out > 0 {
         tracing::info!(id = held.told.id, count = scanned.left_out, "files of a cache stay on this worker");
     }
-    let bytes = scanned.files.contents().map(|(_, content)| content.size).sum::<u64>();
+    let bytes = scanned.files.bytes();
     slot.bytes.store(bytes, std::sync::atomic::Ordering::Release);
     let left = Left { begun, version, base, scanned };
     let Some(stored) = store(held, &left).await? else { return Ok(()) };
@@ -95,6 +95,9 @@ async fn try_store(held: &Held, left: &Left, lease: &str) -> Result<Option<Store
     let mut places = Places::new();
     let mut base = left.base.clone();
     for _ in 0..TRIES {
+        if there.version > 0 && there.version == left.version && base.as_deref() == Some(ours) {
+            return Ok(Some(Stored::Version(there.version)));
+        }
         let mut theirs = Files::default();
         if there.version > 0 {
             let tree = caches.tree(&there).await?;
@@ -116,8 +119,8 @@ async fn try_store(held: &Held, left: &Left, lease: &str) -> Result<Option<Store
             true => ours.clone(),
             false => merge(base.as_deref().unwrap_or(&Files::default()), ours, &theirs),
         };
-        let Some(tree) = send(held, left, (&merged, lease), &mut places).await? else { return Ok(None) };
-        let put = proto::CacheMountPut { mount: Some(mount_of(held, &tree)), replaces: there.version };
+        let Some(sent) = send(held, left, (&merged, lease), &mut places).await? else { return Ok(None) };
+        let put = proto::CacheMountPut { mount: Some(mount_of(held, &sent)), replaces: there.version };
         let reply = patiently(|| caches.bus.call::<calls::CacheMountPut>(&Target::Gateway, &put)).await?;
         let now = reply.mount.unwrap_or_default();
         if reply.stored {
@@ -129,6 +132,13 @@ async fn try_store(held: &Held, left: &Left, lease: &str) -> Result<Option<Store
     Err(Failure::internal("others store all the time"))
 }
 
+/// A tree that lies in the layer store, as a blob.
+struct Sent {
+    tree: Tree,
+    digest: Digest,
+    size: u64,
+}
+
 /// Puts the files' contents and tree into the layer store. None: another step has begun with the slot, so what was read of
 /// it may be half written.
 async fn send(
@@ -136,7 +146,7 @@ async fn send(
     left: &Left,
     (files, lease): (&Files, &str),
     places: &mut Places,
-) -> Result<Option<Tree>, Failure> {
+) -> Result<Option<Sent>, Failure> {
     let store = &held.caches.store;
     leave_waste(places, files, &left.scanned.files);
     loop {
@@ -155,8 +165,9 @@ async fn send(
             }
         }
         let Some(gone) = gone else {
-            store.put_bytes(&tree.encode(), Some(lease)).await.map_err(Failure::caused)?;
-            return Ok(Some(tree));
+            let bytes = tree.encode();
+            let digest = store.put_bytes(&bytes, Some(lease)).await.map_err(Failure::caused)?;
+            return Ok(Some(Sent { tree, digest, size: bytes.len() as u64 }));
         };
         let others = files
             .contents()
@@ -169,9 +180,7 @@ async fn send(
     }
 }
 
-/// The tree's blob is stored.
-fn mount_of(held: &Held, tree: &Tree) -> proto::CacheMount {
-    let bytes = tree.encode();
+fn mount_of(held: &Held, Sent { tree, digest, size }: &Sent) -> proto::CacheMount {
     let descriptor = |digest: &Digest, size: u64| proto::Descriptor {
         media_type: Tree::MEDIA_TYPE.to_owned(),
         digest: digest.to_string(),
@@ -181,7 +190,7 @@ fn mount_of(held: &Held, tree: &Tree) -> proto::CacheMount {
         key: held.told.key.clone(),
         id: held.told.id.clone(),
         sharing: held.told.sharing.clone(),
-        tree: Some(descriptor(&Digest::of(&bytes), bytes.len() as u64)),
+        tree: Some(descriptor(digest, *size)),
         packs: tree.packs.iter().map(|pack| descriptor(&pack.digest, pack.size)).collect(),
         files: tree.files(),
         bytes: tree.bytes(),

@@ -1,16 +1,16 @@
 //! What lies in a cache's folder. A file that looks as it did the last time is not read again.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use contexts::{Content, Entry, Kind, Sha256Digest};
+use contexts::{Content, Entry, Kind};
 use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
-use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
 use crate::context::trees::change::Names;
+use crate::copy::hash;
 use crate::layers::now_ns;
 use crate::rooted::{Place, Root, kind};
 
@@ -119,7 +119,8 @@ impl Scan<'_> {
         };
         let is_folder = kind == Kind::Folder;
         let xattrs = match is_folder {
-            true => present(place.read().and_then(|folder| xattrs(&folder)))?.unwrap_or_default(),
+            true => present(place.read().and_then(|folder| hash::xattrs(&folder, snapshots::is_portable_xattr)))?
+                .unwrap_or_default(),
             false => Vec::new(),
         };
         self.scanned.files.0.insert(path.clone(), entry(path.clone(), &stat, xattrs, kind));
@@ -184,47 +185,14 @@ type Read = (Content, Vec<(String, Vec<u8>)>, FileStat);
 
 fn read(place: &Place) -> io::Result<Read> {
     let mut file = place.read()?;
-    let (sha256, size) = hash(&mut file)?;
+    let (sha256, size) = hash::content(&mut file)?;
     let after = fstat(file.as_fd())?;
-    Ok((Content { sha256, size, pack: None, offset: 0 }, xattrs(&file)?, after))
-}
-
-fn hash(file: &mut std::fs::File) -> io::Result<(Sha256Digest, u64)> {
-    let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 128 << 10]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((hash.finalize().into(), size)),
-            count => {
-                hash.update(&buffer[..count]);
-                size += count as u64;
-            }
-        }
-    }
+    Ok((Content { sha256, size, pack: None, offset: 0 }, hash::xattrs(&file, snapshots::is_portable_xattr)?, after))
 }
 
 fn entry(path: String, stat: &FileStat, xattrs: Vec<(String, Vec<u8>)>, kind: Kind) -> Entry {
     let mtime_ns = Seen::of(stat).modified_ns;
     Entry { path, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime_ns, xattrs, kind }
-}
-
-/// Attributes that belong to the file, in the order of their names; not those of this machine's security modules.
-fn xattrs(file: &std::fs::File) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let names = match xattr::list(&path) {
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => return Ok(Vec::new()),
-        names => names?,
-    };
-    let mut found = Vec::new();
-    for name in names.filter_map(|name| name.into_string().ok()) {
-        let is_its_own = name.starts_with("user.") || name.starts_with("system.posix_acl_");
-        if (is_its_own || name == "security.capability")
-            && let Some(value) = xattr::get(&path, &name)?
-        {
-            found.push((name, value));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// None for what is gone, or is another thing than a moment ago.

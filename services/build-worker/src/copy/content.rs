@@ -28,7 +28,7 @@ pub fn content(mut from: File, mut to: File, disk: &Path) -> io::Result<Copied> 
         true => io::copy(&mut from, &mut to).map(drop)?,
         false => copy_small(&mut from, &mut to, bytes)?,
     }
-    Ok(Copied { file: to, xattrs: hash::xattrs(&from)? })
+    Ok(Copied { file: to, xattrs: hash::xattrs(&from, hash::is_copied)? })
 }
 
 fn copy_small(from: &mut File, to: &mut File, bytes: u64) -> io::Result<()> {

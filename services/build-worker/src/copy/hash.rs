@@ -157,21 +157,28 @@ fn inside(
 }
 
 fn file(mut file: File, name: &[u8], stat: &FileStat, rules: Rules, hasher: &mut Sha256) -> io::Result<()> {
-    let mut content = Sha256::new();
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            length => content.update(&buffer[..length]),
-        }
-    }
-    let what = What::File { sha256: &content.finalize(), xattrs: &xattrs(&file)? };
+    let (sha256, _) = content(&mut file)?;
+    let what = What::File { sha256: &sha256, xattrs: &xattrs(&file, is_copied)? };
     Counted { name, mode: stat.st_mode, owner: rules.owner(stat), what }.add_to(hasher);
     Ok(())
 }
 
-/// The attributes of a file that its copies keep, by name.
-pub fn xattrs(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
+/// SHA-256 and number of the bytes from here to the end.
+pub fn content(file: &mut File) -> io::Result<([u8; 32], u64)> {
+    let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 128 * 1024]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hash.finalize().into(), size)),
+            length => {
+                hash.update(&buffer[..length]);
+                size += length as u64;
+            }
+        }
+    }
+}
+
+/// The attributes of a file whose names are kept, by name.
+pub fn xattrs(file: &File, is_kept: fn(&str) -> bool) -> io::Result<Vec<(String, Vec<u8>)>> {
     let names = match file.list_xattr() {
         Ok(names) => names,
         // A file system without attributes has none.
@@ -179,7 +186,7 @@ pub fn xattrs(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
         Err(error) => return Err(error),
     };
     let mut xattrs = Vec::new();
-    for name in names.filter_map(|name| name.into_string().ok()).filter(|name| is_copied(name)) {
+    for name in names.filter_map(|name| name.into_string().ok()).filter(|name| is_kept(name)) {
         if let Some(value) = file.get_xattr(&name)? {
             xattrs.push((name, value));
         }

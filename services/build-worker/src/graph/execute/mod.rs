@@ -105,9 +105,9 @@ impl Executor {
 
     /// What a failed command has changed, for a shell in it: of a build that has not asked for it only what is soon stored.
     async fn leave(&self, tree: Tree) -> Option<Executed> {
-        let (upper, most) = (tree.upper(), if self.keep_failed { u64::MAX } else { LEFT_BYTES });
-        let is_small = blocking(move || Ok(space::is_within(&upper, most))).await;
-        if !is_small.unwrap_or_default() {
+        let (upper, keep) = (tree.upper(), self.keep_failed);
+        let is_kept = blocking(move || Ok(keep || space::is_within(&upper, LEFT_BYTES))).await;
+        if !is_kept.unwrap_or_default() {
             return None;
         }
         self.layer_of(tree)
