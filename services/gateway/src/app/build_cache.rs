@@ -219,12 +219,18 @@ impl App {
     }
 
     /// The cap that was given, else a part of the store's disk.
-    pub async fn cap_of_cache(&self) -> Outcome<u64> {
+    pub fn cap_of(&self, usage: &proto::StoreUsage) -> u64 {
+        match self.cache_bytes {
+            0 => (usage.blob_bytes + usage.free_bytes) / DISK_PART,
+            given => given,
+        }
+    }
+
+    async fn cap_of_cache(&self) -> Outcome<u64> {
         if self.cache_bytes != 0 {
             return Ok(self.cache_bytes);
         }
-        let usage = self.bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await?;
-        Ok((usage.blob_bytes + usage.free_bytes) / DISK_PART)
+        Ok(self.cap_of(&self.bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await?))
     }
 }
 

@@ -24,10 +24,9 @@ impl App {
     pub async fn export_cache_mount(&self, name: &str) -> Outcome<mpsc::Receiver<io::Result<Bytes>>> {
         let lease = self.lease("cache-export").await?;
         let mount = self.find_cache(name).await?;
-        let gone = || Failure::not_found(format!("another content of cache {name} is stored meanwhile: try again"));
-        for blob in mount.blobs() {
-            let digest = blob.parse().map_err(|_| Failure::invalid("a cache without a digest"))?;
-            self.store.has(&digest, Some(&lease.id)).await?.ok_or_else(gone)?;
+        if !self.pin(&lease.id, mount.blobs().map(|blob| blob.to_string()).collect()).await?.is_empty() {
+            let text = format!("another content of cache {name} is stored meanwhile: try again");
+            return Err(Failure::not_found(text));
         }
         let digest = mount.tree.parse().map_err(|_| Failure::invalid("a cache without a digest"))?;
         let bytes = self.store.get_bytes(&digest, Tree::MAX_BYTES).await?;

@@ -2,10 +2,10 @@
 
 use bus::calls;
 
+use super::images::MAX_CONFIG_BYTES;
 use super::{App, Failure, Outcome};
 
 const SCHEME: &str = "oci-layout://";
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
 impl App {
     /// An image of a layout that the build was given; its layers are in the layer store then, under the lease. It gets no

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bus::{Bus, Target, calls};
@@ -21,6 +22,15 @@ impl App {
         let id = self.bus.call::<calls::LeaseCreate>(&Target::Store, &request).await?.id;
         let renewing = tokio::spawn(renew(self.bus.clone(), id.clone()));
         Ok(Lease { id, bus: self.bus.clone(), renewing })
+    }
+
+    /// Keeps these blobs of the layer store under a lease; gives those that are not there.
+    pub async fn pin(&self, lease: &str, digests: Vec<String>) -> Outcome<HashSet<String>> {
+        if digests.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let pin = proto::BlobsPin { lease: lease.to_owned(), digests };
+        Ok(self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing.into_iter().collect())
     }
 }
 

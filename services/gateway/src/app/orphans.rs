@@ -83,18 +83,19 @@ impl App {
         self.end_build(&id, context).await;
     }
 
-    /// The client of a build comes back, with the session that it had: from now on its build is this gateway's. False when
-    /// the build is over.
+    /// The client of a build comes back, with the session that it had: from now on its build is this gateway's. The
+    /// digest of its context, where it has one.
     ///
     /// # Errors
     /// `Conflict` for a build that ends with its client's connection; `Denied` for another session than the build's;
     /// `Unavailable` where that is not open here.
-    pub async fn come_back(&self, id: &str, session: &str, mut credentials: Credentials) -> Outcome<bool> {
+    pub async fn come_back(&self, id: &str, session: &str, mut credentials: Credentials) -> Outcome<Option<String>> {
         let build = self.db.build(id).await?.ok_or_else(|| Failure::not_found(format!("no such build: {id}")))?;
-        if !matches!(build.state.as_str(), "waiting" | "running") {
-            return Ok(false);
-        }
         let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let context = options.context.as_ref().map(|context| context.digest.clone());
+        if !matches!(build.state.as_str(), "waiting" | "running") {
+            return Ok(context);
+        }
         if options.attendance() != Attendance::Returning {
             return Err(Failure::conflict(format!("build {id} has no client that could come back")));
         }
@@ -106,11 +107,10 @@ impl App {
             credentials.session = Some(session.to_owned());
         }
         super::lock(&self.build_credentials).insert(id.to_owned(), Arc::new(credentials));
-        let is_taken = self.db.take_back(id).await?;
-        if !is_taken {
+        if !self.db.take_back(id).await? {
             super::lock(&self.build_credentials).remove(id);
         }
-        Ok(is_taken)
+        Ok(context)
     }
 
     /// The client of a build has left this gateway: the build ends, unless its client has gone on through another one,
@@ -123,12 +123,6 @@ impl App {
                 self.end_build(id, context).await;
             }
         }
-    }
-
-    /// What a build was asked with.
-    pub async fn build_options(&self, id: &str) -> Outcome<proto::BuildOptions> {
-        let build = self.db.build(id).await?.ok_or_else(|| Failure::not_found(format!("no such build: {id}")))?;
-        self.options_of(&build).await
     }
 
     /// What a build was asked with, and where its client's session is now.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::containers::FromJson as _;
 use super::images::layer_row;
 use super::{App, Failure, Outcome};
+use crate::shape;
 
 /// A step's machine is called so, as with BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -32,16 +33,20 @@ pub struct ShellRequest {
     pub stdin: bool,
 }
 
-/// A container that is to be attached to and started; it is removed when it ends.
-pub struct StepShell {
-    pub container_id: String,
-    /// From 1.
-    pub number: u32,
-    pub name: String,
-    /// As its failed command left it; else as the step saw it.
-    pub left: bool,
-    /// Mounts of the step that are not there.
-    pub missing: Vec<String>,
+shape! {
+    /// A container on the file system of a build's step. It is to be attached to and started; it is removed when it ends.
+    pub struct StepShell {
+        /// The container.
+        pub container_id: String,
+        /// The step's place among the build's steps, from 1.
+        pub number: u32,
+        /// What the step does, as the build's log says it.
+        pub name: String,
+        /// The file system is as the step's failed command left it; else as the step saw it.
+        pub left: bool,
+        /// Mounts of the step that are not there: its secrets, agents, caches and bound files.
+        pub missing: Vec<String>,
+    }
 }
 
 impl App {

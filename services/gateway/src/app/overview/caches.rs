@@ -88,33 +88,20 @@ impl App {
     /// # Errors
     /// `NotFound` for one that is not there, `InvalidArgument` for what names several.
     pub async fn find_cache(&self, name: &str) -> Outcome<CacheMount> {
-        let all = self.db.cache_mounts().await?;
-        let by_id: Vec<&CacheMount> = all.iter().filter(|mount| mount.id == name).collect();
-        let by_key = || all.iter().filter(|mount| !name.is_empty() && mount.key.starts_with(name)).collect();
-        let found = if by_id.is_empty() { by_key() } else { by_id };
-        match found.as_slice() {
-            [] => Err(Failure::not_found(format!("no such cache: {name}"))),
-            [one] => Ok((*one).clone()),
-            several => {
-                let keys: Vec<&str> = several.iter().map(|mount| mount.key.get(..12).unwrap_or(&mount.key)).collect();
-                Err(Failure::invalid(format!("{name} names several caches: {}", keys.join(", "))))
-            }
-        }
+        Ok(one_of(&self.db.cache_mounts().await?, name)?.clone())
     }
 
     /// Removes caches that no running build may use, with all copies.
     pub async fn prune_caches(&self, wanted: &CachePrune) -> Outcome<CachesPruned> {
         let mut going = self.caches_named(&wanted.filters).await?;
         if !wanted.names.is_empty() {
-            let mut keys = Vec::new();
-            for name in &wanted.names {
-                keys.push(self.find_cache(name).await?.key);
-            }
-            going.retain(|(mount, _)| keys.contains(&mount.key));
+            let all = self.db.cache_mounts().await?;
+            let keys = wanted.names.iter().map(|name| Ok(&one_of(&all, name)?.key));
+            let keys = keys.collect::<Outcome<Vec<_>>>()?;
+            going.retain(|(mount, _)| keys.contains(&&mount.key));
         }
         let since = self.db.builds_run_since().await?;
-        let is_narrow =
-            !wanted.names.is_empty() || super::super::filters::OF_CACHES.iter().any(|key| wanted.filters.has(key));
+        let is_narrow = !wanted.names.is_empty() || !wanted.filters.is_empty();
         let before = self.db.now_ms() - OLD_MS;
         going.retain(|(mount, shown)| {
             let may_be_in_use = since.is_some_and(|since| mount.last_used_ms >= since);
@@ -143,6 +130,21 @@ impl App {
                 && filters.any("worker", |worker| shown.workers.iter().any(|copy| copy.worker == worker))
         });
         Ok(named.map(|(shown, mount)| (mount, shown)).collect())
+    }
+}
+
+/// A cache by its id, or by how its key begins.
+fn one_of<'a>(all: &'a [CacheMount], name: &str) -> Outcome<&'a CacheMount> {
+    let by_id: Vec<&CacheMount> = all.iter().filter(|mount| mount.id == name).collect();
+    let by_key = || all.iter().filter(|mount| !name.is_empty() && mount.key.starts_with(name)).collect();
+    let found = if by_id.is_empty() { by_key() } else { by_id };
+    match found.as_slice() {
+        [] => Err(Failure::not_found(format!("no such cache: {name}"))),
+        [one] => Ok(one),
+        several => {
+            let keys: Vec<&str> = several.iter().map(|mount| mount.key.get(..12).unwrap_or(&mount.key)).collect();
+            Err(Failure::invalid(format!("{name} names several caches: {}", keys.join(", "))))
+        }
     }
 }
 

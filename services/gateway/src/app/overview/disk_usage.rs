@@ -90,7 +90,7 @@ impl App {
     async fn store_kinds(&self) -> Outcome<StoreUsage> {
         let holders = self.holders().await?;
         let usage = self.bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await?;
-        let cap = Some(self.cap_of_cache().await?);
+        let cap = Some(self.cap_of(&usage));
         let contexts = Some(crate::app::sessions::context::MAX_BYTES);
         let logs = u64::try_from(self.history.log_bytes).ok();
         let mut kinds: Vec<KindUsage> = [

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bus::{Target, calls};
 use contexts::Known;
 use model::Digest;
 
@@ -91,14 +90,7 @@ impl App {
             row.packs.iter().map(|(digest, _)| digest).chain([&row.tree]).cloned().collect::<Vec<_>>()
         };
         let blobs: HashSet<String> = rows.iter().flat_map(of_row).collect();
-        let missing: HashSet<String> = match blobs.is_empty() {
-            true => HashSet::new(),
-            false => {
-                let digests = blobs.into_iter().collect();
-                let pin = proto::BlobsPin { lease: request.lease.clone(), digests };
-                self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing.into_iter().collect()
-            }
-        };
+        let missing = self.pin(&request.lease, blobs.into_iter().collect()).await?;
         let (mut trees, mut stored, mut came) = (Vec::new(), HashSet::new(), HashSet::new());
         for row in rows {
             if !missing.contains(&row.tree) {

@@ -106,18 +106,14 @@ impl App {
     /// The session of the client whose build this user of the bus runs.
     ///
     /// # Errors
-    /// `Denied` for a build that is not this user's, `Unavailable` where the client has gone.
+    /// As [`App::held_by`]; `Unavailable` where the client has gone.
     async fn session_of(
         &self,
         user: &str,
         build_id: &str,
         attempt: u32,
     ) -> Outcome<(Arc<Session>, proto::BuildOptions)> {
-        if !self.is_held_by(user, build_id, attempt).await? {
-            tracing::warn!(user, build_id, attempt, "a client's session was asked for without its build");
-            return Err(Failure::new(ErrorKind::Denied, format!("build {build_id} is not {user}'s")));
-        }
-        let build = self.held(build_id, attempt).await?;
+        let build = self.held_by(user, build_id, attempt).await?;
         let options = proto::BuildOptions::decode(build.options.as_slice())
             .map_err(|e| Failure::invalid(format!("options of build {build_id}: {e}")))?;
         if options.session_id.is_empty() {

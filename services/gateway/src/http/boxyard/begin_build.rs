@@ -115,9 +115,7 @@ async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>, query: Quer
     let id = app.build_id(&id).await?;
     let session = query.maybe("session").unwrap_or_default();
     let lease = app.lease("build").await?;
-    app.come_back(&id, session, credentials::of_build(&headers)).await?;
-    let options = app.build_options(&id).await?;
-    let context = options.context.map(|context| context.digest);
+    let context = app.come_back(&id, session, credentials::of_build(&headers)).await?;
     if let Some(context) = &context {
         app.store.has(&context.parse().map_err(Failure::from)?, Some(&lease.id)).await.map_err(Failure::from)?;
     }

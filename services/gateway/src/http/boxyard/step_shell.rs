@@ -8,26 +8,9 @@ use super::api::{About, Api, Parameter, ParameterKind};
 use super::builds::ID;
 use super::{JSON, sent};
 use crate::app::App;
-use crate::app::step_shell::ShellRequest;
+use crate::app::step_shell::{ShellRequest, StepShell};
 use crate::http::answer::Answer;
 use crate::http::query::Query;
-use crate::shape;
-
-shape! {
-    /// A container on the file system of a build's step. It is to be attached to and started; it is removed when it ends.
-    pub struct StepShell {
-        /// The container.
-        pub container_id: String,
-        /// The step's place among the build's steps, from 1.
-        pub number: u32,
-        /// What the step does, as the build's log says it.
-        pub name: String,
-        /// The file system is as the step's failed command left it; else as the step saw it.
-        pub left: bool,
-        /// Mounts of the step that are not there: its secrets, agents, caches and bound files.
-        pub missing: Vec<String>,
-    }
-}
 
 const ABOUT: About = About {
     summary: "Makes a container on the file system of a step, with the step's variables, user, working directory and network: \
@@ -63,7 +46,5 @@ async fn open(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query)
         tty: query.flag("tty"),
         stdin: query.flag("stdin"),
     };
-    let crate::app::step_shell::StepShell { container_id, number, name, left, missing } =
-        app.step_shell(&id, &request).await?;
-    sent(&StepShell { container_id, number, name, left, missing })
+    sent(&app.step_shell(&id, &request).await?)
 }

@@ -48,9 +48,9 @@ impl Filtered for wire::UsageRecord {
 pub async fn usage(app: &App, filter: &[String], age_limit_ns: i64) -> Outcome<Vec<wire::UsageRecord>> {
     let filter = Filter::parse(filter, FIELDS)?;
     let before_ms = app.db.now_ms() - age_limit_ns / 1_000_000;
-    let mut records = app.cache_usage().await?.records.iter().map(record).collect::<Vec<_>>();
-    records.retain(|record| filter.passes(record) && (age_limit_ns == 0 || last_used_ms(record) < before_ms));
-    Ok(records)
+    let all = app.cache_usage().await?.records;
+    let old = all.iter().filter(|record| age_limit_ns == 0 || record.last_used_ms < before_ms);
+    Ok(old.map(record).filter(|record| filter.passes(record)).collect())
 }
 
 /// Lets go of what the request names; gives what went, each with the bytes of its own.
@@ -93,8 +93,4 @@ fn record(record: &CacheRecord) -> wire::UsageRecord {
         shared: *is_shared,
         ..Default::default()
     }
-}
-
-fn last_used_ms(record: &wire::UsageRecord) -> i64 {
-    record.last_used_at.map_or(0, |at| at.seconds * 1000 + i64::from(at.nanos) / 1_000_000)
 }
