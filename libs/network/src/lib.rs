@@ -1,7 +1,8 @@
 //! The bridge network of one machine: a bridge, a network namespace and an address for each container, masquerading.
 //!
-//! Entry point: [`Network`]. Several processes of a machine (node, build workers) use one state folder; a file lock
-//! orders them. Must not know containers beyond their ids. Everything global carries the instance's six hex digits:
+//! Entry point: [`Network`]. Several processes of a machine (node, build workers) use one state folder. Records are written,
+//! renamed and removed under its file lock: who looks for a free address would else miss one that gets another name
+//! meanwhile, and give it, with the namespace that is in use, to a second container. Must not know containers beyond their ids. Everything global carries the instance's six hex digits:
 //! bridge `by<id>`, veth ends `bv<id>…`, nftables table `by<id>`.
 //!
 //! ```text
@@ -168,6 +169,7 @@ impl Network {
             if !spare.exists() {
                 self.take_down(&draft)?;
                 self.wire(&draft)?;
+                let _lock = lock(&self.state_dir)?;
                 fs::rename(self.record(&draft), &spare).map_err(Error::io("keeping", &spare))?;
             }
         }
@@ -178,7 +180,11 @@ impl Network {
     fn claim_spare(&self, id: &str) -> Result<Option<Place>, Error> {
         for number in 0..SPARES {
             let (spare, own) = (self.record(&format!("{SPARE}{number}")), self.record(id));
-            match fs::rename(&spare, &own) {
+            let claimed = {
+                let _lock = lock(&self.state_dir)?;
+                fs::rename(&spare, &own)
+            };
+            match claimed {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 claimed => claimed.map_err(Error::io("claiming", &spare))?,
             }
@@ -251,6 +257,11 @@ impl Network {
 
     fn take_down(&self, id: &str) -> Result<(), Error> {
         let record = self.record(id);
+        // Most who ask have nothing to take down, and need not wait.
+        if !record.exists() {
+            return Ok(());
+        }
+        let _lock = lock(&self.state_dir)?;
         let Some(place) = Place::read(&record)? else { return Ok(()) };
         unbind(&place.netns)?;
         remove_file(&record)

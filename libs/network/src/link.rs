@@ -33,7 +33,7 @@ impl Plan {
         run(async |net| {
             let bridge = index(&net, &self.bridge).await?.ok_or_else(|| Error::net("the bridge is gone"))?;
             if let Some(stale) = index(&net, &self.host).await? {
-                net.link().del(stale).execute().await.map_err(Error::net)?;
+                remove_link(&net, stale).await?;
             }
             let netns = File::open(&self.netns).map_err(Error::io("opening", &self.netns))?;
             // The peer is made where it belongs: moving it there would cost the kernel a wait.
@@ -112,13 +112,18 @@ pub fn remove(name: &str, prefix: &str) -> Result<(), Error> {
                 return Ok(());
             }
             for link in found {
-                match net.link().del(link.header.index).execute().await {
-                    Err(error) if !is_gone(&error) => return Err(Error::net(error)),
-                    _ => {}
-                }
+                remove_link(&net, link.header.index).await?;
             }
         }
     })
+}
+
+/// One that the kernel takes away meanwhile, with its namespace, is gone as well.
+async fn remove_link(net: &Handle, index: u32) -> Result<(), Error> {
+    match net.link().del(index).execute().await {
+        Err(error) if !is_gone(&error) => Err(Error::net(error)),
+        _ => Ok(()),
+    }
 }
 
 async fn index(net: &Handle, name: &str) -> Result<Option<u32>, Error> {

@@ -1,6 +1,7 @@
 //! What more workers bring: stages of one build, and many builds that share their first steps.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -53,7 +54,7 @@ impl Farm {
         Self { boxyard, _disk: disk }
     }
 
-    fn build(&self, name: &str, dockerfile: &str) -> Child {
+    fn build(&self, name: &str, dockerfile: &str) -> Build {
         let context = self.boxyard.work_dir().join(name);
         std::fs::create_dir_all(&context).expect("make the context");
         std::fs::write(context.join("Dockerfile"), dockerfile).expect("write the Dockerfile");
@@ -61,15 +62,24 @@ impl Farm {
     }
 }
 
-fn start_build(socket: &Path, name: &str, context: &Path) -> Child {
-    let mut command = kit::session_client(socket);
-    let log = std::fs::File::create(context.with_extension("log")).expect("make the log");
-    command.current_dir(context).args(["build", "--progress", "plain", "-t", name, "."]).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(log).spawn().expect("docker starts")
+/// A docker command at work.
+struct Build {
+    client: Child,
+    log: PathBuf,
 }
 
-fn end(mut build: Child) {
-    assert!(build.wait().expect("docker's end").success(), "a build failed");
+fn start_build(socket: &Path, name: &str, context: &Path) -> Build {
+    let mut command = kit::session_client(socket);
+    let path = context.with_extension("log");
+    let log = File::create(&path).expect("make the log");
+    command.current_dir(context).args(["build", "--progress", "plain", "-t", name, "."]).stdin(Stdio::null());
+    let client = command.stdout(Stdio::null()).stderr(log).spawn().expect("docker starts");
+    Build { client, log: path }
+}
+
+fn end(mut build: Build) {
+    let status = build.client.wait().expect("docker's end");
+    assert!(status.success(), "a build failed:\n{}", std::fs::read_to_string(build.log).unwrap_or_default());
 }
 
 fn stages() -> f64 {
@@ -102,7 +112,7 @@ fn many(workers: u32) -> f64 {
         shared += &format!("RUN sleep {STEP_SECONDS}; cat /proc/uptime > /shared{step}\n");
     }
     let begin = Instant::now();
-    let builds: Vec<Child> = (0..BUILDS)
+    let builds: Vec<Build> = (0..BUILDS)
         .map(|build| {
             let own: String =
                 (0..OWN_STEPS).map(|step| format!("RUN sleep {STEP_SECONDS}; echo {build} > /own{step}\n")).collect();
