@@ -10,6 +10,7 @@ use proto::{ContainerRemove, NodeEvent};
 use runtime::shim;
 
 use crate::commit::{blocking, io};
+use crate::containers::Container;
 use crate::node::{Node, lock};
 
 /// Folders of removed containers, until they are deleted.
@@ -18,30 +19,20 @@ const TRASH: &str = "trash";
 impl Node {
     pub async fn remove(self: &Arc<Self>, request: &ContainerRemove) -> Result<Vec<NodeEvent>, Error> {
         let container = self.container(&request.id)?;
-        if container.is_running() {
-            if !request.force {
-                return Err(Error::conflict(format!(
-                    "You cannot remove a running container {}. Stop the container before attempting removal or force \
-                     remove",
-                    request.id
-                )));
+        let _busy = loop {
+            if container.is_running() {
+                self.end_for_removal(&container, request).await?;
             }
-            match self.kill(&request.id, "KILL").await {
-                // It ended by itself.
-                Err(error) if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable) => {
-                    return Err(error);
-                }
-                _ => {}
+            container.stopped.store(true, Ordering::SeqCst);
+            let busy = container.busy.lock().await;
+            // Another removal was first.
+            self.container(&request.id)?;
+            if !container.is_running() {
+                break busy;
             }
-            container.stands(None).await;
-        }
-        container.stopped.store(true, Ordering::SeqCst);
-        let _busy = container.busy.lock().await;
-        // Another removal was first.
-        self.container(&request.id)?;
-        if container.is_running() {
-            return Err(Error::conflict(format!("container {} was started meanwhile", request.id)));
-        }
+            // A start was ahead of this.
+            container.stopped.store(false, Ordering::SeqCst);
+        };
         let folder = self.machine_dir.join(TRASH).join(&request.id);
         std::fs::create_dir_all(self.machine_dir.join(TRASH))
             .and_then(|()| std::fs::rename(&container.dir, &folder))
@@ -61,6 +52,22 @@ impl Node {
             self.drop_volumes(&spec);
         }
         Ok(vec![event])
+    }
+
+    async fn end_for_removal(self: &Arc<Self>, container: &Container, request: &ContainerRemove) -> Result<(), Error> {
+        if !request.force {
+            return Err(Error::conflict(format!(
+                "You cannot remove a running container {}. Stop the container before attempting removal or force remove",
+                request.id
+            )));
+        }
+        match self.kill(&request.id, "KILL").await {
+            // It ended by itself.
+            Err(error) if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable) => return Err(error),
+            _ => {}
+        }
+        container.stands(None).await;
+        Ok(())
     }
 
     /// What is left of removed containers from an earlier run.

@@ -1,6 +1,8 @@
 //! Containers: the life of one, exit codes, options of run, logs, names, listing, events.
 
-use kit::{on_both, on_postgres_too, wait_until};
+use std::time::Duration;
+
+use kit::{Engine, Kind, on_both, on_postgres_too, wait_until};
 
 on_both! {
     fn exit_codes(engine: &Engine) {
@@ -166,3 +168,24 @@ on_both! {
 }
 
 on_postgres_too!(life_of_a_container, events_tell_what_happened);
+
+#[test]
+fn a_container_that_is_being_started_is_removed_by_force() {
+    kit::run(Kind::Boxyard, removed_while_it_starts);
+}
+
+fn removed_while_it_starts(engine: &Engine) {
+    for round in 0..15 {
+        let name = format!("racing{round}");
+        engine.docker(&["create", "--name", &name, "busybox", "sleep", "100"]).ok();
+        let path = format!("/containers/{name}/start");
+        std::thread::scope(|scope| {
+            scope.spawn(|| engine.api("POST", &path, ""));
+            // Before the start, in it, and after it.
+            std::thread::sleep(Duration::from_millis(round * 4));
+            let removed = engine.api("DELETE", &format!("/containers/{name}?force=1"), "");
+            assert_eq!(removed.status, 204, "round {round}: {}", removed.text());
+        });
+    }
+    assert_eq!(engine.docker(&["ps", "-aq"]).ok(), "");
+}
