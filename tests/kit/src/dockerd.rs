@@ -1,4 +1,4 @@
-//! Debian's dockerd as the peer of comparisons: own folders, own bridge, no iptables rules.
+//! Debian's dockerds as peers of comparisons: own folders, own bridge, no iptables rules.
 //!
 //! Two dockerds share neither bridge nor firewall chains: each gets a bridge made here and one nft table that
 //! lets its containers out, so it can run beside a Docker of the machine and beside other tests.
@@ -13,6 +13,28 @@ use tempfile::TempDir;
 
 use crate::leftovers::{sweep, wait_until};
 use crate::{Client, engine::run_command};
+
+/// Whose dockerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Debian 12's, installed: 20.10.
+    Bookworm,
+    /// Debian 13's, unpacked: 26.1, with its commands and their plug-ins.
+    Trixie,
+}
+
+impl Release {
+    /// A file of that release's packages by its path below `/usr`.
+    pub fn file(self, path: &str) -> PathBuf {
+        let root = match self {
+            Self::Bookworm => PathBuf::from("/usr"),
+            Self::Trixie => crate::cache_dir().join("docker-trixie/usr"),
+        };
+        let file = root.join(path);
+        assert!(file.exists(), "{} is not there: run make setup", file.display());
+        file
+    }
+}
 
 /// A running dockerd with its own containerd.
 #[derive(Debug)]
@@ -37,6 +59,11 @@ impl Dockerd {
 
     /// The same with more flags of dockerd.
     pub fn start_with(data: Option<&Path>, flags: &[String]) -> Self {
+        Self::start_release(Release::Bookworm, data, flags)
+    }
+
+    /// The same of another release of Debian.
+    pub fn start_release(release: Release, data: Option<&Path>, flags: &[String]) -> Self {
         let folder = tempfile::Builder::new().prefix("kd.").tempdir_in("/tmp").expect("a temporary folder");
         let root = folder.path();
         let socket = root.join("docker.sock");
@@ -55,7 +82,7 @@ impl Dockerd {
         must("nft", &["add chain ip", &name, "out { type nat hook postrouting priority srcnat; }"]);
         must("nft", &["add rule ip", &name, "out ip saddr", &network, "oifname !=", &name, "masquerade"]);
         let log = File::create(root.join("dockerd.log")).expect("make the log");
-        let mut command = Command::new("dockerd");
+        let mut command = Command::new(release.file("sbin/dockerd"));
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::{Answer, Boxyard, Client, Dockerd, Options, Output, Postgres};
+use crate::{Answer, Boxyard, Client, Dockerd, Options, Output, Postgres, Release};
 
 /// A command that takes longer has hung; the test fails with its name instead of with its runner's patience.
 const LONGEST_COMMAND: Duration = Duration::from_secs(150);
@@ -22,13 +23,16 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(150);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Boxyard,
+    /// Debian 12's, 20.10.
     Dockerd,
+    /// Debian 13's, 26.1.
+    Docker26,
 }
 
 #[derive(Debug)]
 enum Server {
     Boxyard(Boxyard),
-    Dockerd(Dockerd),
+    Dockerd(Kind, Dockerd),
 }
 
 /// A running engine with its own folder.
@@ -48,7 +52,8 @@ impl Engine {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let server = match kind {
             Kind::Boxyard => Server::Boxyard(Boxyard::start(Options { flags, ..Options::default() })),
-            Kind::Dockerd => Server::Dockerd(Dockerd::start_with(None, &flags)),
+            Kind::Dockerd => Server::Dockerd(kind, Dockerd::start_with(None, &flags)),
+            Kind::Docker26 => Server::Dockerd(kind, Dockerd::start_release(Release::Trixie, None, &flags)),
         };
         Self { server }
     }
@@ -62,7 +67,7 @@ impl Engine {
     pub fn kind(&self) -> Kind {
         match self.server {
             Server::Boxyard(_) => Kind::Boxyard,
-            Server::Dockerd(_) => Kind::Dockerd,
+            Server::Dockerd(kind, _) => kind,
         }
     }
 
@@ -74,7 +79,7 @@ impl Engine {
     pub fn socket(&self) -> &Path {
         match &self.server {
             Server::Boxyard(boxyard) => boxyard.socket(),
-            Server::Dockerd(dockerd) => dockerd.socket(),
+            Server::Dockerd(_, dockerd) => dockerd.socket(),
         }
     }
 
@@ -82,7 +87,7 @@ impl Engine {
     pub fn work_dir(&self) -> &Path {
         match &self.server {
             Server::Boxyard(boxyard) => boxyard.work_dir(),
-            Server::Dockerd(dockerd) => dockerd.work_dir(),
+            Server::Dockerd(_, dockerd) => dockerd.work_dir(),
         }
     }
 
@@ -99,12 +104,7 @@ impl Engine {
     /// The same with these bytes as its standard input.
     pub fn boxyard_command_fed(&self, args: &[&str], stdin: Option<&[u8]>) -> Output {
         let mut command = Command::new(crate::program());
-        for (key, value) in client(self.socket()).get_envs() {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
+        take_environment(&mut command, &client(self.socket()));
         run_command(command.env_remove("BOXYARD_HOST").current_dir(self.work_dir()), args, stdin)
     }
 
@@ -125,17 +125,27 @@ impl Engine {
 
     /// Runs a line of shell in the test's folder, with `docker` pointed at this engine.
     pub fn shell(&self, line: &str) -> Output {
-        let mut command = client(self.socket());
+        self.shell_of(&client(self.socket()), line)
+    }
+
+    /// Runs Debian 13's docker command, which has buildx and compose v2, on this engine, in the test's folder.
+    pub fn docker26(&self, args: &[&str]) -> Output {
+        run_command(client26(self.socket()).current_dir(self.work_dir()), args, None)
+    }
+
+    /// Runs a line of shell in the test's folder, with `docker` of Debian 13 pointed at this engine.
+    pub fn shell26(&self, line: &str) -> Output {
+        self.shell_of(&client26(self.socket()), line)
+    }
+
+    fn shell_of(&self, docker: &Command, line: &str) -> Output {
         let mut shell = Command::new("/bin/bash");
         shell.current_dir(self.work_dir());
-        for (key, value) in command.get_envs().filter_map(|(key, value)| Some((key, value?))) {
-            shell.env(key, value);
-        }
-        let folder = docker_path().parent().expect("docker lies in a folder").to_owned();
+        take_environment(&mut shell, docker);
+        let folder = Path::new(docker.get_program()).parent().expect("docker lies in a folder");
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", folder.display()));
-        command = shell;
-        run_command(&mut command, &["-o", "pipefail", "-c", line], None)
+        run_command(&mut shell, &["-o", "pipefail", "-c", line], None)
     }
 
     /// Runs a line of shell on a terminal and types each text with its newline once what is before it is shown. The
@@ -177,7 +187,7 @@ impl Engine {
     pub fn boxyard(&self) -> &Boxyard {
         match &self.server {
             Server::Boxyard(boxyard) => boxyard,
-            Server::Dockerd(_) => panic!("this engine is a dockerd"),
+            Server::Dockerd(..) => panic!("this engine is a dockerd"),
         }
     }
 
@@ -185,7 +195,7 @@ impl Engine {
     pub fn stop(self) {
         match self.server {
             Server::Boxyard(boxyard) => boxyard.stop(),
-            Server::Dockerd(dockerd) => dockerd.stop(),
+            Server::Dockerd(_, dockerd) => dockerd.stop(),
         }
     }
 }
@@ -219,14 +229,33 @@ pub fn session_client(socket: &Path) -> Command {
     let program = Path::new("/usr/bin/docker");
     assert!(program.is_file(), "Debian's docker.io is installed: run make setup");
     let mut command = Command::new(program);
-    for (key, value) in client(socket).get_envs() {
+    take_environment(&mut command, &client(socket));
+    command.env("DOCKER_BUILDKIT", "1");
+    command
+}
+
+/// Debian 13's docker command, 26.1, pointed at a socket. Its configuration is a folder of its own, with the plug-ins
+/// of the same release: buildx, by which it builds, and compose v2.
+pub fn client26(socket: &Path) -> Command {
+    let config = socket.with_file_name("client26");
+    if !config.exists() {
+        std::fs::create_dir(&config).expect("make the client's folder");
+        symlink(Release::Trixie.file("libexec/docker/cli-plugins"), config.join("cli-plugins")).expect("link plug-ins");
+    }
+    let mut command = Command::new(Release::Trixie.file("bin/docker"));
+    take_environment(&mut command, &client(socket));
+    command.env("DOCKER_CONFIG", config).env_remove("DOCKER_BUILDKIT");
+    command
+}
+
+/// Sets and removes variables as another command does.
+fn take_environment(command: &mut Command, other: &Command) {
+    for (key, value) in other.get_envs() {
         match value {
             Some(value) => command.env(key, value),
             None => command.env_remove(key),
         };
     }
-    command.env("DOCKER_BUILDKIT", "1");
-    command
 }
 
 /// The docker command that goes on by itself, its output in a file.

@@ -1,4 +1,4 @@
-//! Starts real engines for tests: a whole Boxyard from `target/release`, or Debian's dockerd as its peer.
+//! Starts real engines for tests: a whole Boxyard from `target/release`, or one of Debian's dockerds as its peer.
 //!
 //! Each engine has its own folders, socket and bridge, so that tests may run side by side. A Boxyard is
 //! stopped with a check that nothing of it is left. A test of Docker's own behaviour is written once with
@@ -31,8 +31,8 @@ pub use browser::Browser;
 pub use cluster::Cluster;
 pub use compose::Compose;
 pub use disk::LoopDisk;
-pub use dockerd::Dockerd;
-pub use engine::{Engine, Kind, client, run_command, session_client};
+pub use dockerd::{Dockerd, Release};
+pub use engine::{Engine, Kind, client, client26, run_command, session_client};
 pub use gateway::Gateway;
 pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};
@@ -70,6 +70,33 @@ macro_rules! on_both {
                 #[test]
                 fn dockerd() {
                     $crate::run($crate::Kind::Dockerd, flow);
+                }
+            }
+        )*
+    };
+}
+
+/// Declares flows that run on a Boxyard and on Debian 13's dockerd, as `NAME::boxyard` and `NAME::docker26`: of what
+/// BuildKit has learned since Debian 12, and for clients that are as new (`Engine::docker26`).
+#[macro_export]
+macro_rules! on_docker26_too {
+    ($($(#[$meta:meta])* fn $name:ident($engine:ident: &Engine) $body:block)*) => {
+        $(
+            $(#[$meta])*
+            mod $name {
+                #[allow(unused_imports)]
+                use super::*;
+
+                fn flow($engine: &$crate::Engine) $body
+
+                #[test]
+                fn boxyard() {
+                    $crate::run($crate::Kind::Boxyard, flow);
+                }
+
+                #[test]
+                fn docker26() {
+                    $crate::run($crate::Kind::Docker26, flow);
                 }
             }
         )*
