@@ -73,7 +73,7 @@ impl Container<'_> {
         let bundle = self.tree.folder().join("b");
         let group = self.machine.groups.of(&task.build_id, &limits(&task.resources))?;
         let cgroup_path = group.of_step(&task.id);
-        let mut mounts = self.network.files(self.tree.folder(), &task.extra_hosts)?;
+        let mut mounts = self.network.files(self.tree.folder(), &task.extra_hosts).await?;
         let (root, mark) = (self.tree.root(), task.mark);
         let targets: Vec<String> =
             mounts.iter().map(|mount| mount.target.clone()).chain(task.passing.iter().cloned()).collect();

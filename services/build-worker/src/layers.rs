@@ -111,6 +111,19 @@ impl Layers {
         Ok(missing.is_empty())
     }
 
+    /// Keeps blobs of this build under another lease, too.
+    ///
+    /// # Errors
+    /// When one of them is not in the layer store.
+    pub async fn pin_for(&self, lease: &str, layers: &[proto::Layer]) -> Result<(), Failure> {
+        let digests = layers.iter().map(|layer| Ok(blob_digest(layer)?.to_string())).collect::<Result<_, Failure>>()?;
+        let pin = proto::BlobsPin { lease: lease.to_owned(), digests };
+        match self.bus.call::<calls::BlobsPin>(&Target::Store, &pin).await?.missing.as_slice() {
+            [] => Ok(()),
+            [missing, ..] => Err(Failure::internal(format!("layer {missing} is not in the layer store"))),
+        }
+    }
+
     /// Whether [`Layers::pin`] has found these already.
     pub async fn are_pinned(&self, layers: &[proto::Layer]) -> bool {
         let pinned = self.pinned.lock().await;

@@ -142,9 +142,13 @@ impl Log {
         self.chunks.error(message, code).await
     }
 
-    /// The last chunk of a successful build, with what its exporters answered.
-    pub async fn end(&self, response: HashMap<String, String>) -> Result<(), bus::Error> {
-        self.chunks.end(response).await
+    /// The last chunk of a successful build, with what its exporters answered, and what was built.
+    pub async fn end(
+        &self,
+        response: HashMap<String, String>,
+        results: Vec<proto::BuiltImage>,
+    ) -> Result<(), bus::Error> {
+        self.chunks.end(response, results).await
     }
 }
 
@@ -235,9 +239,10 @@ impl Chunks {
         self.publish(&mut state, proto::BuildLog { what, error_code: code, fault, ..Default::default() }).await
     }
 
-    async fn end(&self, response: HashMap<String, String>) -> Result<(), bus::Error> {
+    async fn end(&self, response: HashMap<String, String>, results: Vec<proto::BuiltImage>) -> Result<(), bus::Error> {
         let mut state = self.state.lock().await;
-        self.publish(&mut state, proto::BuildLog { what: Some(What::End(true)), response, ..Default::default() }).await
+        let what = Some(What::End(true));
+        self.publish(&mut state, proto::BuildLog { what, response, results, ..Default::default() }).await
     }
 
     async fn text(&self, state: &mut State, text: &str) -> Result<(), bus::Error> {

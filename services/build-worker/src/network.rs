@@ -11,6 +11,8 @@ use tokio::sync::OnceCell;
 use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
 
+/// Stands for the machine's own address in the bridge network (`--add-host NAME:host-gateway`).
+const HOST_GATEWAY: &str = "host-gateway";
 /// Names of the containers that a build has in the bridge network, for a sweep after a kill.
 const NOTES: &str = "endpoints";
 
@@ -119,11 +121,14 @@ impl StepNetwork {
     }
 
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, written into `folder`, as mounts.
-    pub fn files(&self, folder: &Path, extra_hosts: &[String]) -> Result<Vec<Mount>, Failure> {
+    pub async fn files(&self, folder: &Path, extra_hosts: &[String]) -> Result<Vec<Mount>, Failure> {
         let hostname = self.hostname();
         let mut hosts = String::from(HOSTS);
         for (name, address) in extra_hosts.iter().filter_map(|extra| extra.split_once([':', '='])) {
-            hosts.push_str(&format!("{address}\t{name}\n"));
+            match address {
+                HOST_GATEWAY => hosts.push_str(&format!("{}\t{name}\n", self.networks.bridge().await?.gateway())),
+                _ => hosts.push_str(&format!("{address}\t{name}\n")),
+            }
         }
         if let Kind::Bridge { endpoint, .. } = &self.kind {
             hosts.push_str(&format!("{}\t{hostname}\n", endpoint.ip));

@@ -8,7 +8,7 @@ use model::{ErrorKind, ImageRef, Platform};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::Graph;
-use super::named::Layout;
+use super::named::{Brought, Layout};
 use super::trace::Vertex;
 use crate::failure::Failure;
 use crate::patience::patiently;
@@ -31,7 +31,7 @@ impl Images {
 
 /// An image by name.
 pub struct Image {
-    /// "docker.io/library/busybox:latest"; of a layout its context's name.
+    /// "docker.io/library/busybox:latest"; of one that only the client names its context's name.
     pub name: String,
     pub image: proto::Image,
 }
@@ -48,13 +48,29 @@ impl Graph {
         cell.get_or_try_init(|| self.load(reference, name, platform)).await.cloned()
     }
 
-    /// An image in an OCI layout of the client, of which only the blobs come that the layer store lacks.
+    /// An image that the client knows: in an OCI layout, of which only the blobs come that the layer store lacks, or what
+    /// an earlier build has made.
     ///
     /// # Errors
     /// `User` for content that is not there, or is no image.
-    pub(super) async fn layout(&self, layout: &Layout, platform: &Platform) -> Result<Arc<Image>, Failure> {
-        let cell = self.images.cell(&layout.source, platform);
-        cell.get_or_try_init(|| self.load_layout(layout, platform)).await.cloned()
+    pub(super) async fn brought(&self, brought: &Brought, platform: &Platform) -> Result<Arc<Image>, Failure> {
+        match brought {
+            Brought::Layout(layout) => {
+                let cell = self.images.cell(&layout.source, platform);
+                cell.get_or_try_init(|| self.load_layout(layout, platform)).await.cloned()
+            }
+            Brought::Result(context) => self.made_earlier(context, platform).await.map(Arc::new),
+        }
+    }
+
+    async fn made_earlier(&self, context: &proto::NamedContext, platform: &Platform) -> Result<Image, Failure> {
+        let name = context.name.clone();
+        let made = made_for(&context.results, platform);
+        let image = made.ok_or_else(|| Failure::user(format!("{name}: nothing was built for platform {platform}")))?;
+        match self.executor.layers.pin(&image.layers).await? {
+            true => Ok(Image { name, image: image.clone() }),
+            false => Err(Failure::user(format!("{name}: what was built is not kept any more"))),
+        }
     }
 
     async fn load_layout(&self, layout: &Layout, platform: &Platform) -> Result<Arc<Image>, Failure> {
@@ -151,6 +167,15 @@ impl Graph {
             return Err(Failure::internal(format!("a layer of image {name} is not in the layer store")));
         }
         Ok(image)
+    }
+}
+
+/// What was made for a platform; what was made for one only is for all.
+fn made_for<'a>(results: &'a [proto::BuiltImage], platform: &Platform) -> Option<&'a proto::Image> {
+    let is_for = |made: &&proto::BuiltImage| made.platform.parse::<Platform>().is_ok_and(|its| its == *platform);
+    match results {
+        [only] => only.image.as_ref(),
+        many => many.iter().find(is_for).and_then(|made| made.image.as_ref()),
     }
 }
 

@@ -35,7 +35,7 @@ impl Graph {
             other => return Err(Failure::user(format!("unsupported request {other:?}"))),
         };
         let response = HashMap::from([("result.json".to_owned(), answer.to_string())]);
-        Ok(Some(Finished { image_id: String::new(), response }))
+        Ok(Some(Finished { response, ..Finished::default() }))
     }
 
     /// As BuildKit's `frontend.lint` answers. Without a target all stages are looked at. A base image that cannot be had

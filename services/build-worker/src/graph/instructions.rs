@@ -291,8 +291,8 @@ impl Solving {
         let base = match self.graph.resolved(&self.wanted.plan, from)? {
             Resolved::Url(url) => return Ok(self.graph.url_context(&url, !self.ignores_cache(stage)).await?.origin),
             Resolved::Folder(folder) => return self.graph.folder_context(&folder).await,
-            Resolved::Layout(layout) => {
-                return Ok(Origin::Layers(self.graph.layout(&layout, &state.platform).await?.image.layers.clone()));
+            Resolved::Brought(image) => {
+                return Ok(Origin::Layers(self.graph.brought(&image, &state.platform).await?.image.layers.clone()));
             }
             Resolved::Base(base) => base,
         };

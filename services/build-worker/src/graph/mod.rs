@@ -131,7 +131,8 @@ impl Graph {
         let graph = Self { exchange: Arc::new(self.import_caches().await), ..self.clone() };
         let built = graph.checked(&source, &first, graph.build(source.clone(), plans)).await?;
         let wanted = if graph.options.squash { graph.squashed(&built).await? } else { built.clone() };
-        let mut finished = graph.export(&outputs, wanted).await?;
+        let mut finished = graph.export(&outputs, wanted.clone()).await?;
+        finished.results = graph.results(&wanted).await?;
         finished.response.extend(graph.export_caches(&built).await?);
         Ok(finished)
     }

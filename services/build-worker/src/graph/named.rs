@@ -11,7 +11,7 @@ use crate::remote::Archives;
 use crate::remote::git::is_git;
 
 /// What a named context is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Named {
     Image(String),
     /// A stage of the same Dockerfile.
@@ -20,8 +20,15 @@ pub enum Named {
     Url(String),
     /// The client sends it.
     Folder(Folder),
-    /// An image in an OCI layout of the client.
+    Brought(Brought),
+}
+
+/// An image that only the build's client can name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Brought {
     Layout(Layout),
+    /// What an earlier build of the client has made.
+    Result(proto::NamedContext),
 }
 
 /// An image in an OCI layout of the client.
@@ -42,7 +49,7 @@ impl Graph {
         let Base::Context(name) = base else { return Ok(Resolved::Base(base.clone())) };
         let missing = || Failure::internal(format!("no context is named {name}"));
         let context = self.options.contexts.iter().find(|context| context.name == *name).ok_or_else(missing)?;
-        Ok(match parse(&context.name, &context.source)? {
+        Ok(match parse(context)? {
             Named::Image(reference) => Resolved::Base(Base::Image(reference)),
             Named::Stage(stage) => match plan.copied_from(&stage)? {
                 stage @ Base::Stage(_) => Resolved::Base(stage),
@@ -53,7 +60,7 @@ impl Graph {
             },
             Named::Url(url) => Resolved::Url(url),
             Named::Folder(folder) => Resolved::Folder(folder),
-            Named::Layout(layout) => Resolved::Layout(layout),
+            Named::Brought(image) => Resolved::Brought(image),
         })
     }
 
@@ -69,10 +76,14 @@ pub enum Resolved {
     Base(Base),
     Url(String),
     Folder(Folder),
-    Layout(Layout),
+    Brought(Brought),
 }
 
-fn parse(name: &str, source: &str) -> Result<Named, Failure> {
+fn parse(context: &proto::NamedContext) -> Result<Named, Failure> {
+    let proto::NamedContext { name, source, results } = context;
+    if !results.is_empty() {
+        return Ok(Named::Brought(Brought::Result(context.clone())));
+    }
     if let Some(reference) = source.strip_prefix("docker-image://") {
         return Ok(Named::Image(reference.to_owned()));
     }
@@ -80,13 +91,13 @@ fn parse(name: &str, source: &str) -> Result<Named, Failure> {
         return Ok(Named::Stage(stage.to_owned()));
     }
     if let Some(folder) = source.strip_prefix("session:").filter(|folder| !folder.is_empty()) {
-        return Ok(Named::Folder(Folder { context: name.to_owned(), name: folder.to_owned() }));
+        return Ok(Named::Folder(Folder { context: name.clone(), name: folder.to_owned() }));
     }
     if source.starts_with("oci-layout://") {
-        return Ok(Named::Layout(Layout { context: name.to_owned(), source: source.to_owned() }));
+        return Ok(Named::Brought(Brought::Layout(Layout { context: name.clone(), source: source.clone() })));
     }
     if is_git(source) || source.starts_with("http://") || source.starts_with("https://") {
-        return Ok(Named::Url(source.to_owned()));
+        return Ok(Named::Url(source.clone()));
     }
     Err(Failure::user(format!("unsupported context source {source:?} for {name}")))
 }
@@ -117,11 +128,16 @@ mod tests {
             ("session:", None),
             (
                 "oci-layout://x@sha256:1",
-                Some(Named::Layout(Layout { context: "n".to_owned(), source: "oci-layout://x@sha256:1".to_owned() })),
+                Some(Named::Brought(Brought::Layout(Layout {
+                    context: "n".to_owned(),
+                    source: "oci-layout://x@sha256:1".to_owned(),
+                }))),
             ),
             ("nothing://x", None),
         ] {
-            assert_eq!(parse("n", source).ok(), named, "{source}");
+            let (name, source) = ("n".to_owned(), source.to_owned());
+            let context = proto::NamedContext { name, source, results: Vec::new() };
+            assert_eq!(parse(&context).ok(), named, "{context:?}");
         }
         for (context, name, same) in
             [("base", "BASE", true), ("alpine", "docker.io/library/alpine:latest", true), ("alpine:3", "alpine", false)]

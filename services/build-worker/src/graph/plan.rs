@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_stage_that_is_given_is_not_built() {
-        let context = proto::NamedContext { name: "Base".to_owned(), source: "docker-image://x".to_owned() };
+        let context =
+            proto::NamedContext { name: "Base".to_owned(), source: "docker-image://x".to_owned(), results: Vec::new() };
         let options = proto::BuildOptions { contexts: vec![context], ..Default::default() };
         let plan = plan("FROM busybox AS base\nRUN make\nFROM base\nCOPY --from=base / /\n", &options);
         assert!(plan.instructions(0).is_empty() && plan.instructions(1).len() == 1);

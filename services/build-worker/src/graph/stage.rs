@@ -113,8 +113,8 @@ impl Solving {
                 let context = self.graph.url_context(&url, !self.ignores_cache(stage)).await?;
                 return Ok((State::of_files(platform.clone(), epoch, context.layer)?, None));
             }
-            Resolved::Layout(layout) => {
-                let image = self.graph.layout(&layout, platform).await?;
+            Resolved::Brought(image) => {
+                let image = self.graph.brought(&image, platform).await?;
                 return Ok((State::on(&image.image, epoch)?, Some(image.name.clone())));
             }
             Resolved::Folder(folder) => {

@@ -92,6 +92,6 @@ impl Session {
                 builder.log.stream(&format!("Successfully tagged {tag}\n")).await?;
             }
         }
-        Ok(builder.log.end(Default::default()).await?)
+        Ok(builder.log.end(Default::default(), Vec::new()).await?)
     }
 }

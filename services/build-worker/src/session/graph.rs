@@ -73,11 +73,11 @@ impl Session {
         self.release(&layers, keeping, followed).await;
         // The client hears of the end when nothing is held for the build any more: what it removes next can go.
         let built = match built {
-            Ok(Finished { image_id, response }) => {
+            Ok(Finished { image_id, response, results }) => {
                 if !image_id.is_empty() {
                     log.aux(&image_id).await?;
                 }
-                log.end(response).await.map_err(Failure::from)
+                log.end(response, results).await.map_err(Failure::from)
             }
             Err(error) => Err(error),
         };

@@ -160,8 +160,12 @@ async fn files_by_url_are_fetched_once() {
     wrong.fails(&format!("digest mismatch {digest}: {other}"));
     let named = proto::BuildOptions {
         contexts: vec![
-            proto::NamedContext { name: "afar".to_owned(), source: url },
-            proto::NamedContext { name: "base".to_owned(), source: "docker-image://busybox".to_owned() },
+            proto::NamedContext { name: "afar".to_owned(), source: url, results: Vec::new() },
+            proto::NamedContext {
+                name: "base".to_owned(),
+                source: "docker-image://busybox".to_owned(),
+                results: Vec::new(),
+            },
         ],
         ..options(vec![])
     };

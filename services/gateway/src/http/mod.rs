@@ -53,7 +53,7 @@ pub async fn listen(host: &str, tls: Option<tls::Config>, app: Arc<App>) -> anyh
             Ok::<_, Infallible>(with_headers(response))
         }
     });
-    let make = axum::ServiceExt::<Request>::into_make_service_with_connect_info::<peer::Peer>(service);
+    let make = axum::ServiceExt::<Request>::into_make_service_with_connect_info::<peer::Connection>(service);
     if let Some(path) = host.strip_prefix("unix://") {
         use std::os::unix::fs::PermissionsExt as _;
         match std::fs::remove_file(path) {

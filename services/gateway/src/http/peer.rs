@@ -1,6 +1,8 @@
-//! Who sends a request, as far as builds are shared fairly among users: a name, not a right.
+//! Connections of clients, and who is at their other end, as far as builds are shared fairly among users: a name, not a
+//! right.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -9,7 +11,16 @@ use http::request::Parts;
 use nix::unistd::{Uid, User};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::buildkit::Results;
 use super::tls;
+
+/// A connection of a client.
+#[derive(Clone)]
+pub struct Connection {
+    peer: Peer,
+    /// What its builds have made, until it closes.
+    pub results: Arc<Results>,
+}
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -25,22 +36,28 @@ pub enum Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserName(pub String);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+impl From<Peer> for Connection {
+    fn from(peer: Peer) -> Self {
+        Self { peer, results: Arc::default() }
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Connection {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        stream.io().peer_cred().map_or(Self::Unknown, |credentials| Self::Local(credentials.uid()))
+        stream.io().peer_cred().map_or(Peer::Unknown, |credentials| Peer::Local(credentials.uid())).into()
     }
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+impl Connected<IncomingStream<'_, TcpListener>> for Connection {
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Self::Unknown
+        Peer::Unknown.into()
     }
 }
 
-impl Connected<IncomingStream<'_, tls::Listener>> for Peer {
+impl Connected<IncomingStream<'_, tls::Listener>> for Connection {
     fn connect_info(stream: IncomingStream<'_, tls::Listener>) -> Self {
         let certificate = stream.io().get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        certificate.and_then(trust::common_name).map_or(Self::Unknown, Self::Certified)
+        certificate.and_then(trust::common_name).map_or(Peer::Unknown, Peer::Certified).into()
     }
 }
 
@@ -61,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserName {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map_or(Peer::Unknown, |info| info.0.clone());
-        Ok(Self(peer.name()))
+        let peer = parts.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.peer.name());
+        Ok(Self(peer.unwrap_or_else(|| Peer::Unknown.name())))
     }
 }

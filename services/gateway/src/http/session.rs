@@ -42,7 +42,9 @@ pub fn switching() -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-fn told(headers: &HeaderMap) -> Outcome<Told> {
+/// # Errors
+/// `InvalidArgument` for a session without a name.
+pub fn told(headers: &HeaderMap) -> Outcome<Told> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let id = text("X-Docker-Expose-Session-Uuid");
     if id.is_empty() {

@@ -46,6 +46,8 @@ pub struct Finished {
     /// Empty where no image was asked for.
     pub image_id: String,
     pub response: Response,
+    /// Where the client asked to be told.
+    pub results: Vec<proto::BuiltImage>,
 }
 
 impl Built {
@@ -110,6 +112,21 @@ impl Graph {
             finished.response.extend(response);
         }
         Ok(finished)
+    }
+
+    /// Keeps what was built beyond the build, for later builds of its client.
+    pub(super) async fn results(&self, built: &[Built]) -> Result<Vec<proto::BuiltImage>, Failure> {
+        let lease = &self.options.result_lease;
+        if lease.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut results = Vec::new();
+        for one in built {
+            self.executor.layers.pin_for(lease, &one.layers).await?;
+            let (platform, image) = (one.platform.to_string(), Some(one.image()));
+            results.push(proto::BuiltImage { platform, image, ..proto::BuiltImage::default() });
+        }
+        Ok(results)
     }
 
     /// The images with one layer on their base; all layers are stored first.

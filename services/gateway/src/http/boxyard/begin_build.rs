@@ -297,7 +297,9 @@ impl Options {
             shm_bytes: self.shm_bytes,
             session_id: self.session_id,
             session_dockerfile: self.session_dockerfile,
-            contexts: contexts.map(|NamedContext { name, source }| proto::NamedContext { name, source }).collect(),
+            contexts: contexts
+                .map(|NamedContext { name, source }| proto::NamedContext { name, source, results: Vec::new() })
+                .collect(),
             outputs: self.outputs.into_iter().map(Into::into).collect(),
             cache_imports: self.cache_imports.into_iter().map(Into::into).collect(),
             cache_exports: self.cache_exports.into_iter().map(Into::into).collect(),

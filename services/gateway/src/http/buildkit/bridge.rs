@@ -11,24 +11,33 @@ use tonic::{Request, Response, Status, Streaming};
 use super::control::worker_records;
 use super::failed::{Failed, told_by_client};
 use super::grpc::status_of;
-use super::rounds::{Built, Round, Rounds};
-use crate::app::{App, Outcome};
+use super::results::Results;
+use super::rounds::{Asked, Built, Round, Rounds};
+use crate::app::App;
 
 /// Key of the metadata that names the round of a call.
 const ROUND: &str = "buildkit-controlapi-buildid";
 /// What clients find of the frontend's interface here (frontend/gateway/pb of moby/buildkit, caps).
-const CAPABILITIES: [&str; 7] = [
+const CAPABILITIES: [&str; 10] = [
     "solve.base",
     "return",
     "returnmap",
     "importcaches",
     "proto.refarray",
     "gateway.solve.metadata",
-    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.evaluate.solve",
+    "reference.output",
+    "frontend.inputs",
 ];
 
 /// What they find of outputs (solver/pb of the same, caps). Definitions are not solved, so nothing else is there.
 const EXPORTS: [&str; 3] = ["exporter.multiple", "exporter.sourcedateepoch", "exporter.image.annotations"];
+
+/// Results of the connection that a request came by.
+pub fn results_of<T>(request: &Request<T>) -> Arc<Results> {
+    request.extensions().get::<Arc<Results>>().cloned().unwrap_or_default()
+}
 
 /// BuildKit's interface for frontends, as far as a client needs it that names the Dockerfile's.
 pub struct Bridge {
@@ -48,14 +57,32 @@ impl Bridge {
             false => Ok(round),
         }
     }
+}
 
-    /// The image's config, and what a request about the Dockerfile answers ("result.json", "result.txt").
-    async fn metadata(&self, built: &Built) -> Outcome<HashMap<String, Vec<u8>>> {
-        let image = self.app.db.image(&built.image_id).await?;
-        let config = image.map(|image| ("containerimage.config".to_owned(), image.config));
-        let results = built.response.iter().filter(|(key, _)| !key.starts_with("containerimage."));
-        let results = results.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-        Ok(results.chain(config).collect())
+/// Configs of the images, and what a request about the Dockerfile answers ("result.json", "result.txt").
+fn metadata(built: &Built) -> HashMap<String, Vec<u8>> {
+    let answers = built.response.iter().filter(|(key, _)| !key.starts_with("containerimage."));
+    let answers = answers.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let config = |made: &proto::BuiltImage| made.image.clone().unwrap_or_default().config;
+    let key = "containerimage.config";
+    match built.results.as_slice() {
+        [(only, _)] => answers.chain([(key.to_owned(), config(only))]).collect(),
+        many => {
+            answers.chain(many.iter().map(|(made, _)| (format!("{key}/{}", made.platform), config(made)))).collect()
+        }
+    }
+}
+
+/// What a client calls what was built; without array refs, of clients before 2019, one image only.
+fn refs(built: &Built, id: &str, with_arrays: bool) -> wire::result::Result {
+    match built.results.as_slice() {
+        _ if !with_arrays => wire::result::Result::RefDeprecated(id.to_owned()),
+        [] => wire::result::Result::Ref(wire::Ref { id: id.to_owned(), def: None }),
+        [(_, only)] => wire::result::Result::Ref(only.clone()),
+        many => {
+            let refs = many.iter().map(|(made, name)| (made.platform.clone(), name.clone())).collect();
+            wire::result::Result::Refs(wire::RefMap { refs })
+        }
     }
 }
 
@@ -92,21 +119,16 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
     /// Builds to the end: a result is never lazy.
     async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
         let round = self.round(&request).await?;
+        let results = results_of(&request);
         let request = request.into_inner();
         if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
             return Err(Status::unimplemented("LLB definitions are not solved: name the frontend dockerfile.v0"));
         }
-        if !request.frontend_inputs.is_empty() {
-            return Err(Status::unimplemented("a frontend's inputs are not taken"));
-        }
-        let built = round.build(&self.app, &request.frontend, request.frontend_opt).await.map_err(Failed::status)?;
-        let metadata = self.metadata(&built).await.map_err(status_of)?;
-        let id = if built.image_id.is_empty() { round.request.r#ref.clone() } else { built.image_id };
-        let result = match request.allow_result_array_ref {
-            true => wire::result::Result::Ref(wire::Ref { id: id.clone(), def: None }),
-            false => wire::result::Result::RefDeprecated(id.clone()),
-        };
-        let result = wire::Result { metadata, result: Some(result), ..Default::default() };
+        let asked = Asked { frontend: request.frontend, attrs: request.frontend_opt, inputs: request.frontend_inputs };
+        let built = round.build(&self.app, &results, asked).await.map_err(Failed::status)?;
+        let id = if built.image_id.is_empty() { round.request.r#ref.clone() } else { built.image_id.clone() };
+        let named = refs(&built, &id, request.allow_result_array_ref);
+        let result = wire::Result { metadata: metadata(&built), result: Some(named), ..Default::default() };
         Ok(Response::new(wire::SolveResponse { r#ref: id, result: request.allow_result_return.then_some(result) }))
     }
 

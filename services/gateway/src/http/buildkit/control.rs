@@ -5,19 +5,23 @@ use bollard_buildkit_proto::moby::buildkit::v1 as wire;
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use bollard_buildkit_proto::pb;
 use futures::Stream;
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::bridge::results_of;
 use super::failed::Failed;
 use super::grpc::status_of;
 use super::history::{self, Wanted};
-use super::rounds::{Round, Rounds};
-use super::{cache, run};
+use super::rounds::{Asked, Round, Rounds};
+use super::solve::HOST_GATEWAY;
+use super::{cache, run, tunnel};
 use crate::app::build_log::BuildLogReader;
 use crate::app::workers::Able;
 use crate::app::{App, Outcome};
 use crate::http::peer::UserName;
+use crate::http::session::told;
 
 type Statuses = mpsc::Sender<Result<wire::StatusResponse, Status>>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -39,6 +43,7 @@ impl wire::control_server::Control for Control {
     /// answers when it has returned what came out.
     async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
         let user = request.extensions().get::<UserName>().map(|user| user.0.clone()).unwrap_or_default();
+        let results = results_of(&request);
         let request = request.into_inner();
         if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
             return Err(Status::unimplemented("LLB definitions are not solved: name the frontend dockerfile.v0"));
@@ -48,8 +53,9 @@ impl wire::control_server::Control for Control {
         if round.request.frontend.is_empty() {
             returned(&round).await?;
         } else {
-            let (frontend, attrs) = (&round.request.frontend, round.request.frontend_attrs.clone());
-            round.build(&self.app, frontend, attrs).await.map_err(Failed::status)?;
+            let wire::SolveRequest { frontend, frontend_attrs, frontend_inputs, .. } = round.request.clone();
+            let asked = Asked { frontend, attrs: frontend_attrs, inputs: frontend_inputs };
+            round.build(&self.app, &results, asked).await.map_err(Failed::status)?;
         }
         Ok(Response::new(wire::SolveResponse { exporter_response: round.response() }))
     }
@@ -105,9 +111,14 @@ impl wire::control_server::Control for Control {
 
     async fn session(
         &self,
-        _: Request<Streaming<wire::BytesMessage>>,
+        request: Request<Streaming<wire::BytesMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        Err(Status::unimplemented("a session is opened by POST /session"))
+        let (metadata, _, client) = request.into_parts();
+        let told = told(&metadata.into_headers()).map_err(status_of)?;
+        let opening = self.app.open_session(told).map_err(status_of)?;
+        let (ours, answers) = tunnel::open(client);
+        tokio::spawn(opening.serve(TokioIo::new(ours)));
+        Ok(Response::new(answers))
     }
 
     async fn listen_build_history(
@@ -192,9 +203,12 @@ pub async fn worker_records(app: &App) -> Outcome<Vec<WorkerRecord>> {
     Ok(workers.into_iter().filter(|worker| !worker.drained).map(record).collect())
 }
 
-/// Names what a worker's layers are unpacked by. By it clients know that an engine builds for several platforms, exports
-/// archives and caches, and pushes by itself.
-const SNAPSHOTTER: (&str, &str) = ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs");
+/// What a worker's layers are unpacked by: from it clients know that an engine builds for several platforms, exports
+/// archives and caches, and pushes by itself. And what `host-gateway` is.
+const LABELS: [(&str, &str); 2] = [
+    ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs"),
+    ("org.mobyproject.buildkit.worker.moby.host-gateway-ip", HOST_GATEWAY),
+];
 
 fn record(worker: Able) -> WorkerRecord {
     let platform = |platform: &model::Platform| pb::Platform {
@@ -211,7 +225,11 @@ fn record(worker: Able) -> WorkerRecord {
     }
     WorkerRecord {
         id: worker.id,
-        labels: worker.labels.into_iter().chain([(SNAPSHOTTER.0.to_owned(), SNAPSHOTTER.1.to_owned())]).collect(),
+        labels: worker
+            .labels
+            .into_iter()
+            .chain(LABELS.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .collect(),
         platforms,
         buildkit_version: Some(version()),
         ..Default::default()

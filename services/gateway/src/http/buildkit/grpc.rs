@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
@@ -19,10 +19,11 @@ use tower::ServiceExt as _;
 
 use super::bridge::Bridge;
 use super::control::Control;
+use super::results::Results;
 use super::rounds::Rounds;
 use crate::app::App;
 use crate::http::answer::Answer;
-use crate::http::peer::UserName;
+use crate::http::peer::{Connection, UserName};
 use crate::http::session::{must_upgrade, switching};
 
 /// The services, and `POST /grpc` that leads to them.
@@ -38,8 +39,10 @@ pub fn routes(app: Arc<App>) -> Router<Arc<App>> {
     services.layer(middleware::from_fn(with_user)).route("/grpc", axum::routing::post(upgrade)).with_state(())
 }
 
-/// Says to the services who asks.
+/// Says to the services who asks, on which connection.
 async fn with_user(user: UserName, mut request: Request, next: Next) -> Response {
+    let results = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.results.clone());
+    request.extensions_mut().insert(results.unwrap_or_default());
     request.extensions_mut().insert(user);
     next.run(request).await
 }
@@ -53,11 +56,13 @@ async fn hand_over(services: Router, user: String, request: Request) -> Answer {
 
 async fn serve(upgrade: OnUpgrade, services: Router, user: String) {
     let Ok(upgraded) = upgrade.await else { return };
+    let results = Arc::<Results>::default();
     let service = tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (services, user) = (services.clone(), user.clone());
+        let (services, user, results) = (services.clone(), user.clone(), results.clone());
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(UserName(user));
+            request.extensions_mut().insert(results);
             let response = services.oneshot(request).await.unwrap_or_else(|never| match never {});
             Ok::<_, Infallible>(response)
         }

@@ -12,7 +12,11 @@ mod failed;
 mod filter;
 pub mod grpc;
 mod history;
+mod results;
 mod rounds;
 mod run;
 mod solve;
 mod status;
+mod tunnel;
+
+pub use results::Results;

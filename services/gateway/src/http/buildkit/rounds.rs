@@ -3,12 +3,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as wire;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::Ref;
+use bollard_buildkit_proto::pb;
 use model::ErrorKind;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::failed::Failed;
+use super::results::Results;
 use super::run::{Build, Told};
 use super::solve::Solve;
 use crate::app::{App, Failure, Outcome, lock};
@@ -50,6 +53,16 @@ pub struct Built {
     pub image_id: String,
     /// What the exporters, or a request about the Dockerfile, answer.
     pub response: HashMap<String, String>,
+    /// One image for each platform, with what the client calls it; none for a request about the Dockerfile.
+    pub results: Vec<(proto::BuiltImage, Ref)>,
+}
+
+/// What a frontend is asked for.
+pub struct Asked {
+    pub frontend: String,
+    pub attrs: HashMap<String, String>,
+    /// By the names that `attrs` have for them.
+    pub inputs: HashMap<String, pb::Definition>,
 }
 
 /// Holds a round; when it is dropped, the round is over and its builds are cancelled.
@@ -128,13 +141,10 @@ impl Round {
     ///
     /// # Errors
     /// Why the build failed; `Cancelled` when the round is over first.
-    pub async fn build(
-        &self,
-        app: &Arc<App>,
-        frontend: &str,
-        mut attrs: HashMap<String, String>,
-    ) -> Result<Built, Failed> {
-        is_built_in(frontend, &attrs)?;
+    pub async fn build(&self, app: &Arc<App>, results: &Results, asked: Asked) -> Result<Built, Failed> {
+        let Asked { frontend, mut attrs, inputs } = asked;
+        is_built_in(&frontend, &attrs)?;
+        let inputs = results.inputs(&inputs)?;
         let brought = match attrs.get("context").and_then(|context| upload_of(context)) {
             Some(path) => Some(app.pull_upload(&self.request.session, path).await?),
             None => None,
@@ -150,9 +160,12 @@ impl Round {
             entitlements: self.request.entitlements.clone(),
             context: brought.as_ref().map(|brought| brought.context.clone()),
             user: self.user.clone(),
+            inputs,
         };
+        let kept = app.lease("what a build has made").await?;
+        let options = proto::BuildOptions { result_lease: kept.id.clone(), ..solve.options(app)? };
         let lease = brought.map(|brought| brought.lease);
-        let mut build = Build::begin(app, &solve.options(app)?, (self.free_name(), lease)).await?;
+        let mut build = Build::begin(app, &options, (self.free_name(), lease)).await?;
         self.builds.send_modify(|builds| builds.push(build.id.clone()));
         loop {
             let told = tokio::select! {
@@ -164,8 +177,12 @@ impl Round {
             match told {
                 // Who wants to know reads the log.
                 Some(Told::Status(_)) => {}
-                Some(Told::Built { image_id, response }) => {
-                    let built = Built { image_id, response };
+                Some(Told::Built { image_id, response, results: made }) => {
+                    if made.is_empty() && options.check.is_empty() {
+                        return Err(Failure::new(ErrorKind::Internal, "what was built was not told").into());
+                    }
+                    let refs = results.keep(&made, kept);
+                    let built = Built { image_id, response, results: made.into_iter().zip(refs).collect() };
                     lock(&self.built).clone_from(&built);
                     return Ok(built);
                 }
@@ -195,7 +212,7 @@ impl Round {
 
     /// What the exporters tell. An image that was not pushed is called by its id.
     pub fn response(&self) -> HashMap<String, String> {
-        let Built { image_id: id, mut response } = lock(&self.built).clone();
+        let Built { image_id: id, mut response, .. } = lock(&self.built).clone();
         if !id.is_empty() {
             for key in ["containerimage.digest", "containerimage.config.digest"] {
                 response.entry(key.to_owned()).or_insert_with(|| id.clone());

@@ -19,6 +19,8 @@ pub enum Told {
     Built {
         image_id: String,
         response: HashMap<String, String>,
+        /// What was built, for each platform, where the options want to know.
+        results: Vec<proto::BuiltImage>,
     },
     Failed(Failed),
 }
@@ -75,13 +77,13 @@ impl Build {
     }
 
     fn told(&mut self, chunk: proto::BuildLog) -> Option<Told> {
-        let proto::BuildLog { response, fault, .. } = chunk;
+        let proto::BuildLog { response, results, fault, .. } = chunk;
         match chunk.what? {
             What::AuxId(id) => {
                 self.image_id = id;
                 None
             }
-            What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id), response }),
+            What::End(_) => Some(Told::Built { image_id: std::mem::take(&mut self.image_id), response, results }),
             What::Error(why) => {
                 let failure = Failure::new(model::ErrorKind::Internal, why);
                 Some(Told::Failed(Failed { failure, fault }))

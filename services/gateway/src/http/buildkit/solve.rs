@@ -8,6 +8,10 @@ use crate::app::{App, Failure, Outcome};
 /// The exporters that make an image of this engine: BuildKit's name for it in dockerd, and its usual one.
 const IMAGE_EXPORTERS: [&str; 3] = ["moby", "image", ""];
 
+/// Clients put a worker's address in the place of `host-gateway`. Each step has its own machine's, so they are told the
+/// dummy address (RFC 7600), which stands for that.
+pub const HOST_GATEWAY: &str = "192.0.0.8";
+
 /// A build as BuildKit's clients ask for it.
 #[derive(Debug, Default, Clone)]
 pub struct Solve {
@@ -21,6 +25,8 @@ pub struct Solve {
     /// A tar in the layer store, in place of the session's folder.
     pub context: Option<proto::Descriptor>,
     pub user: String,
+    /// What earlier builds have made, by the names that `attrs` have for it.
+    pub inputs: HashMap<String, proto::BuiltImage>,
 }
 
 impl Solve {
@@ -38,7 +44,10 @@ impl Solve {
             ..Default::default()
         };
         for (key, value) in &self.attrs {
-            attribute(&mut options, key, value)?;
+            match key.strip_prefix("context:") {
+                Some(name) => self.named_context(&mut options, name, value)?,
+                None => attribute(&mut options, key, value)?,
+            }
         }
         if !self.session.is_empty() {
             options.session_id.clone_from(&self.session);
@@ -63,6 +72,29 @@ impl Solve {
     }
 }
 
+impl Solve {
+    fn named_context(&self, options: &mut proto::BuildOptions, name: &str, value: &str) -> Outcome<()> {
+        // Clients put the platform that it is for behind the name.
+        let name = name.split_once("::").map_or(name, |(name, _)| name);
+        let mut context = proto::NamedContext { name: name.to_owned(), ..Default::default() };
+        match value.split_once(':') {
+            Some(("local", folder)) => context.source = format!("session:{folder}"),
+            Some(("input", input)) => {
+                let missing = || Failure::invalid(format!("invalid input {input} for context {name}"));
+                let result = self.inputs.get(input).ok_or_else(missing)?.clone();
+                if let Some(known) = options.contexts.iter_mut().find(|known| known.name == name) {
+                    known.results.push(result);
+                    return Ok(());
+                }
+                context.results.push(result);
+            }
+            _ => value.clone_into(&mut context.source),
+        }
+        options.contexts.push(context);
+        Ok(())
+    }
+}
+
 fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outcome<()> {
     let text = || value.to_owned();
     let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned);
@@ -72,10 +104,6 @@ fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outco
     }
     if let Some(name) = key.strip_prefix("label:") {
         options.labels.insert(name.to_owned(), text());
-        return Ok(());
-    }
-    if let Some(name) = key.strip_prefix("context:") {
-        options.contexts.push(named_context(name, value)?);
         return Ok(());
     }
     match key {
@@ -96,6 +124,7 @@ fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outco
         "add-hosts" => {
             for host in list() {
                 let (name, address) = host.split_once('=').ok_or_else(|| wrong("host", &host))?;
+                let address = if address == HOST_GATEWAY { "host-gateway" } else { address };
                 options.extra_hosts.push(format!("{name}:{address}"));
             }
         }
@@ -122,17 +151,6 @@ fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outco
 
 fn wrong(what: &str, value: &str) -> Failure {
     Failure::invalid(format!("invalid {what} {value}"))
-}
-
-fn named_context(name: &str, value: &str) -> Outcome<proto::NamedContext> {
-    let source = match value.split_once(':') {
-        Some(("local", folder)) => format!("session:{folder}"),
-        Some(("input", _)) => return Err(Failure::not_built(format!("context {name}={value}: no inputs are taken"))),
-        _ => value.to_owned(),
-    };
-    // Clients put the platform that it is for behind the name.
-    let name = name.split_once("::").map_or(name, |(name, _)| name).to_owned();
-    Ok(proto::NamedContext { name, source })
 }
 
 fn registry_cache(reference: &str) -> proto::CacheOption {
@@ -197,22 +215,42 @@ mod tests {
             ("build-arg:A", "1=2"),
             ("label:l", "v"),
             ("platform", "linux/amd64,linux/arm64"),
-            ("add-hosts", "a=1.2.3.4,b=::1"),
+            ("add-hosts", "a=1.2.3.4,b=::1,c=192.0.0.8"),
             ("shm-size", "65536"),
             ("ulimit", "nofile=1:2"),
-            ("context:base", "docker-image://busybox"),
-            ("context:own", "local:own-dir"),
             ("image-resolve-mode", "pull"),
             ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"r/x"}}]"#),
             ("source", "docker/dockerfile:1"),
         ])
         .expect("read");
         assert_eq!((read.dockerfile.as_str(), read.build_args["A"].as_str()), ("sub/D", "1=2"));
-        assert_eq!(read.extra_hosts, ["a:1.2.3.4", "b:::1"]);
+        assert_eq!(read.extra_hosts, ["a:1.2.3.4", "b:::1", "c:host-gateway"]);
         assert_eq!((read.platforms.len(), read.shm_bytes, read.pull), (2, 65536, true));
-        let sources: Vec<_> = read.contexts.iter().map(|context| context.source.as_str()).collect();
-        assert_eq!(sources, ["docker-image://busybox", "session:own-dir"]);
         assert_eq!(read.cache_imports[0].attributes["ref"], "r/x");
+    }
+
+    #[test]
+    fn named_contexts_are_sources_folders_and_what_was_built() {
+        let made = |platform: &str| proto::BuiltImage { platform: platform.to_owned(), ..Default::default() };
+        let inputs = [("0-b::linux/amd64", made("linux/amd64")), ("0-b::linux/arm64", made("linux/arm64"))];
+        let inputs = inputs.map(|(name, made)| (name.to_owned(), made)).into();
+        let solve = Solve { inputs, ..Solve::default() };
+        let of = |contexts: &[(&str, &str)]| {
+            let mut options = proto::BuildOptions::default();
+            for (name, value) in contexts {
+                solve.named_context(&mut options, name, value).map_err(|failure| failure.message)?;
+            }
+            let shown = |context: &proto::NamedContext| {
+                let platforms: Vec<_> = context.results.iter().map(|made| made.platform.as_str()).collect();
+                format!("{}={}{}", context.name, context.source, platforms.join("+"))
+            };
+            Ok::<_, String>(options.contexts.iter().map(shown).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[("base", "docker-image://busybox")]), Ok(vec!["base=docker-image://busybox".to_owned()]));
+        assert_eq!(of(&[("own", "local:own-dir")]), Ok(vec!["own=session:own-dir".to_owned()]));
+        let both = [("b::linux/amd64", "input:0-b::linux/amd64"), ("b::linux/arm64", "input:0-b::linux/arm64")];
+        assert_eq!(of(&both), Ok(vec!["b=linux/amd64+linux/arm64".to_owned()]));
+        assert_eq!(of(&[("b", "input:0-c")]), Err("invalid input 0-c for context b".to_owned()));
     }
 
     #[test]
@@ -238,7 +276,6 @@ mod tests {
             ("shm-size", "1x", "invalid shm-size 1x"),
             ("cache-imports", "{", "invalid cache-imports {"),
             ("requestid", "frontend.dance", "unsupported request frontend.dance"),
-            ("context:a", "input:x", "context a=input:x: no inputs are taken"),
         ] {
             let refused = options(&[(key, value)]).expect_err(value);
             assert!(refused.contains(why), "{refused}");
