@@ -157,6 +157,14 @@ fn caches_are_listed_exported_imported_and_pruned() {
     for line in ["4751 7:8 2 981173106", "root 1777", "/etc/passwd", " 300\n"] {
         assert!(found.contains(line), "{line}: {found}");
     }
+    // Every name is one that a cache may have.
+    for name in ["import", "prune", "content"] {
+        boxyard.boxyard(&["cache", "import", name, tar]).ok();
+        let shown = Client::new(boxyard.socket()).get_json(&format!("/boxyard/v1/caches/{name}"));
+        assert_eq!(shown["id"], name, "{shown}");
+        boxyard.boxyard(&["cache", "export", "-o", tar, name]).ok();
+        pruned(&boxyard, &[name]).says(&format!(" {name}\n"));
+    }
     boxyard.boxyard(&["cache", "export", "-o", tar, "nosuch"]).fails(1, "no such cache: nosuch");
     for (hostile, why) in
         [(&[("../x", "")][..], "invalid path"), (&[("l", "/etc"), ("l/x", "")], "which is not a folder")]

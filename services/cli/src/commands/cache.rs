@@ -174,7 +174,7 @@ impl Import {
             }
             None => stdin_body(),
         };
-        let call = engine.post("/boxyard/v1/caches/import").query("id", &self.id).query("sharing", &self.sharing);
+        let call = engine.post("/boxyard/v1/caches").query("id", &self.id).query("sharing", &self.sharing);
         let cache = call.header("content-type", "application/x-tar").body(body).value().await?;
         output::line(cache["key"].as_str().unwrap_or_default());
         Ok(())
@@ -194,7 +194,8 @@ impl Prune {
         if !self.force && !self.dry_run && !confirm(warning)? {
             return Ok(());
         }
-        let mut call = engine.post("/boxyard/v1/caches/prune").flag("all", self.all).flag("dry-run", self.dry_run);
+        let mut call =
+            engine.call(http::Method::DELETE, "/boxyard/v1/caches").flag("all", self.all).flag("dry-run", self.dry_run);
         for cache in &self.caches {
             call = call.query("name", cache);
         }

@@ -33,7 +33,7 @@ fn every_path_answers_as_the_document_says() {
     let build = names(&Client::tcp(port).get_json("/boxyard/v1/builds"), "id").remove(0);
     let worker = names(&Client::tcp(port).get_json("/boxyard/v1/workers"), "id").remove(0);
     let image = names(&Client::tcp(port).get_json("/boxyard/v1/images"), "id").remove(0);
-    let path = "/boxyard/v1/caches/import?id=own";
+    let path = "/boxyard/v1/caches?id=own";
     let imported = Client::tcp(port).send("POST", path, "application/x-tar", vec![0; 1024]).expect("an answer");
     assert_eq!(imported.status, 200, "{}", imported.text());
     let paths = document["paths"].as_object().expect("paths");

@@ -74,6 +74,17 @@ impl Api {
         self.add(("post", path), about, done, post(handler))
     }
 
+    /// A route by DELETE that answers with an `A`.
+    pub fn deleted<A: Shape, H: Handler<T, Arc<App>>, T: 'static>(
+        mut self,
+        path: &'static str,
+        about: &About,
+        handler: H,
+    ) -> Self {
+        let done = self.answer::<A>(about);
+        self.add(("delete", path), about, done, delete(handler))
+    }
+
     /// A route by DELETE, which answers with 204 and nothing.
     pub fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, about: &About, handler: H) -> Self {
         let done = ("204", json!({"description": "It is gone."}));

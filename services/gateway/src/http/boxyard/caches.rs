@@ -72,8 +72,9 @@ pub fn add_to(api: Api) -> Api {
     api.get::<List<Cache>, _, _>("/boxyard/v1/caches", &list, self::list)
         .get::<Cache, _, _>("/boxyard/v1/caches/{cache}", &one, self::one)
         .get::<String, _, _>("/boxyard/v1/caches/{cache}/content", &content, export)
-        .answered::<Cache, _, _>("/boxyard/v1/caches/import", &import, self::import)
-        .answered::<CachesPruned, _, _>("/boxyard/v1/caches/prune", &prune, self::prune)
+        // What is done to all of them has no path that a name could have.
+        .answered::<Cache, _, _>("/boxyard/v1/caches", &import, self::import)
+        .deleted::<CachesPruned, _, _>("/boxyard/v1/caches", &prune, self::prune)
 }
 
 async fn list(State(app): State<Arc<App>>, query: Query) -> Answer {
