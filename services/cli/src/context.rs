@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use dockerfile::Ignore;
 use tar::{Builder, EntryType, Header};
 
+use crate::regular;
+
 pub struct Context {
     root: PathBuf,
     ignore: Ignore,
@@ -22,11 +24,12 @@ pub struct Context {
 
 impl Context {
     pub fn open(root: &Path, dockerfile: &str) -> io::Result<Self> {
-        let text = match fs::read_to_string(root.join(".dockerignore")) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e),
-        };
+        let mut text = String::new();
+        match regular::open(&root.join(".dockerignore")) {
+            Ok(mut file) => drop(file.read_to_string(&mut text)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io::Error::new(e.kind(), format!(".dockerignore: {e}"))),
+        }
         let always = vec![dockerfile.to_owned(), ".dockerignore".to_owned()];
         let exceptions = text.lines().any(|line| line.trim_start().starts_with('!'));
         Ok(Self { root: root.to_owned(), ignore: Ignore::parse(&text), always, exceptions })
@@ -109,7 +112,7 @@ impl Context {
             links.insert((metadata.dev(), metadata.ino()), path.to_owned());
         }
         header.set_size(metadata.len());
-        let file = fs::File::open(&full).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
+        let file = regular::open_itself(&full).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
         // The header's length is a promise: a file that grows is cut, one that shrinks is padded.
         append(tar, header, path.as_bytes(), file.chain(io::repeat(0)).take(metadata.len()))
     }

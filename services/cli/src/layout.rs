@@ -1,17 +1,19 @@
 //! OCI layouts in folders of this machine (OCI image-spec, Image Layout): what their index names.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use model::Digest;
 use serde_json::{Value, json};
 
-use crate::draft;
 use crate::failure::{Failure, Outcome};
+use crate::{draft, regular};
 
 /// Where an entry of the index has its tag.
 const NAME: &str = "org.opencontainers.image.ref.name";
 const INDEX: &str = "index.json";
+/// Each tag of a folder is an entry.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 /// The folder of a layout's blobs.
 pub fn blobs(folder: &Path) -> PathBuf {
@@ -64,7 +66,12 @@ fn has_tag(entry: &Value, tag: &str) -> bool {
 
 fn read(folder: &Path) -> Outcome<Value> {
     let told = |why: String| Failure::new(format!("{}: {why}", folder.join(INDEX).display()));
-    let bytes = std::fs::read(folder.join(INDEX)).map_err(|e| told(crate::commands::os_words(&e)))?;
+    let file = regular::open(&folder.join(INDEX)).map_err(|e| told(crate::commands::os_words(&e)))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| told(crate::commands::os_words(&e)))?;
+    if bytes.len() as u64 > MAX_INDEX_BYTES {
+        return Err(told(format!("larger than {MAX_INDEX_BYTES} bytes")));
+    }
     serde_json::from_slice(&bytes).map_err(|e| told(e.to_string()))
 }
 

@@ -19,6 +19,7 @@ mod layout;
 mod output;
 mod progress;
 mod reference;
+mod regular;
 mod session;
 mod solve;
 mod terminal;

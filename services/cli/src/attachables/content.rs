@@ -23,7 +23,7 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::incoming::Incoming;
-use crate::layout;
+use crate::{layout, regular};
 
 /// Bytes of one message.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -104,7 +104,8 @@ impl UnaryService<api::InfoRequest> for Info {
 impl Info {
     fn info(&self, request: &Request<api::InfoRequest>) -> Result<Response<api::InfoResponse>, Status> {
         let digest = &request.get_ref().digest;
-        let found = std::fs::metadata(self.0.blob(request.metadata(), digest)?).map_err(|e| failed(digest, &e))?;
+        let blob = self.0.blob(request.metadata(), digest)?;
+        let found = regular::open(&blob).and_then(|file| file.metadata()).map_err(|e| failed(digest, &e))?;
         let size = i64::try_from(found.len()).unwrap_or(i64::MAX);
         Ok(Response::new(api::InfoResponse { info: Some(api::Info { digest: digest.clone(), size }) }))
     }
@@ -129,7 +130,7 @@ impl Read {
     ) -> Result<Response<BoxStream<'static, Result<api::ReadResponse, Status>>>, Status> {
         let blob = self.0.blob(request.metadata(), &request.get_ref().digest)?;
         let api::ReadRequest { digest, offset, size } = request.into_inner();
-        let file = std::fs::File::open(blob).map_err(|e| failed(&digest, &e))?;
+        let file = regular::open(&blob).map_err(|e| failed(&digest, &e))?;
         let (sender, sent) = mpsc::channel(MESSAGES);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = send(file, (offset, size), &sender) {
@@ -205,6 +206,7 @@ pub(super) fn failed(what: &str, error: &io::Error) -> Status {
     match error.kind() {
         io::ErrorKind::NotFound => Status::not_found(format!("content {what}: not found")),
         io::ErrorKind::StorageFull => Status::resource_exhausted(text),
+        io::ErrorKind::InvalidInput => Status::failed_precondition(text),
         _ => Status::internal(text),
     }
 }

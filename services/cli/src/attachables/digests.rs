@@ -205,7 +205,9 @@ fn hash_all(files: &[&Path]) -> io::Result<Vec<Sha256Bytes>> {
 }
 
 fn hash(full: &Path, buffer: &mut [u8]) -> io::Result<Sha256Bytes> {
-    let mut file = std::fs::File::open(full)?;
+    let told =
+        |e: io::Error| io::Error::new(e.kind(), format!("open {}: {}", full.display(), crate::commands::os_words(&e)));
+    let mut file = crate::regular::open_itself(full).map_err(told)?;
     let mut hash = Sha256::new();
     loop {
         match file.read(buffer)? {

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::digests::Digests;
 use super::follow::follow;
 use super::walk::{Found, Selection, walk};
+use crate::regular;
 
 /// Bursts of packets that wait for the daemon.
 const BURSTS: usize = 4;
@@ -183,7 +184,7 @@ impl Transfer {
     fn content(&self, id: u32, buffer: &mut [u8], burst: &mut Vec<Packet>) -> io::Result<()> {
         let file = self.files.lock().expect("no holder panics").get(id as usize).cloned().flatten();
         let file = file.ok_or_else(|| io::Error::other(format!("invalid file id {id}")))?;
-        let mut content = std::fs::File::open(&file)
+        let mut content = regular::open_itself(&file)
             .map_err(|e| io::Error::other(format!("open {}: {}", file.display(), crate::commands::os_words(&e))))?;
         loop {
             let data = match content.read(buffer)? {

@@ -1,13 +1,16 @@
 //! `--secret id=NAME[,src=FILE|,env=VARIABLE]`: given only to the steps that ask for it, never stored.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::Secrets as Service;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use tonic::{Request, Response, Status};
 
+use crate::commands::os_words;
 use crate::failure::{Failure, Outcome};
+use crate::regular;
 
 /// BuildKit's limit of one secret.
 const MAX_BYTES: u64 = 500 << 10;
@@ -15,10 +18,43 @@ const MAX_BYTES: u64 = 500 << 10;
 #[derive(Debug, Default)]
 pub struct Secrets(BTreeMap<String, Source>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Source {
     File(PathBuf),
     Variable(String),
+    /// What a pipe held.
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Variable(name) => f.debug_tuple("Variable").field(name).finish(),
+            Self::Value(_) => f.write_str("Value"),
+        }
+    }
+}
+
+impl Source {
+    /// A file is to be there, and may be read; a pipe is read now, since that goes only once.
+    fn checked(self) -> Result<Self, String> {
+        let Self::File(path) = self else { return Ok(self) };
+        let told = |doing: &str, e: &io::Error| format!("failed to {doing} {}: {}", path.display(), os_words(e));
+        let size = std::fs::metadata(&path).map_err(|e| told("stat", &e))?.len();
+        let too_large =
+            |size| format!("invalid secret size {size} from {}: must be at most {MAX_BYTES} bytes", path.display());
+        if regular::is_pipe(&path) {
+            let value = regular::read(&path, MAX_BYTES).map_err(|e| told("read", &e))?;
+            return if value.len() as u64 > MAX_BYTES {
+                Err(too_large(value.len() as u64))
+            } else {
+                Ok(Self::Value(value))
+            };
+        }
+        regular::open(&path).map_err(|e| told("open", &e))?;
+        if size > MAX_BYTES { Err(too_large(size)) } else { Ok(Self::File(path)) }
+    }
 }
 
 impl Secrets {
@@ -26,20 +62,8 @@ impl Secrets {
     pub fn parse(flags: &[String]) -> Outcome<Self> {
         let mut secrets = BTreeMap::new();
         for flag in flags {
-            let (id, source) = one(flag).map_err(|why| Failure::new(format!("could not parse secrets: {why}")))?;
-            if let Source::File(path) = &source {
-                let told = |e: std::io::Error| {
-                    let why = crate::commands::os_words(&e);
-                    Failure::new(format!("could not parse secrets: failed to stat {}: {why}", path.display()))
-                };
-                let size = std::fs::metadata(path).map_err(told)?.len();
-                if size > MAX_BYTES {
-                    return Err(Failure::new(format!(
-                        "could not parse secrets: invalid secret size {size} from {}: must be at most {MAX_BYTES} bytes",
-                        path.display()
-                    )));
-                }
-            }
+            let parsed = one(flag).and_then(|(id, source)| Ok((id, source.checked()?)));
+            let (id, source) = parsed.map_err(|why| Failure::new(format!("could not parse secrets: {why}")))?;
             secrets.insert(id, source);
         }
         Ok(Self(secrets))
@@ -88,7 +112,18 @@ impl Service for Secrets {
         let id = asked.into_inner().id;
         let missing = || Status::not_found(format!("secret {id}: not found"));
         let data = match self.0.get(&id).ok_or_else(missing)? {
-            Source::File(path) => tokio::fs::read(path).await.map_err(|e| Status::internal(e.to_string()))?,
+            Source::Value(value) => value.clone(),
+            Source::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut value = Vec::new();
+                    // The daemon says that one byte more is too much.
+                    regular::open(&path)?.take(MAX_BYTES + 1).read_to_end(&mut value)?;
+                    Ok::<_, io::Error>(value)
+                });
+                let read = read.await.map_err(|e| Status::internal(e.to_string()))?;
+                read.map_err(|e| Status::internal(format!("secret {id}: {}", os_words(&e))))?
+            }
             Source::Variable(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
                 std::env::var_os(name).ok_or_else(missing)?.into_vec()

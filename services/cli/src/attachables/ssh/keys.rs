@@ -1,6 +1,6 @@
 //! Private keys that are read from files, and what they sign (RFC 4253 and 8332 for RSA, 5656 for ECDSA, 8709 for Ed25519).
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -48,9 +48,7 @@ impl std::fmt::Debug for Key {
 
 /// Reads a key's file, as far as a key may be long.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut content)?;
-    Ok(content)
+    crate::regular::read(path, MAX_BYTES)
 }
 
 impl Key {

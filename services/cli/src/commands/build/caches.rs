@@ -65,8 +65,6 @@ impl Caches {
     fn export(&mut self, number: usize, typed: Typed) -> Outcome<()> {
         if typed.kind == "local" {
             let folder = required(&typed, "dest", "ERROR: local cache exporter requires dest")?;
-            std::fs::create_dir_all(&folder)
-                .map_err(|e| Failure::new(format!("ERROR: mkdir {folder}: {}", crate::commands::os_words(&e))))?;
             let tag = typed.attributes.get("tag").cloned().unwrap_or_else(|| TAG.to_owned());
             self.written.0.push(Place { number, folder: PathBuf::from(&folder), tag });
             self.contents.insert(format!("local:{folder}"), PathBuf::from(folder));
@@ -77,6 +75,16 @@ impl Caches {
 }
 
 impl Written {
+    /// Makes the folders, once it is clear that the build begins.
+    pub fn prepare(&self) -> Outcome {
+        for Place { folder, .. } in &self.0 {
+            let told =
+                |e| Failure::new(format!("ERROR: mkdir {}: {}", folder.display(), crate::commands::os_words(&e)));
+            std::fs::create_dir_all(folder).map_err(told)?;
+        }
+        Ok(())
+    }
+
     /// Writes what the tags mean now, as the daemon's response says. A cache whose export failed is as it was.
     pub fn update(&self, response: &Value) -> Outcome<()> {
         for Place { number, folder, tag } in &self.0 {
@@ -137,6 +145,9 @@ mod tests {
         let to = to.expect("read");
         assert_eq!((to.imports[0].kind.as_str(), to.imports[0].attributes["ref"].as_str()), ("registry", "user/app:c"));
         assert_eq!(to.contents[&format!("local:{dest}")], PathBuf::from(&dest));
+        assert!(!Path::new(&dest).exists(), "the build may be refused still");
+        to.written.prepare().expect("made");
+        assert!(Path::new(&dest).is_dir());
         let digest = model::Digest::of(b"manifest");
         std::fs::create_dir_all(layout::blobs(Path::new(&dest))).expect("folders");
         std::fs::write(layout::blob(Path::new(&dest), &digest), "manifest").expect("a blob");

@@ -9,14 +9,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::caches::{Caches, Written};
 use super::outputs::{Output, Typed, outputs};
-use super::source::{is_archive, is_remote, read_dockerfile};
+use super::source::{is_archive, is_remote, named_dockerfile, read_dockerfile};
 use super::{Build, OnError};
 use crate::attachables::{Agents, Attachables, Contents, Folder, Outputs, Secrets};
 use crate::create::values;
 use crate::failure::{Failure, Outcome};
-use crate::layout;
 use crate::solve::Excerpt;
-use crate::units;
+use crate::{layout, regular, units};
 
 /// A build as it is asked for.
 pub struct Asked {
@@ -148,7 +147,7 @@ impl Build {
             Some("-") => self.of_stdin(read_dockerfile(stdin().lock())?)?,
             given => {
                 let path = given.map_or_else(|| root.join("Dockerfile"), PathBuf::from);
-                of_file(&path)?
+                self.of_path(&path)?
             }
         };
         places.source = source_of(&root);
@@ -160,10 +159,18 @@ impl Build {
     fn of_remote(&self) -> Outcome<Places> {
         let places = match self.file.as_deref() {
             Some("-") => self.of_stdin(read_dockerfile(stdin().lock())?)?,
-            Some(path) if Path::new(path).is_absolute() => of_file(Path::new(path))?,
+            Some(path) if Path::new(path).is_absolute() => self.of_path(Path::new(path))?,
             given => Places { dockerfile: given.unwrap_or_default().to_owned(), ..Places::default() },
         };
         Ok(Places { remote: Some(self.context.clone()), source: self.context.clone(), ..places })
+    }
+
+    /// What a pipe holds is there once: it is as if it came from stdin.
+    fn of_path(&self, path: &Path) -> Outcome<Places> {
+        match regular::is_pipe(path) {
+            true => self.of_stdin(named_dockerfile(path)?),
+            false => of_file(path),
+        }
     }
 
     /// A Dockerfile that was read from stdin lies in a folder of its own.
@@ -228,7 +235,8 @@ fn of_file(path: &Path) -> Outcome<Places> {
         Failure::new(format!("ERROR: resolve : lstat {}: {why}", path.display()))
     };
     let absolute = std::path::absolute(path)?;
-    let content = read_dockerfile(std::fs::File::open(&absolute).map_err(told)?)?;
+    std::fs::symlink_metadata(&absolute).map_err(told)?;
+    let content = named_dockerfile(&absolute)?;
     let name = absolute.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| Failure::new(format!("ERROR: {} is no Dockerfile", path.display())))?.to_owned();
     let root = absolute.parent().unwrap_or(Path::new("/")).to_owned();

@@ -38,6 +38,7 @@ impl Build {
         if is_sent && !attachables.contents.is_empty() {
             return Err(Failure::new("ERROR: a context on stdin cannot be built with local caches"));
         }
+        caches.prepare()?;
         let mut session = None;
         let mut body = empty();
         if is_sent {
@@ -97,11 +98,19 @@ impl Build {
                 "ERROR: --detach leaves nobody that --secret, --ssh, --build-context, --output or stdin could ask",
             ));
         }
-        let Asked { mut options, attachables, .. } = self.asked(Vec::new())?;
+        let Asked { mut options, attachables, made, .. } = self.asked(Vec::new())?;
         if !attachables.contents.is_empty() {
             return Err(Failure::new("ERROR: --detach leaves nobody who could read or write local caches"));
         }
-        let source = Self { quiet: true, ..self }.source()?;
+        if options["session_dockerfile"] == true {
+            return Err(Failure::new(format!(
+                "ERROR: --detach leaves nobody who could send the Dockerfile {} of this machine for a remote context",
+                self.file.as_deref().unwrap_or_default()
+            )));
+        }
+        // What came from stdin, or by a pipe, has been read.
+        let read = made.first().map(|made| made.path().join("Dockerfile").display().to_string());
+        let source = Self { quiet: true, file: read.or_else(|| self.file.clone()), ..self }.source()?;
         options["dockerfile"] = source.dockerfile.clone().into();
         let call = engine
             .post("/boxyard/v1/builds")

@@ -11,7 +11,7 @@ use super::Build;
 use crate::context::Context;
 use crate::engine::{Body, empty, full, streamed};
 use crate::failure::{Failure, Outcome};
-use crate::{output, units};
+use crate::{output, regular, units};
 
 /// What is sent.
 pub struct Source {
@@ -93,7 +93,7 @@ impl Build {
                 let real = std::fs::canonicalize(&path).map_err(missing)?;
                 match real.strip_prefix(&root) {
                     Ok(inside) => inside.to_string_lossy().into_owned(),
-                    Err(_) => outside(read_dockerfile(std::fs::File::open(&real)?)?, &mut extra),
+                    Err(_) => outside(named_dockerfile(&real)?, &mut extra),
                 }
             }
         };
@@ -175,9 +175,22 @@ pub(super) fn rest_of_stdin(head: Vec<u8>) -> impl futures::Stream<Item = std::i
     futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest)
 }
 
+/// One that the person names, which may be a pipe.
+pub(super) fn named_dockerfile(path: &Path) -> Outcome<Vec<u8>> {
+    let told = |e: std::io::Error| {
+        let why = crate::commands::os_words(&e);
+        Failure::new(format!("ERROR: failed to read dockerfile: open {}: {why}", path.display()))
+    };
+    within_limit(regular::read(path, DOCKERFILE_MAX_BYTES).map_err(told)?)
+}
+
 pub(super) fn read_dockerfile(from: impl Read) -> Outcome<Vec<u8>> {
     let mut content = Vec::new();
     from.take(DOCKERFILE_MAX_BYTES + 1).read_to_end(&mut content)?;
+    within_limit(content)
+}
+
+fn within_limit(content: Vec<u8>) -> Outcome<Vec<u8>> {
     if content.len() as u64 > DOCKERFILE_MAX_BYTES {
         return Err(Failure::new("the Dockerfile is larger than 16 MiB"));
     }
