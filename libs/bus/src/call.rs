@@ -59,7 +59,10 @@ impl Bus {
         let inbox = self.client.new_inbox();
         let leaving = Leaving { client: self.client.clone(), subject: target.gone(), inbox: Some(inbox.clone()) };
         let answer = self.exchange_at::<C>(inbox, target, request, progress).await;
-        leaving.stay();
+        // One that is only silent may work on.
+        if !answer.as_ref().is_err_and(Error::is_lost) {
+            leaving.stay();
+        }
         counts::asked::<C, _>(answer)
     }
 

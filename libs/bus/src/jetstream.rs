@@ -27,6 +27,15 @@ pub enum Happened {
     AtGateway(Box<proto::GatewayEvent>),
 }
 
+/// What was written into a build's log.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The bus user who wrote it: the server lets a user publish under its own name only.
+    pub user: String,
+    /// An error where it is no chunk: anybody may write that, so it ends nothing by itself.
+    pub chunk: Result<proto::BuildLog, Error>,
+}
+
 impl Bus {
     /// Makes the streams and buckets where they are missing. Only a gateway may; the others wait for it.
     ///
@@ -115,17 +124,26 @@ impl Bus {
         self.client.publish(subject, payload).await.map_err(unavailable)
     }
 
-    /// The log of a build from its first chunk, then live; each chunk with the bus user who wrote it. Every worker may
-    /// write, so whether it was this one's turn is for the reader to find out.
+    /// The log of a build from its first chunk, then live. Every worker may write, so whether it was this one's turn is for
+    /// the reader to find out.
     ///
     /// # Errors
     /// `Unavailable` when JetStream does not answer.
     pub async fn build_log(
         &self,
         build_id: &str,
-    ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<Written, Error>> + Send + Unpin + use<>, Error> {
         let messages = self.unbroken(BUILD_LOGS, build_log_subject(build_id, "*")).await?;
-        Ok(messages.map(|message| written(&message?)))
+        Ok(messages.map(|message| message.map(|message| written(&message))))
+    }
+
+    /// Forgets what was ever written into a build's log, for a build to come that has the same id.
+    ///
+    /// # Errors
+    /// `Unavailable` when JetStream does not answer.
+    pub async fn clear_build_log(&self, build_id: &str) -> Result<(), Error> {
+        let stream = self.jetstream.get_stream_no_info(BUILD_LOGS).await.map_err(unavailable)?;
+        stream.purge().filter(build_log_subject(build_id, "*")).await.map(drop).map_err(unavailable)
     }
 
     /// As [`Self::build_log`], but ends with the last chunk that is there now.
@@ -135,11 +153,11 @@ impl Bus {
     pub async fn build_log_so_far(
         &self,
         build_id: &str,
-    ) -> Result<impl Stream<Item = Result<(String, proto::BuildLog), Error>> + Send + Unpin + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<Written, Error>> + Send + Unpin + use<>, Error> {
         let consumer = self.consumer(BUILD_LOGS, build_log_subject(build_id, "*"), DeliverPolicy::All).await?;
         let count = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
         let messages = consumer.messages().await.map_err(unavailable)?;
-        Ok(messages.map(|message| written(&message.map_err(unavailable)?)).take(count).boxed())
+        Ok(messages.map(|message| message.map(|message| written(&message)).map_err(unavailable)).take(count).boxed())
     }
 
     pub(crate) async fn messages(
@@ -164,10 +182,9 @@ impl Bus {
     }
 }
 
-/// A chunk of a build's log with the user who wrote it: the server lets a user publish under its own name only.
-fn written(message: &Message) -> Result<(String, proto::BuildLog), Error> {
+fn written(message: &Message) -> Written {
     let user = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
-    Ok((user, decode(message)?))
+    Written { user, chunk: decode(message) }
 }
 
 fn decode<M: prost::Message + Default>(message: &Message) -> Result<M, Error> {

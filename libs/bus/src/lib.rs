@@ -29,7 +29,7 @@ pub use alive::{figures, process, sign_of_life};
 pub use calls::{Call, Target};
 pub use claims::{CLAIM_TTL, Claimed};
 pub use error::Error;
-pub use jetstream::Happened;
+pub use jetstream::{Happened, Written};
 pub use router::{Caller, ProgressSender, Router};
 
 /// How long a caller waits for the next sign of a server: three missed heartbeats.

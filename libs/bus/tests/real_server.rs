@@ -138,9 +138,14 @@ async fn events_are_replayed_from_a_position_and_logs_from_their_first_chunk() {
     }
     let mut log = bus.build_log("b1").await.expect("a consumer");
     for number in 0..3 {
-        let (user, chunk) = log.next().await.expect("one").expect("whole");
-        assert_eq!((user.as_str(), chunk.number), ("three", number));
+        let written = log.next().await.expect("one").expect("whole");
+        assert_eq!((written.user.as_str(), written.chunk.expect("a chunk").number), ("three", number));
     }
+    bus.clear_build_log("b1").await.expect("cleared");
+    bus.publish_build_log("b1", &proto::BuildLog { number: 9, ..Default::default() }).await.expect("sent");
+    let mut log = bus.build_log("b1").await.expect("a consumer");
+    let written = log.next().await.expect("one").expect("whole");
+    assert_eq!(written.chunk.expect("a chunk").number, 9, "the log of a later build of that id");
 }
 
 #[tokio::test]

@@ -70,9 +70,13 @@ pub struct Attempt {
 
 impl Database {
     /// Its gateway is this process's session.
+    ///
+    /// # Errors
+    /// `Taken` for an id that a build has.
     pub async fn queue_build(&self, id: &str, options: &[u8], demand: &Demand) -> Result<(), Error> {
         let Demand { owner, priority, labels, platform, attendance } = demand;
-        self.write(
+        let queued = self
+            .write(
             "INSERT INTO builds (id, options, state, attempt, worker_id, lease_until_ms, created_ms, image_id, error,
                                  error_code, gateway, owner, priority, worker_labels, platform, attendance)
              VALUES ($1, $2, 'waiting', 0, '', 0, $3, '', '', 0, $4, $5, $6, $7, $8, $9)",
@@ -87,8 +91,11 @@ impl Database {
         .bind(platform.as_str())
         .bind(attendance.word())
         .run()
-        .await?;
-        Ok(())
+        .await;
+        match queued {
+            Err(error) if error.is_unique_violation() => Err(Error::Taken(id.to_owned())),
+            queued => queued.map(drop),
+        }
     }
 
     /// The builds that wait, or whose worker fell silent, in the order in which workers are to take them: the highest
@@ -240,6 +247,13 @@ mod tests {
             assert!(db.finish_build("b", 2, "i", "", 0).await.expect("asked"));
             let build = db.build("b").await.expect("read").expect("it is there");
             assert!(0 < build.created_ms && build.created_ms <= build.started_ms && build.started_ms <= build.ended_ms);
+        }
+
+        async fn an_id_is_one_builds(db: Database) {
+            db.queue_build("b", b"first", &Demand::default()).await.expect("queued");
+            let again = db.queue_build("b", b"second", &Demand::default()).await;
+            assert!(matches!(again, Err(Error::Taken(id)) if id == "b"));
+            assert_eq!(db.build("b").await.expect("read").expect("it is there").options, b"first");
         }
 
         async fn after_three_lost_workers_nobody_gets_it(db: Database) {

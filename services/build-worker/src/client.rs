@@ -41,10 +41,18 @@ impl BuildClient {
     /// # Errors
     /// The client's or the gateway's own; `Conflict` when the build is another worker's.
     pub async fn ask<C: Call>(&self, request: &C::Request) -> Result<C::Reply, bus::Error> {
+        self.asking::<C>(|| Target::GatewayAt(self.gateway()), request).await
+    }
+
+    /// Asks any gateway for what it has others do with the client; as [`Self::ask`].
+    pub async fn ask_through<C: Call>(&self, request: &C::Request) -> Result<C::Reply, bus::Error> {
+        self.asking::<C>(|| Target::Gateway, request).await
+    }
+
+    async fn asking<C: Call>(&self, whom: impl Fn() -> Target, request: &C::Request) -> Result<C::Reply, bus::Error> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let asked = self.bus.call::<C>(&Target::GatewayAt(self.gateway()), request).await;
-            let error = match asked {
+            let error = match self.bus.call_while_wanted::<C>(&whom(), request, None).await {
                 Err(error) if is_away(&error) && Instant::now() < until => error,
                 done => return done,
             };
@@ -62,7 +70,7 @@ impl BuildClient {
     }
 }
 
-/// Its gateway, or it itself, may come back.
+/// Its gateway, or it itself, may come back. What the client says itself is never `Unavailable`.
 fn is_away(error: &bus::Error) -> bool {
     error.is_lost() || error.kind() == ErrorKind::Unavailable
 }

@@ -23,28 +23,27 @@ macro_rules! answer_whom {
 
 /// What this one gateway has and no other: it is asked by its session.
 pub fn of_this_gateway(app: Arc<App>) -> Router {
-    let router = answer_whom!(app, Router::new(),
+    macro_rules! while_wanted {
+        ($router:expr, $($call:ident => $method:ident),* $(,)?) => {{
+            let router = $router;
+            $(let router = {
+                let app = app.clone();
+                router.on_while_wanted::<calls::$call, _, _>(move |request, progress| {
+                    let app = app.clone();
+                    async move { app.$method(progress.caller().user(), request).await.map_err(bus::Error::from) }
+                })
+            };)*
+            router
+        }};
+    }
+    let router = answer_whom!(app, Router::new(), SecretGet => get_secret, SshForward => forward_ssh);
+    // These move files: they end with whoever wants them.
+    let router = while_wanted!(router,
         ContextSync => sync_context,
-        SecretGet => get_secret,
-        SshForward => forward_ssh,
         OutputSend => send_output,
+        ContentGet => get_content,
+        ContentPut => put_content,
     );
-    let (getting, putting) = (app.clone(), app.clone());
-    let router = router
-        .on_from::<calls::ContentGet, _, _>(move |caller, request| {
-            let app = getting.clone();
-            async move {
-                caller.must_be("sync", "ContentGet")?;
-                app.get_content(request).await.map_err(bus::Error::from)
-            }
-        })
-        .on_from::<calls::ContentPut, _, _>(move |caller, request| {
-            let app = putting.clone();
-            async move {
-                caller.must_be("sync", "ContentPut")?;
-                app.put_content(request).await.map_err(bus::Error::from)
-            }
-        });
     router.on_from::<calls::BuildCredentials, _, _>(move |caller, request| {
         let app = app.clone();
         async move {
@@ -91,16 +90,16 @@ pub fn router(app: Arc<App>) -> Router {
         BuildFinish => finish_build,
         SessionLookup => session_lookup,
         CacheMountPut => put_cache_mount,
-    );
-    answer!(router,
-        BlobsInUse => in_use,
         BuildRenew => renew_build,
-        Workers => helpers,
         StepLookup => lookup_step,
         StepResult => step_result,
         StepContainer => step_container,
-        ResultLookup => look_up_results,
         ResultPut => put_result,
+    );
+    answer!(router,
+        BlobsInUse => in_use,
+        Workers => helpers,
+        ResultLookup => look_up_results,
         CacheMountGet => cache_mount,
         LayersLookup => lookup_layers,
     )

@@ -8,6 +8,7 @@
 mod binfmt;
 mod boxyard;
 mod browser;
+mod bus;
 mod cluster;
 mod compose;
 mod disk;
@@ -28,6 +29,7 @@ pub mod session;
 pub use binfmt::{Binfmt, arm64_uname};
 pub use boxyard::{Boxyard, Options, SERVICES, cache_dir, program};
 pub use browser::Browser;
+pub use bus::{BusUser, Fields};
 pub use cluster::Cluster;
 pub use compose::Compose;
 pub use disk::LoopDisk;

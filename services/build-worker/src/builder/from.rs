@@ -73,6 +73,7 @@ impl Builder {
             pull: self.options.pull,
             platform: platform.to_owned(),
             local: false,
+            attempt: self.attempt,
         };
         // Whoever leaves while an image is pulled leaves the pull too.
         let image = tokio::select! {

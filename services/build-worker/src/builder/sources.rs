@@ -47,6 +47,7 @@ impl Builder {
         let request = proto::ImageResolve {
             reference: reference.to_owned(),
             build_id: self.build_id.clone(),
+            attempt: self.attempt,
             local: true,
             ..proto::ImageResolve::default()
         };

@@ -54,6 +54,7 @@ impl Builder {
             parent_id: stage.image_id.clone(),
             lease: self.layers.lease.clone(),
             build_id: self.build_id.clone(),
+            attempt: self.attempt,
         };
         let found = self.bus.call::<calls::StepLookup>(&Target::Gateway, &request).await?;
         let here = !found.id.is_empty() && self.may_use(&found.id).await && self.layers.pin(&found.layers).await?;

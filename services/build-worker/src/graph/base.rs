@@ -89,8 +89,7 @@ impl Graph {
             lease: self.executor.layers.lease.clone(),
         };
         let load = async {
-            let bus = &self.executor.worker.bus;
-            let call = patiently(|| bus.call_while_wanted::<calls::LayoutResolve>(&Target::Gateway, &request, None));
+            let call = self.executor.client.ask_through::<calls::LayoutResolve>(&request);
             let image = tokio::select! {
                 () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
                 image = call => image,
@@ -119,6 +118,7 @@ impl Graph {
         let request = proto::ImageResolve {
             reference: reference.to_owned(),
             build_id: self.executor.build_id.clone(),
+            attempt: self.executor.attempt,
             pull: self.options.pull,
             platform: platform.to_string(),
             local: false,

@@ -127,11 +127,7 @@ impl Session {
         let done = CancellationToken::new();
         let (bus, stop, ended) = (self.worker.bus.clone(), self.stop.clone(), done.clone());
         let (cancel, renewals) = (self.cancel.clone(), self.renewals.clone());
-        let renew = proto::BuildRenew {
-            build_id: self.lease.build_id.clone(),
-            attempt: self.lease.attempt,
-            worker_id: self.worker.id.clone(),
-        };
+        let renew = proto::BuildRenew { build_id: self.lease.build_id.clone(), attempt: self.lease.attempt };
         let ttl = ttl(&self.lease);
         tokio::spawn(async move {
             let (mut renewed, mut answered) = (Instant::now(), Instant::now());

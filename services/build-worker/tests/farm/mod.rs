@@ -316,7 +316,7 @@ impl Farm {
         let mut log = self.bus.build_log(id).await.expect("a log");
         let next = async {
             while let Some(chunk) = log.next().await {
-                let (_, chunk) = chunk.expect("a chunk");
+                let chunk = chunk.and_then(|written| written.chunk).expect("a chunk");
                 match chunk.what.expect("something") {
                     What::Stream(text) => outcome.messages.push(text),
                     What::AuxId(id) => outcome.aux.push(id),
@@ -343,7 +343,8 @@ impl Farm {
         let mut log = self.bus.build_log(id).await.expect("a log");
         let wait = async {
             while let Some(chunk) = log.next().await {
-                if matches!(chunk.expect("a chunk").1.what, Some(What::Stream(said)) if said == text) {
+                let chunk = chunk.and_then(|written| written.chunk).expect("a chunk");
+                if matches!(chunk.what, Some(What::Stream(said)) if said == text) {
                     return;
                 }
             }

@@ -94,7 +94,7 @@ fn users(plan: &Plan) -> Vec<User> {
     let mut users = vec![
         User {
             name: "gateway".into(),
-            serves: texts(&["rpc.gateway.*.*", "gone.gateway", "rpc.gateway-at.*.*.*"]),
+            serves: texts(&["rpc.gateway.*.*", "gone.gateway", "rpc.gateway-at.*.*.*", "gone.gateway-at.*"]),
             publishes: texts(&[">"]),
         },
         User {
@@ -106,7 +106,7 @@ fn users(plan: &Plan) -> Vec<User> {
             name: "sync".into(),
             serves: texts(&["rpc.sync.*.*", "gone.sync"]),
             publishes: [
-                texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "$KV.alive.>"]),
+                texts(&["rpc.gateway.*.sync", "rpc.store.*.sync", "gone.gateway-at.*", "$KV.alive.>"]),
                 calls("gateway-at.*", SYNC_SESSION_CALLS, "sync"),
             ]
             .concat(),
@@ -127,6 +127,7 @@ fn users(plan: &Plan) -> Vec<User> {
                 publishes.extend([
                     format!("buildlog.*.{name}"),
                     "gone.gateway".to_owned(),
+                    "gone.gateway-at.*".to_owned(),
                     // A step that another worker runs is followed there, and a step may be handed to another worker.
                     format!("rpc.worker.*.StepFollow.{name}"),
                     format!("rpc.worker.*.StepRun.{name}"),

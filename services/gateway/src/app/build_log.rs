@@ -5,10 +5,11 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use model::ErrorKind;
 use prost::Message as _;
 use proto::BuildLog;
 use proto::build_log::What;
@@ -20,6 +21,9 @@ use super::{App, Failure, Outcome};
 
 /// A silent build is looked at so often: its workers may have died with it.
 const LOOK: Duration = Duration::from_secs(5);
+/// So long a database that does not answer is asked whose words count.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(1);
 /// No chunk is longer: text is cut at 64 KiB, and the vertices of a step are small.
 const CHUNK_MAX_BYTES: u64 = 4 << 20;
 
@@ -42,7 +46,7 @@ pub struct BuildLogReader {
 }
 
 enum Source {
-    Live(BoxStream<'static, Result<(String, BuildLog), bus::Error>>),
+    Live(BoxStream<'static, Result<bus::Written, bus::Error>>),
     Stored(BoxStream<'static, Outcome<BuildLog>>),
 }
 
@@ -128,14 +132,36 @@ impl BuildLogReader {
                     },
                 },
             };
-            let (user, chunk) = match written {
+            let bus::Written { user, chunk } = match written {
                 Ok(written) => written,
                 Err(error) => return Some(Err(error.into())),
             };
-            match self.counts(&user, &chunk).await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                // Anybody may write such a thing; how a build ended that lost its last word so is known from its record.
+                Err(error) => {
+                    tracing::warn!(%error, build_id = self.id, user, "what is no chunk of a log is not shown");
+                    continue;
+                }
+            };
+            match self.counts_patiently(&user, &chunk).await {
                 Ok(true) => return Some(Ok(chunk)),
                 Ok(false) => {}
                 Err(failure) => return Some(Err(failure)),
+            }
+        }
+    }
+
+    /// As [`Self::counts`]; a database that does not answer is asked again, since the log waits.
+    async fn counts_patiently(&mut self, user: &str, chunk: &BuildLog) -> Outcome<bool> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.counts(user, chunk).await {
+                Err(failure) if failure.kind.is_retryable() && Instant::now() < until => {
+                    tracing::info!(%failure, build_id = self.id, "whose build this is is not known yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                counts => return counts,
             }
         }
     }
@@ -241,7 +267,7 @@ fn read_chunk(reader: &mut impl std::io::BufRead) -> std::io::Result<Option<Buil
 }
 
 fn corrupt(error: &std::io::Error) -> Failure {
-    Failure::new(model::ErrorKind::Corrupt, format!("the build's log cannot be read: {error}"))
+    Failure::new(ErrorKind::Corrupt, format!("the build's log cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -265,7 +291,7 @@ mod tests {
             [&stored[..stored.len() / 2], b"not compressed", &zstd::encode_all(&[0xff; 9][..], 3).expect("compressed")]
         {
             let read: Vec<_> = decoded(std::io::Cursor::new(broken.to_vec())).collect().await;
-            assert!(matches!(read.last(), Some(Err(failure)) if failure.kind == model::ErrorKind::Corrupt));
+            assert!(matches!(read.last(), Some(Err(failure)) if failure.kind == ErrorKind::Corrupt));
         }
     }
 }

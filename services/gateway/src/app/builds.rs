@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus::{Target, calls};
 use model::{ErrorKind, ImageRef, Platform};
 use prost::Message as _;
+use tokio::task::JoinHandle;
 
 use super::images::message_of;
 use super::pull::Wanted;
@@ -27,8 +28,53 @@ pub enum Ended {
     Failed { why: String, code: Option<i32> },
 }
 
+/// A build on its way into the queue. When this is dropped before it is there, the build ends as soon as it is.
+struct Queueing {
+    app: std::sync::Weak<App>,
+    id: String,
+    context: Option<String>,
+    writing: Option<JoinHandle<Result<(), metadata::Error>>>,
+}
+
+impl Queueing {
+    fn begin(app: &App, id: &str, options: &proto::BuildOptions) -> Self {
+        let (db, queued, encoded) = (app.db.clone(), id.to_owned(), options.encode_to_vec());
+        let demand = super::workers::demand_of(options);
+        let writing = tokio::spawn(async move { db.queue_build(&queued, &encoded, &demand).await });
+        let context = options.context.as_ref().map(|context| context.digest.clone());
+        Self { app: app.me.clone(), id: id.to_owned(), context, writing: Some(writing) }
+    }
+
+    async fn end(mut self) -> Result<(), metadata::Error> {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let written = writing.await;
+        self.writing = None;
+        written.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
+    }
+}
+
+impl Drop for Queueing {
+    fn drop(&mut self) {
+        let (Some(writing), Some(app)) = (self.writing.take(), self.app.upgrade()) else { return };
+        let (id, context) = (std::mem::take(&mut self.id), self.context.take());
+        // At the end of a process its session ends, and the builds with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                match writing.await {
+                    Ok(Ok(())) => {
+                        app.cancel_build(&id).await;
+                        app.end_build(&id, context).await;
+                    }
+                    _ => app.forget_build_here(&id),
+                }
+            });
+        }
+    }
+}
+
 impl App {
-    /// The credentials stay here, for the images that the build pulls.
+    /// The credentials stay here, for the images that the build pulls. Where the caller leaves before it knows that the
+    /// build is queued, the build ends: nobody would hear of it.
     ///
     /// # Errors
     /// `AlreadyExists` for an id that a build has.
@@ -47,10 +93,12 @@ impl App {
             Entry::Occupied(_) => return Err(is_taken()),
             Entry::Vacant(place) => drop(place.insert(Arc::new(credentials))),
         }
-        let queued = self.db.queue_build(id, &options.encode_to_vec(), &super::workers::demand_of(options)).await;
-        if let Err(error) = queued {
+        if let Err(error) = Queueing::begin(self, id, options).end().await {
             super::lock(&self.build_credentials).remove(id);
-            return Err(error.into());
+            return Err(match error {
+                metadata::Error::Taken(_) => is_taken(),
+                error => error.into(),
+            });
         }
         self.queued.notify_waiters();
         self.tell_build(id, "queued", &[]);
@@ -129,18 +177,29 @@ impl App {
         Ok(None)
     }
 
-    pub async fn renew_build(&self, request: proto::BuildRenew) -> Outcome<proto::BuildRenewReply> {
-        let held = self.db.renew_build(&request.build_id, i64::from(request.attempt), LEASE_MS).await?;
+    /// # Errors
+    /// `Denied` for another worker's build.
+    pub async fn renew_build(&self, user: &str, request: proto::BuildRenew) -> Outcome<proto::BuildRenewReply> {
+        let proto::BuildRenew { build_id, attempt } = request;
+        let held = match self.held_by(user, &build_id, attempt).await {
+            Ok(_) => self.db.renew_build(&build_id, i64::from(attempt), LEASE_MS).await?,
+            Err(failure) if failure.kind == ErrorKind::Conflict => false,
+            Err(failure) => return Err(failure),
+        };
         Ok(proto::BuildRenewReply { cancelled: !held })
     }
 
     /// An image for a build, which holds it from then on. One that is missing, or was made for another platform than
     /// the build wants, is pulled; so is every one where the build says so. The lines of a pull go to `progress`.
+    ///
+    /// # Errors
+    /// As [`App::held_by`]; `NotFound` for an image that is not there; what a registry says.
     pub async fn resolve_image(
         &self,
         request: proto::ImageResolve,
         progress: &bus::ProgressSender,
     ) -> Outcome<proto::Image> {
+        self.held_by(progress.caller().user(), &request.build_id, request.attempt).await?;
         let platform = (!request.platform.is_empty()).then(|| request.platform.parse::<Platform>()).transpose()?;
         if !request.pull {
             let found = self.hold_found(&request).await;
@@ -174,7 +233,11 @@ impl App {
     }
 
     /// A miss is an image without an id.
-    pub async fn lookup_step(&self, request: proto::StepLookup) -> Outcome<proto::Image> {
+    ///
+    /// # Errors
+    /// As [`App::held_by`].
+    pub async fn lookup_step(&self, user: &str, request: proto::StepLookup) -> Outcome<proto::Image> {
+        self.held_by(user, &request.build_id, request.attempt).await?;
         let Some(id) = self.db.step(&request.key).await? else { return Ok(proto::Image::default()) };
         // A removal either sees that it is held, or has come first.
         if !self.db.hold_image(&request.build_id, &id).await? {
@@ -185,8 +248,10 @@ impl App {
         Ok(message_of(image))
     }
 
-    pub async fn step_result(&self, request: proto::StepResult) -> Outcome<proto::Empty> {
-        self.held(&request.build_id, request.attempt).await?;
+    /// # Errors
+    /// As [`App::held_by`].
+    pub async fn step_result(&self, user: &str, request: proto::StepResult) -> Outcome<proto::Empty> {
+        self.held_by(user, &request.build_id, request.attempt).await?;
         let image = request.image.ok_or_else(|| Failure::invalid("a step without a result"))?;
         let id = image.id.clone();
         self.record_for(Some(&request.build_id), image).await?;
@@ -209,18 +274,15 @@ impl App {
         Ok(had.iter().any(|had| had.attempt == i64::from(attempt) && user == format!("worker-{}", had.worker_id)))
     }
 
-    pub(super) async fn held(&self, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
-        let build = self.db.build(build_id).await?;
-        let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));
-        held.ok_or_else(|| Failure::conflict(format!("build {build_id} is no longer this worker's")))
-    }
-
-    /// As [`App::held`], for calls that act for the build's client: only for the worker that has this name on the bus.
+    /// The build, for the worker that has this name on the bus: only who has a build speaks for it. Workers that help with
+    /// its steps answer that one, and ask nothing in the build's name.
     ///
     /// # Errors
     /// `Conflict` when the build has another holder, or is over; `Denied` for another worker.
     pub(super) async fn held_by(&self, user: &str, build_id: &str, attempt: u32) -> Outcome<metadata::Build> {
-        let build = self.held(build_id, attempt).await?;
+        let build = self.db.build(build_id).await?;
+        let held = build.filter(|build| build.state == "running" && build.attempt == i64::from(attempt));
+        let build = held.ok_or_else(|| Failure::conflict(format!("build {build_id} is no longer this worker's")))?;
         if user != format!("worker-{}", build.worker_id) {
             tracing::warn!(user, build_id, attempt, "a build was spoken for without having it");
             return Err(Failure::new(ErrorKind::Denied, format!("build {build_id} is not {user}'s")));

@@ -12,8 +12,11 @@ const NAMES: u32 = 10;
 impl App {
     /// A step's container that stays behind becomes a container of the node on the worker's machine, as if it had been
     /// created with the step's command on the step's parent.
-    pub async fn step_container(&self, request: proto::StepContainer) -> Outcome<proto::Empty> {
-        self.held(&request.build_id, request.attempt).await?;
+    ///
+    /// # Errors
+    /// As [`App::held_by`].
+    pub async fn step_container(&self, user: &str, request: proto::StepContainer) -> Outcome<proto::Empty> {
+        self.held_by(user, &request.build_id, request.attempt).await?;
         let image = self.find_image(&request.image_id).await?;
         // An entrypoint of the image must not come before the step's command.
         let asked = json!({"Image": image.id, "Cmd": request.args, "Entrypoint": [""], "Env": request.env});

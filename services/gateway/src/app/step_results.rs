@@ -21,8 +21,11 @@ impl App {
     }
 
     /// The layers are stored.
-    pub async fn put_result(&self, request: proto::ResultPut) -> Outcome<proto::Empty> {
-        self.held(&request.build_id, request.attempt).await?;
+    ///
+    /// # Errors
+    /// As [`App::held_by`].
+    pub async fn put_result(&self, user: &str, request: proto::ResultPut) -> Outcome<proto::Empty> {
+        self.held_by(user, &request.build_id, request.attempt).await?;
         let record = request.record.ok_or_else(|| Failure::invalid("a step without a result"))?;
         if record.key.is_empty() {
             return Err(Failure::invalid("a result without a key"));

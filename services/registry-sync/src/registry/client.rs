@@ -3,7 +3,7 @@
 
 use bus::{Target, calls};
 use futures::{StreamExt as _, TryStreamExt as _};
-use model::{Digest, ErrorKind};
+use model::Digest;
 
 use super::Remote;
 use crate::error::Error;
@@ -11,6 +11,14 @@ use crate::layout::{Layout, Source};
 
 /// Blobs that go to a client at once.
 const AT_ONCE: usize = 2;
+
+/// How large a blob may be, in bytes.
+pub(super) enum Size {
+    /// What its descriptor says.
+    Of(u64),
+    /// Of a document whose digest is all that is known.
+    AtMost(u64),
+}
 
 pub(super) struct Client {
     pub remote: Remote,
@@ -29,11 +37,16 @@ impl Client {
     /// The layer store has the blob then.
     ///
     /// # Errors
-    /// `NotFound` where the client has none, `Corrupt` where it sends another one.
-    pub async fn bring(&self, digest: &Digest, lease: &str) -> Result<(), Error> {
+    /// `NotFound` where the client has none, `Corrupt` where it sends another one, or more or less of it; `Unavailable`
+    /// where it is away, and may come back.
+    pub async fn bring(&self, digest: &Digest, size: Size, lease: &str) -> Result<(), Error> {
         let (content, digest) = (Some(self.content.clone()), digest.to_string());
-        let request = proto::ContentGet { content, digest, lease: lease.to_owned() };
-        let brought = self.remote.bus.call::<calls::ContentGet>(&self.gateway(), &request).await;
+        let (max_bytes, exact) = match size {
+            Size::Of(bytes) => (bytes, true),
+            Size::AtMost(bytes) => (bytes, false),
+        };
+        let request = proto::ContentGet { content, digest, lease: lease.to_owned(), max_bytes, exact };
+        let brought = self.remote.bus.call_while_wanted::<calls::ContentGet>(&self.gateway(), &request, None).await;
         brought.map(drop).map_err(of_client)
     }
 
@@ -52,16 +65,12 @@ impl Client {
             }
         };
         let request = proto::ContentPut { content: Some(self.content.clone()), digest: digest.to_string(), size };
-        let given = self.remote.bus.call::<calls::ContentPut>(&self.gateway(), &request).await;
+        let given = self.remote.bus.call_while_wanted::<calls::ContentPut>(&self.gateway(), &request, None).await;
         given.map(drop).map_err(of_client)
     }
 }
 
-/// A client that has gone is gone for every registry-sync: none needs to be asked again.
+/// A gateway that has ended is no lost registry-sync: another one would find the client away, too.
 fn of_client(error: bus::Error) -> Error {
-    let kind = match error.kind() {
-        ErrorKind::Unavailable => ErrorKind::Internal,
-        kind => kind,
-    };
-    Error::Remote { kind, text: error.message().to_owned() }
+    Error::Remote { kind: error.kind(), text: error.message().to_owned() }
 }

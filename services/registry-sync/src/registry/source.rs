@@ -8,7 +8,7 @@ use model::ErrorKind;
 use oci::{Descriptor, media_type};
 use serde::Deserialize;
 
-use super::client::Client;
+use super::client::{Client, Size};
 use crate::error::Error;
 
 /// As for a registry's manifests.
@@ -20,7 +20,7 @@ pub(super) enum Source<'a> {
     Client(&'a Client, &'a str),
 }
 
-/// A blob as it comes; its size is checked by the registry's client, its digest by whoever reads it.
+/// A blob as it comes; its size is checked by the registry's client, or by the gateway, its digest by whoever reads it.
 pub(super) type BlobBytes = BoxStream<'static, Result<Bytes, Error>>;
 
 impl Source<'_> {
@@ -28,7 +28,7 @@ impl Source<'_> {
         match (self, reference) {
             (Self::Registry(repository), reference) => Ok(repository.manifest(reference).await?),
             (Self::Client(client, lease), Reference::Digest(digest)) => {
-                client.bring(digest, lease).await?;
+                client.bring(digest, Size::AtMost(MAX_DOCUMENT_BYTES), lease).await?;
                 let bytes = client.remote.store.get_bytes(digest, MAX_DOCUMENT_BYTES).await?;
                 Ok(Fetched { media_type: type_of(&bytes)?, digest: digest.clone(), bytes })
             }
@@ -42,7 +42,10 @@ impl Source<'_> {
         match self {
             Self::Registry(repository) => Ok(repository.blob_bytes(&blob.digest, blob.size, max_bytes).await?),
             Self::Client(client, lease) => {
-                client.bring(&blob.digest, lease).await?;
+                if blob.size > max_bytes {
+                    return Err(distribution::Error::TooLarge { digest: blob.digest.clone(), max_bytes }.into());
+                }
+                client.bring(&blob.digest, Size::Of(blob.size), lease).await?;
                 Ok(client.remote.store.get_bytes(&blob.digest, max_bytes).await?)
             }
         }
@@ -52,7 +55,7 @@ impl Source<'_> {
         match self {
             Self::Registry(repository) => Ok(repository.blob(&blob.digest, blob.size).map_err(Error::from).boxed()),
             Self::Client(client, lease) => {
-                client.bring(&blob.digest, lease).await?;
+                client.bring(&blob.digest, Size::Of(blob.size), lease).await?;
                 Ok(client.remote.store.get(&blob.digest).await?.map_err(Error::from).boxed())
             }
         }

@@ -196,6 +196,20 @@ fn builds_are_remembered_by_their_names_and_can_be_forgotten() {
             };
             client.control.update_build_history(forget(good)).await.expect("forgotten");
             assert!(client.history(good, &[]).await.is_empty());
+            // The name may be used again, when its build is forgotten and also before: each build has its own log.
+            let mut earlier = vec!["RUN echo remembered"];
+            for (dockerfile, own) in [
+                ("FROM busybox\nRUN echo second\n", "RUN echo second"),
+                ("FROM busybox\nRUN echo third\n", "RUN echo third"),
+            ] {
+                session::open(&socket, own, offers(dockerfile, &[])).await;
+                let again = client.build(own, asked(good, Vec::new())).await;
+                again.response.expect("built");
+                let told = again.steps.join("\n");
+                assert!(told.contains(own) && !earlier.iter().any(|step| told.contains(step)), "{told}");
+                earlier.push(own);
+            }
+            client.control.update_build_history(forget(good)).await.expect("forgotten");
             let missing = client.control.update_build_history(forget(good)).await.expect_err("it has gone");
             assert_eq!(missing.code(), Code::NotFound);
             let pin = control::UpdateBuildHistoryRequest { r#ref: bad.to_owned(), pinned: true, ..Default::default() };
@@ -303,6 +317,13 @@ fn what_fails_or_is_not_served_says_so() {
                 control::SolveRequest { frontend: "dockerfile.v0".to_owned(), ..request("alone", "nobody", None) };
             let failed = client.control.solve(alone).await.expect_err("there is no such session");
             assert!(failed.message().contains("no active session for nobody"), "{failed}");
+            // A client that says so is there: it is not waited for until it comes back.
+            session::open(&socket, "away", Offered { is_unavailable: true, ..Default::default() }).await;
+            let began = std::time::Instant::now();
+            let ended = client.round(request("saysunavailable", "away", Some("never")), Some(&[])).await;
+            let failed = ended.response.expect_err("it has no files");
+            assert!(failed.message().contains("the disk is away"), "{failed}");
+            assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
             let definition = bollard_buildkit_proto::pb::Definition { def: vec![vec![1]], ..Default::default() };
             let llb = control::SolveRequest { definition: Some(definition), ..request("llb", "failing", None) };
             assert_eq!(client.control.solve(llb).await.expect_err("refused").code(), Code::Unimplemented);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::moby::filesync::packet::file_send_server as files;
-use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
+use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::{FileSync, FileSyncServer};
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
 use bollard_buildkit_proto::moby::filesync::v1::file_send_server as bytes;
 use bollard_buildkit_proto::moby::upload::v1 as upload;
@@ -35,6 +35,8 @@ pub struct Offered {
     pub upload: Vec<u8>,
     /// Takes what is built, file by file or as one.
     pub takes: Option<Takes>,
+    /// It says of its files that they cannot be had now.
+    pub is_unavailable: bool,
 }
 
 #[derive(Clone)]
@@ -60,8 +62,11 @@ pub async fn open(socket: &Path, id: &str, offered: Offered) {
     let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\nX-Docker-Expose-Session-Name: test\r\n{methods}");
     let stream = hand_over(socket, "/session", &headers).await;
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(stream));
-    let mut routes = Routes::new(FileSyncServer::new(Files(offered.folders)))
-        .add_service(upload::upload_server::UploadServer::new(Upload(offered.upload)));
+    let files = match offered.is_unavailable {
+        true => Routes::new(FileSyncServer::new(Unavailable)),
+        false => Routes::new(FileSyncServer::new(Files(offered.folders))),
+    };
+    let mut routes = files.add_service(upload::upload_server::UploadServer::new(Upload(offered.upload)));
     match offered.takes {
         Some(Takes::Files(built)) => routes = routes.add_service(files::FileSendServer::new(TakesFiles(built))),
         Some(Takes::Whole(built)) => routes = routes.add_service(bytes::FileSendServer::new(TakesWhole(built))),
@@ -72,6 +77,22 @@ pub async fn open(socket: &Path, id: &str, offered: Offered) {
 
 fn packet(kind: PacketType, id: u32) -> Result<Packet, Status> {
     Ok(Packet { r#type: kind.into(), id, ..Packet::default() })
+}
+
+struct Unavailable;
+
+#[tonic::async_trait]
+impl FileSync for Unavailable {
+    type DiffCopyStream = Answers<Packet>;
+    type TarStreamStream = Answers<Packet>;
+
+    async fn diff_copy(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+        Err(Status::unavailable("the disk is away"))
+    }
+
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
+        Err(Status::unimplemented("TarStream"))
+    }
 }
 
 struct Upload(Vec<u8>);

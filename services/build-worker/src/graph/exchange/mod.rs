@@ -14,7 +14,7 @@ use bus::{Target, calls};
 use model::Digest;
 
 use super::Graph;
-use super::export::{Built, Response};
+use super::export::{Built, Response, exported};
 use super::trace::Vertex;
 use crate::failure::Failure;
 use crate::patience::patiently;
@@ -99,8 +99,14 @@ impl Graph {
             diff_ids,
             lease: self.executor.layers.lease.clone(),
         };
-        let bus = &self.executor.worker.bus;
-        let call = patiently(|| bus.call_while_wanted::<calls::CacheImport>(&Target::Gateway, &request, None));
+        let call = async {
+            // A registry that is away is not waited for.
+            if is_local(self.options.cache_imports.get(index as usize)) {
+                return self.executor.client.ask_through::<calls::CacheImport>(&request).await;
+            }
+            let bus = &self.executor.worker.bus;
+            patiently(|| bus.call_while_wanted::<calls::CacheImport>(&Target::Gateway, &request, None)).await
+        };
         tokio::select! {
             () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
             reply = call => reply.map_err(|error| match error.kind() {
@@ -200,7 +206,13 @@ impl Graph {
             lease,
             ..proto::BuildExport::default()
         };
-        let sent = async { self.ask(&request).await.map(|reply| reply.response) };
+        let sent = async {
+            let reply = match is_local(self.options.cache_exports.get(index)) {
+                true => exported(self.executor.client.ask_through::<calls::BuildExport>(&request).await)?,
+                false => self.ask(&request).await?,
+            };
+            Ok(reply.response)
+        };
         vertex.status(&format!("writing cache manifest {id}"), sent).await
     }
 
@@ -230,6 +242,11 @@ impl Graph {
         config[INLINE] = serde_json::to_value(&page).map_err(Failure::caused)?;
         Ok(Built { config: serde_json::to_vec(&config).map_err(Failure::caused)?, ..built })
     }
+}
+
+/// The client has it.
+fn is_local(option: Option<&proto::CacheOption>) -> bool {
+    option.is_some_and(|option| option.r#type == "local")
 }
 
 /// A cache as the log names it.

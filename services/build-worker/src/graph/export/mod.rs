@@ -252,14 +252,7 @@ impl Graph {
 
     pub(super) async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
         let bus = &self.executor.worker.bus;
-        let asked = patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None)).await;
-        asked.map_err(|error| {
-            match error.kind() {
-                // The build is another worker's.
-                model::ErrorKind::Conflict | model::ErrorKind::Unavailable => error.into(),
-                _ => Failure::user(error.message()),
-            }
-        })
+        exported(patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None)).await)
     }
 
     /// Sends a blob to the client; returns when the client has it.
@@ -280,4 +273,13 @@ impl Graph {
             _ => Failure::user(error.message()),
         })
     }
+}
+
+/// The gateway's answer to an export.
+pub(super) fn exported(asked: Result<proto::BuildExportReply, bus::Error>) -> Result<proto::BuildExportReply, Failure> {
+    asked.map_err(|error| match error.kind() {
+        // The build is another worker's.
+        model::ErrorKind::Conflict | model::ErrorKind::Unavailable => error.into(),
+        _ => Failure::user(error.message()),
+    })
 }

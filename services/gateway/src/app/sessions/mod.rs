@@ -170,10 +170,15 @@ async fn health(session: Arc<Session>) {
     }
 }
 
-/// What a client answers instead of a result.
+/// What a client answers instead of a result. Only one that cannot be reached is `Unavailable`, since it may come back;
+/// one that says so of itself has answered.
 fn refused(status: &tonic::Status) -> Failure {
+    use std::error::Error as _;
     use tonic::Code;
+    // Of our own side of the connection, not of the client's.
+    let is_broken = status.source().is_some();
     let kind = match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Internal if is_broken => ErrorKind::Unavailable,
         Code::NotFound => ErrorKind::NotFound,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => ErrorKind::InvalidArgument,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
@@ -182,9 +187,26 @@ fn refused(status: &tonic::Status) -> Failure {
         Code::Unimplemented => ErrorKind::Unimplemented,
         Code::ResourceExhausted => ErrorKind::Exhausted,
         Code::Cancelled | Code::Aborted => ErrorKind::Cancelled,
-        Code::Unavailable => ErrorKind::Unavailable,
         Code::DeadlineExceeded => ErrorKind::Timeout,
         _ => ErrorKind::Internal,
     };
     Failure::new(kind, status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_says_that_it_is_unavailable_is_there() {
+        let broken = tonic::Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        for (status, kind) in [
+            (tonic::Status::unavailable("the disk is away"), ErrorKind::Internal),
+            (tonic::Status::unknown("why not"), ErrorKind::Internal),
+            (tonic::Status::not_found("x"), ErrorKind::NotFound),
+            (broken, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(refused(&status).kind, kind, "{status:?}");
+        }
+    }
 }

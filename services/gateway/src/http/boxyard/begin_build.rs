@@ -141,15 +141,20 @@ impl Running {
         crate::http::lines_as(LINES, futures::StreamExt::chain(first, ReceiverStream::new(receiver)))
     }
 
-    /// Passes the log on until the build has ended. A client that leaves cancels the build.
+    /// Passes the log on until the build has ended. A client that leaves cancels the build; so does a log that cannot be
+    /// read, since its client, which is told, waits no longer.
     async fn follow(mut self, client: mpsc::Sender<Value>) {
         loop {
             let line = tokio::select! {
                 line = self.next() => line,
                 () = client.closed() => return self.app.client_left(&self.id, self.context).await,
             };
-            let Some(line) = line else { break };
-            if client.send(line).await.is_err() {
+            let (line, goes_on) = match line {
+                Some(Ok(line)) => (line, true),
+                Some(Err(failure)) => (json!({"error": failure.message, "code": 0}), false),
+                None => break,
+            };
+            if client.send(line).await.is_err() || !goes_on {
                 return self.app.client_left(&self.id, self.context).await;
             }
         }
@@ -157,13 +162,12 @@ impl Running {
         self.app.end_build(&self.id, self.context).await;
     }
 
-    /// The next line; none when the build is over.
-    async fn next(&mut self) -> Option<Value> {
+    /// The next line, or why it cannot be read; none when the build is over.
+    async fn next(&mut self) -> Option<Outcome<Value>> {
         loop {
             match self.log.next().await?.map(|chunk| build_lines::line(&chunk)) {
-                Ok(Some(line)) => return Some(line),
                 Ok(None) => {}
-                Err(failure) => return Some(json!({"error": failure.message, "code": 0})),
+                told => return told.transpose(),
             }
         }
     }

@@ -14,7 +14,7 @@ use super::bridge::results_of;
 use super::failed::Failed;
 use super::grpc::status_of;
 use super::history::{self, Wanted};
-use super::rounds::{Asked, Round, Rounds};
+use super::rounds::{AT_THE_SAME_TIME, Asked, Round, Rounds};
 use super::solve::HOST_GATEWAY;
 use super::{cache, run, tunnel};
 use crate::app::build_log::BuildLogReader;
@@ -167,10 +167,11 @@ async fn tell(app: &Arc<App>, round: &Round, sender: &Statuses) -> Outcome<()> {
     }
 }
 
-/// Returns when it turns out that a build of this name is remembered.
+/// Returns when it turns out that a build of this name is remembered. A client that uses a name again asks for the status of
+/// the round that it begins at the same time.
 async fn remembered(app: &App, name: &str) {
     match app.db.build(name).await {
-        Ok(Some(_)) => {}
+        Ok(Some(_)) => tokio::time::sleep(AT_THE_SAME_TIME).await,
         // The other way to find it says what went wrong.
         Ok(None) | Err(_) => std::future::pending().await,
     }

@@ -18,6 +18,8 @@ use crate::app::{App, Failure, Outcome, lock};
 
 /// A client asks for a round's status at the same time as it begins it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So much later than what the client asks beside it a round may begin that has the name of an earlier one.
+pub const AT_THE_SAME_TIME: Duration = Duration::from_millis(500);
 /// Begins the URL of a context that the session sends in one piece.
 const UPLOADS: &str = "http://buildkit-session";
 /// BuildKit's own names have 25 digits and letters.
@@ -115,24 +117,28 @@ impl Rounds {
         }
     }
 
-    /// The round of that name, which may be about to begin.
+    /// The round of that name, which may be about to begin; one that is over where no other begins.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn find(&self, name: &str) -> Outcome<Arc<Round>> {
+        let known = || lock(&self.by_ref).get(name).cloned();
         let wait = async {
             loop {
                 let begun = self.begun.notified();
                 tokio::pin!(begun);
                 begun.as_mut().enable();
-                if let Some(round) = lock(&self.by_ref).get(name) {
-                    return round.clone();
+                if let Some(round) = known().filter(|round| !round.is_over()) {
+                    return round;
                 }
                 begun.await;
             }
         };
-        let late = |_| Failure::not_found(format!("no such job {name}"));
-        tokio::time::timeout(PATIENCE, wait).await.map_err(late)
+        let patience = if known().is_some() { AT_THE_SAME_TIME } else { PATIENCE };
+        match tokio::time::timeout(patience, wait).await {
+            Ok(round) => Ok(round),
+            Err(_) => known().ok_or_else(|| Failure::not_found(format!("no such job {name}"))),
+        }
     }
 }
 
@@ -307,6 +313,11 @@ mod tests {
         assert!(rounds.begin(request.clone(), String::new()).is_err(), "its name is in use");
         drop(held);
         found.over().await;
-        assert!(rounds.begin(request, String::new()).is_ok());
+        assert!(rounds.find("a").await.expect("it was short").is_over());
+        let waiting = rounds.clone();
+        let again = tokio::spawn(async move { waiting.find("a").await });
+        tokio::task::yield_now().await;
+        let _held = rounds.begin(request, String::new()).expect("its name is free");
+        assert!(!again.await.expect("joined").expect("found").is_over(), "the later one is meant");
     }
 }

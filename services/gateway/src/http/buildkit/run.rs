@@ -25,24 +25,27 @@ pub enum Told {
     Failed(Failed),
 }
 
-/// A build of a client; when this is dropped before its end, the build is cancelled.
+/// A build of a client; when this is dropped before its end, the build is cancelled. So it is when its log cannot be read.
 pub struct Build {
     app: Arc<App>,
     pub id: String,
     log: BuildLogReader,
     context: Option<String>,
     image_id: String,
-    is_over: bool,
+    /// Nothing more is told.
+    is_told: bool,
+    /// The build itself has ended, not only what can be read of it.
+    has_ended: bool,
     /// Of its context.
     _lease: Option<Lease>,
 }
 
 impl Build {
-    /// Queues a build, under the name that its client gave it where there is one. A session that it names must be there,
-    /// or come within seconds.
+    /// Queues a build, under the name that its client gave it where that is free. A session that it names must be there, or
+    /// come within seconds.
     ///
     /// # Errors
-    /// `AlreadyExists` for a name that another build has; `Unavailable` without the session.
+    /// `AlreadyExists` where another build gets the name at this moment; `Unavailable` without the session.
     pub async fn begin(
         app: &Arc<App>,
         options: &proto::BuildOptions,
@@ -51,18 +54,41 @@ impl Build {
         if !options.session_id.is_empty() {
             app.session(&options.session_id).await?;
         }
-        let id = name.map_or_else(|| random_id()[..32].to_owned(), str::to_owned);
-        let log = app.follow_build_log(&id).await?;
+        let (id, log) = match name {
+            Some(name) => Self::named(app, name).await?,
+            None => Self::unnamed(app).await?,
+        };
         app.queue_build(&id, options, Credentials::default()).await?;
         let context = options.context.as_ref().map(|context| context.digest.clone());
-        Ok(Self { app: app.clone(), id, log, context, image_id: String::new(), is_over: false, _lease: lease })
+        let image_id = String::new();
+        Ok(Self { app: app.clone(), id, log, context, image_id, is_told: false, has_ended: false, _lease: lease })
+    }
+
+    async fn unnamed(app: &Arc<App>) -> Outcome<(String, BuildLogReader)> {
+        let id = random_id()[..32].to_owned();
+        let log = app.follow_build_log(&id).await?;
+        Ok((id, log))
+    }
+
+    /// A client may use a name again. While a build is remembered by it, the next one gets another; once it is forgotten, what
+    /// the bus still has of its log is not the next one's.
+    async fn named(app: &Arc<App>, name: &str) -> Outcome<(String, BuildLogReader)> {
+        if app.db.build(name).await?.is_some() {
+            return Self::unnamed(app).await;
+        }
+        app.bus.clear_build_log(name).await?;
+        let log = app.follow_build_log(name).await?;
+        Ok((name.to_owned(), log))
     }
 
     /// The next word; none after the end, which is the last one.
     pub async fn next(&mut self) -> Option<Told> {
-        while !self.is_over {
+        while !self.is_told {
             let told = match self.log.next().await {
-                Some(Ok(chunk)) => self.told(chunk),
+                Some(Ok(chunk)) => {
+                    self.has_ended = matches!(chunk.what, Some(What::End(_) | What::Error(_)));
+                    self.told(chunk)
+                }
                 Some(Err(failure)) => Some(Told::Failed(failure.into())),
                 None => {
                     let failure = Failure::new(model::ErrorKind::Internal, "the build's log has no end");
@@ -70,7 +96,7 @@ impl Build {
                 }
             };
             let Some(told) = told else { continue };
-            self.is_over = !matches!(told, Told::Status(_));
+            self.is_told = !matches!(told, Told::Status(_));
             return Some(told);
         }
         None
@@ -105,11 +131,11 @@ pub fn status_of(what: What) -> Option<StatusResponse> {
 impl Drop for Build {
     fn drop(&mut self) {
         let (app, id, context) = (self.app.clone(), std::mem::take(&mut self.id), self.context.take());
-        let is_over = self.is_over;
+        let has_ended = self.has_ended;
         // At the end of a process its session ends, and the builds with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if !is_over {
+                if !has_ended {
                     app.cancel_build(&id).await;
                 }
                 app.end_build(&id, context).await;
