@@ -11,11 +11,13 @@
 //! read, and a store's refusal keeps its kind and its words (`no space left on device` reaches the user as such).
 
 mod error;
+mod reader;
 pub mod registry;
 mod store;
 mod verify;
 
 pub use error::Error;
+pub use reader::{reader, when_read};
 /// What [`Store::put`] and [`Store::upload`] send; made from bytes or a stream.
 pub use reqwest::Body;
 pub use store::{BlobStream, Store};

@@ -8,9 +8,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use model::Digest;
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{Error, verify::verified};
+use crate::{Error, reader::reader, verify::verified};
 
 /// Repository of blobs that no image name points to from outside; reading it takes the token as well.
 const INTERNAL: &str = "boxyard.internal";
@@ -83,8 +82,7 @@ impl Store {
 
     /// The blob as a blocking reader, checked at its end; to be read inside `spawn_blocking`.
     pub async fn get_to_reader(&self, digest: &Digest) -> Result<impl io::Read + Send + 'static + use<>, Error> {
-        let stream = self.get(digest).await?.map_err(io::Error::other);
-        Ok(SyncIoBridge::new(StreamReader::new(stream)))
+        Ok(reader(self.get(digest).await?.map_err(io::Error::other)))
     }
 
     /// `size` bytes of the blob from `offset` on. A part cannot be checked against the digest: who needs that has one of
@@ -110,8 +108,7 @@ impl Store {
         offset: u64,
         size: u64,
     ) -> Result<impl io::Read + Send + 'static + use<>, Error> {
-        let stream = self.get_range(digest, offset, size).await?.map_err(io::Error::other);
-        Ok(SyncIoBridge::new(StreamReader::new(stream)))
+        Ok(reader(self.get_range(digest, offset, size).await?.map_err(io::Error::other)))
     }
 
     /// Stores `size` bytes under `digest`; may be repeated. `InvalidArgument` when they have another digest.

@@ -1,5 +1,6 @@
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::{DiffId, ErrorKind};
 
@@ -15,6 +16,8 @@ pub enum Error {
     Entry { name: String, reason: String },
     #[error("wrong diff id calculated on extraction {got:?}, expected {wanted:?}")]
     DiffId { wanted: DiffId, got: DiffId },
+    #[error("another process of this machine has had {0:?} for {1:?}: is it stopped?")]
+    Locked(PathBuf, Duration),
     #[error("layer {0} is not unpacked on this machine")]
     NoLayer(DiffId),
     #[error("not a name for an owner of layers: {0:?}")]
@@ -43,12 +46,16 @@ impl Error {
             {
                 ErrorKind::Exhausted
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            // An archive that is not there, where it is asked for when it is read.
+            Self::Io { source, .. } | Self::Archive(source) if source.kind() == io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
             Self::Io { .. } | Self::Write(_) => ErrorKind::Internal,
             Self::Archive(_) | Self::Entry { .. } | Self::TooManyLayers(_) | Self::Owner(_) => {
                 ErrorKind::InvalidArgument
             }
             Self::DiffId { .. } => ErrorKind::Corrupt,
+            Self::Locked(..) => ErrorKind::Unavailable,
             Self::NoLayer(_) | Self::NoPath(_) => ErrorKind::NotFound,
         }
     }

@@ -1,10 +1,13 @@
 //! A step's container: its bundle, its shim, what it prints and how it ends.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::bundle::{self, BundleSpec, Mount, ProcessSpec, Resources, Rlimit, Seccomp};
 use runtime::shim::{ExitStatus, Handle, ShimConfig, Spawn, Streams};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::artefacts::Artefacts;
 use crate::failure::{Doing as _, Failure};
@@ -42,6 +45,8 @@ pub struct Task {
     pub privileged: bool,
     /// The root has Docker's mark of a container.
     pub mark: bool,
+    /// Cancelled when nothing of it runs any more, however long that takes.
+    pub gone: CancellationToken,
 }
 
 /// A command that ran to its end.
@@ -49,6 +54,31 @@ pub struct Ran {
     pub artefacts: Artefacts,
     pub started_at_ns: i64,
     pub exit: ExitStatus,
+}
+
+/// A command's processes. When this is dropped they are killed, and told to be gone when they are.
+struct Process {
+    handle: Arc<Handle>,
+    gone: Option<DropGuard>,
+}
+
+impl Process {
+    /// Kills what there is of them; ends when they are gone.
+    fn kill(&mut self) -> Option<JoinHandle<()>> {
+        let (handle, gone) = (self.handle.clone(), self.gone.take()?);
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(runtime.spawn(async move {
+            let _ = handle.signal(nix::sys::signal::Signal::SIGKILL as i32).await;
+            handle.wait_gone().await;
+            drop(gone);
+        }))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// Where a command runs.
@@ -70,6 +100,7 @@ impl Container<'_> {
         output: &mut impl Output,
         unwanted: impl Future<Output = ()>,
     ) -> Result<Ran, Failure> {
+        let gone = task.gone.clone().drop_guard();
         let bundle = self.tree.folder().join("b");
         let group = self.machine.groups.of(&task.build_id, &limits(&task.resources))?;
         let cgroup_path = group.of_step(&task.id);
@@ -90,7 +121,8 @@ impl Container<'_> {
         mounts.extend(task.mounts.iter().cloned());
         let (spec, at) = (self.spec(task, mounts, &cgroup_path), bundle.clone());
         blocking(move || bundle::write(&at, &spec).map_err(start_error)).await?;
-        let handle = self.spawn(task, bundle, cgroup_path).await?;
+        let handle = Arc::new(self.spawn(task, bundle, cgroup_path).await?);
+        let mut process = Process { handle: handle.clone(), gone: Some(gone) };
         let streams = Streams { stdin: false, stdout: true, stderr: true };
         let stream = handle.attach(streams).await.map_err(start_error)?;
         let started_at_ns = match handle.start().await {
@@ -118,13 +150,13 @@ impl Container<'_> {
                 Err(nix::errno::Errno::ENOSPC.into()).doing(|| "running a step".to_owned())
             }
         };
-        if ended.is_err() {
-            let _ = handle.signal(nix::sys::signal::Signal::SIGKILL as i32).await;
-            if tokio::time::timeout(KILL_TIME, handle.wait_gone()).await.is_err() {
-                tracing::warn!(container_id = task.id, "a step's container does not end");
-            }
-        } else {
+        if ended.is_ok() {
             handle.wait_gone().await;
+            process.gone = None;
+        } else if let Some(killing) = process.kill()
+            && tokio::time::timeout(KILL_TIME, killing).await.is_err()
+        {
+            tracing::warn!(container_id = task.id, "a step's container does not end");
         }
         match ended? {
             exit if exit.expired => Err(Failure::CutOff),

@@ -1,7 +1,7 @@
 //! A build's layers: fetched before a step needs them, stored before the build may succeed.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use distribution::Store;
 use futures::StreamExt as _;
 use model::{DiffId, Digest};
 use snapshots::Snapshots;
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{AcquireError, Mutex, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::decompress;
 use crate::failure::Failure;
+use crate::halt;
+pub use crate::halt::blocking;
 use crate::recorder::Upload;
 use crate::space::Watched;
 
@@ -152,10 +154,10 @@ impl Layers {
         blocking(move || {
             let open = || {
                 tracing::debug!(%blob, "a layer is fetched");
-                let reader = runtime.block_on(store.get_to_reader(&blob)).map_err(std::io::Error::other)?;
+                let reader = runtime.block_on(halt::reader(store.get(&blob))).map_err(std::io::Error::other)?;
                 decompress(reader)
             };
-            let tar = Watched::new(WhenRead { open: Some(open), tar: None }, &disk);
+            let tar = Watched::new(distribution::when_read(open), &disk);
             snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::caused)
         })
         .await
@@ -204,15 +206,17 @@ impl Layers {
     }
 
     async fn upload(&self, new: NewLayer, below: Vec<DiffId>) -> Result<Upload, Failure> {
-        let closed = |_| Failure::Cancelled;
-        let slot = self.slots.clone().acquire_owned().await.map_err(closed)?;
         let mebibytes = u32::try_from(new.tar_bytes >> 20).unwrap_or(LOCAL_MIB).clamp(1, LOCAL_MIB);
-        let room = self.mebibytes.clone().acquire_many_owned(mebibytes).await.map_err(closed)?;
+        let room = async {
+            let slot = self.slots.clone().acquire_owned().await?;
+            Ok((slot, self.mebibytes.clone().acquire_many_owned(mebibytes).await?))
+        };
+        let room = halt::wanted(async { room.await.map_err(|_: AcquireError| Failure::Cancelled) }).await?;
         let (store, snapshots, lease) = (self.store.clone(), self.snapshots.clone(), self.lease.clone());
         let (going, ended) = watch::channel(());
         self.uploading.lock().await.insert(new.diff_id.clone(), ended);
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-            let _kept = (slot, room, going);
+            let _kept = (room, going);
             let digest = new.diff_id.as_digest().clone();
             if store.has(&digest, Some(&lease)).await.map_err(Failure::caused)? == Some(new.tar_bytes) {
                 return Ok(());
@@ -239,10 +243,11 @@ impl Layers {
             written
         });
         let body = reqwest::Body::wrap_stream(ReceiverStream::new(receiver));
-        match tokio::join!(writing, self.store.upload(body, Some(&self.lease))) {
+        // What writes ends with the request that takes it.
+        let upload = async { self.store.upload(body, Some(&self.lease)).await.map_err(Failure::caused) };
+        match tokio::join!(writing, halt::wanted(upload)) {
             (Ok(made), Ok((digest, size))) => Ok((digest, size, made)),
-            (Err(error), _) => Err(error),
-            (Ok(_), Err(error)) => Err(Failure::caused(error)),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
         }
     }
 
@@ -253,8 +258,8 @@ impl Layers {
             let diff_id = diff_id(layer)?;
             let going = self.uploading.lock().await.get(&diff_id).cloned();
             if let Some(mut going) = going {
-                // Nothing is ever sent: this is the sender's end.
-                let _ = going.changed().await;
+                // Nothing is ever sent: an error is the sender's end.
+                halt::wait(going.changed()).await?.ok();
                 self.uploading.lock().await.remove(&diff_id);
             }
         }
@@ -266,21 +271,6 @@ impl Layers {
         if let Err(error) = self.snapshots.release(&self.owner) {
             tracing::warn!(%error, owner = %self.owner, "layers stay held");
         }
-    }
-}
-
-/// What is asked for when its first byte is read: who has waited for another to unpack the same layer moves nothing.
-struct WhenRead<O, R> {
-    open: Option<O>,
-    tar: Option<R>,
-}
-
-impl<R: Read, O: FnOnce() -> std::io::Result<R>> Read for WhenRead<O, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if let Some(open) = self.open.take() {
-            self.tar = Some(open()?);
-        }
-        self.tar.as_mut().map_or(Ok(0), |tar| tar.read(buffer))
     }
 }
 
@@ -333,6 +323,7 @@ impl TarHash {
 impl Write for TarHash {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         use sha2::Digest as _;
+        halt::check()?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
@@ -366,11 +357,4 @@ fn blob_digest(layer: &proto::Layer) -> Result<Digest, Failure> {
 /// Nanoseconds since 1970.
 pub fn now_ns() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}
-
-/// Runs what blocks on a thread for it.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::caused)?
 }

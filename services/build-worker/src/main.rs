@@ -22,6 +22,7 @@ mod failure;
 mod flight;
 mod garbage;
 mod graph;
+mod halt;
 mod handover;
 mod heredocs;
 mod image;

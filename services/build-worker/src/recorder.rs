@@ -5,6 +5,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::claims::Claim;
 use crate::failure::Failure;
 use crate::flight::Ended;
+use crate::halt;
 use crate::handover::Offer;
 
 /// Steps that may wait for their layer's upload; a build that is further ahead waits.
@@ -59,7 +60,7 @@ impl Recorder {
     async fn put(&self, step: Step) -> Result<(), Failure> {
         let sender = self.steps.lock().await.clone();
         let taken = match sender {
-            Some(sender) => sender.send(step).await.is_ok(),
+            Some(sender) => halt::wait(sender.send(step)).await?.is_ok(),
             None => false,
         };
         if taken {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::halt;
+
 /// What builds leave free.
 pub const FLOOR_BYTES: u64 = 128 << 20;
 /// How often a running step's disk is looked at: a fast disk takes some 50 MB meanwhile.
@@ -53,7 +55,7 @@ pub async fn exhausted(folder: &Path) {
     }
 }
 
-/// A reader that fails when what is read can no longer be written.
+/// A reader that fails when what is read can no longer be written, or is no longer wanted.
 pub struct Watched<R> {
     inner: R,
     folder: PathBuf,
@@ -69,6 +71,7 @@ impl<R> Watched<R> {
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        halt::check()?;
         if self.unchecked >= CHECK_BYTES {
             ensure(&self.folder, CHECK_BYTES)?;
             self.unchecked = 0;

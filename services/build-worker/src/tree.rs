@@ -55,12 +55,17 @@ impl Tree {
     pub async fn into_layer(self, layers: &Layers, unchanged: Unchanged) -> Result<Option<Made>, Failure> {
         self.unmount()?;
         let layer = layers.adopt(self.upper(), self.below.clone(), unchanged).await;
+        self.discard().await?;
+        layer
+    }
+
+    /// Unmounts and removes it: what was changed may be much.
+    pub async fn discard(self) -> Result<(), Failure> {
         blocking(move || {
             drop(self);
             Ok(())
         })
-        .await?;
-        layer
+        .await
     }
 
     pub fn unmount(&self) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ use crate::{Output, SERVICES};
 pub(crate) const HEAD: &str = "10.77.0.1";
 /// Where NATS, the layer store and the gateway's byte streams listen.
 const HEAD_PORTS: [u16; 3] = [7420, STORE_PORT, 7422];
-const STORE_PORT: u16 = 7421;
+pub(crate) const STORE_PORT: u16 = 7421;
 const OTHER_HEAD: &str = "10.78.0.1";
 
 /// A head, and machines that have joined it.
@@ -108,6 +108,14 @@ impl Cluster {
     /// Starts a machine again after [`Self::kill`].
     pub fn up(&mut self, machine: &str) {
         self.run_on(machine, &["up", "--data-dir"]);
+    }
+
+    /// From its next start on a machine reaches the layer store at another port of the head's.
+    pub(crate) fn set_store_port(&self, machine: &str, port: u16) {
+        let path = self.data_dir(machine).join("cluster/joined.json");
+        let joined = fs::read_to_string(&path).expect("what the machine knows of its cluster");
+        let moved = joined.replace(&format!("{HEAD}:{STORE_PORT}"), &format!("{HEAD}:{port}"));
+        fs::write(&path, moved).expect("written");
     }
 
     /// kill -9 of the supervisor and the services of a machine; shims and containers are spared.

@@ -12,8 +12,8 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-use crate::cluster::HEAD;
-use crate::{Boxyard, Client, Cluster, Output, wait_until};
+use crate::cluster::{HEAD, STORE_PORT};
+use crate::{Boxyard, Client, Cluster, Output, Throttle, wait_until};
 
 /// Port of the head's where a farm's bell is.
 const BELL_PORT: u16 = 7000;
@@ -55,6 +55,17 @@ impl Farm {
     /// A bell that steps on the workers' networks reach.
     pub fn bell(&self) -> Bell {
         Bell::in_namespace(&self.cluster.namespace("head"), HEAD)
+    }
+
+    /// Puts a wire of this rate between a worker, which is started anew, and the layer store. There is one in a farm, and no
+    /// bell then.
+    pub fn slow_store(&mut self, worker: &str, bytes_per_second: u64) -> Throttle {
+        let ends = [BELL_PORT, STORE_PORT].map(|port| format!("{HEAD}:{port}").parse().expect("an address"));
+        let wire = Throttle::in_namespace(&self.cluster.namespace("head"), ends, bytes_per_second);
+        self.cluster.kill(worker);
+        self.cluster.set_store_port(worker, BELL_PORT);
+        self.cluster.up(worker);
+        wire
     }
 
     pub fn boxyard(&self, args: &[&str]) -> Output {

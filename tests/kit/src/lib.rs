@@ -38,7 +38,7 @@ pub use engine::{Engine, Kind, client, client26, run_command, session_client};
 pub use gateway::Gateway;
 pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};
-pub use leftovers::{has_ended, processes_naming, wait_until};
+pub use leftovers::{has_ended, mounts_under, processes_naming, wait_until};
 pub use output::Output;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_PASSWORD_BCRYPT, REGISTRY_USER, Registry, Throttle};

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, setns};
 use tempfile::TempDir;
 
 use crate::http::free_port;
@@ -93,16 +95,16 @@ impl Drop for Registry {
     }
 }
 
-/// A slow wire to a port of loopback: both directions of all its connections share one rate.
+/// A slow wire to a port: both directions of all its connections share one rate.
 #[derive(Debug)]
 pub struct Throttle {
-    port: u16,
+    address: SocketAddr,
     wire: Arc<Wire>,
 }
 
 #[derive(Debug)]
 struct Wire {
-    target: u16,
+    target: SocketAddr,
     bytes_per_second: AtomicU64,
     down: AtomicU64,
     up: AtomicU64,
@@ -112,9 +114,25 @@ struct Wire {
 }
 
 impl Throttle {
+    /// To a port of loopback, from a free one.
     pub fn new(target: u16, bytes_per_second: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("it has an address").port();
+        Self::on(listener, (Ipv4Addr::LOCALHOST, target).into(), bytes_per_second)
+    }
+
+    /// Between two addresses of another network namespace.
+    pub(crate) fn in_namespace(namespace: &Path, [from, target]: [SocketAddr; 2], bytes_per_second: u64) -> Self {
+        let namespace = std::fs::File::open(namespace).expect("the namespace");
+        // What this thread starts is in the namespace, too.
+        let made = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+            Self::on(TcpListener::bind(from).expect("listen"), target, bytes_per_second)
+        });
+        made.join().expect("a wire")
+    }
+
+    fn on(listener: TcpListener, target: SocketAddr, bytes_per_second: u64) -> Self {
+        let address = listener.local_addr().expect("it has an address");
         let wire = Arc::new(Wire {
             target,
             bytes_per_second: bytes_per_second.into(),
@@ -134,11 +152,11 @@ impl Throttle {
                 }
             }
         });
-        Self { port, wire }
+        Self { address, wire }
     }
 
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     pub fn set_rate(&self, bytes_per_second: u64) {
@@ -159,8 +177,8 @@ impl Throttle {
 impl Drop for Throttle {
     fn drop(&mut self) {
         self.wire.closed.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        // Wakes the thread that accepts; one in another namespace ends with the process.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(100));
     }
 }
 
@@ -176,7 +194,7 @@ impl Wire {
 
     /// Copies both ways, each in a thread of its own, until either side closes.
     fn join(self: &Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.target)) else { return };
+        let Ok(server) = TcpStream::connect(self.target) else { return };
         for (from, to, is_down) in [(&client, &server, false), (&server, &client, true)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             let wire = self.clone();

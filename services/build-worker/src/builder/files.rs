@@ -16,8 +16,9 @@ use crate::copy::owner;
 use crate::copy::sources::Tree as Sources;
 use crate::copy::transfer::Transfer;
 use crate::failure::{Doing as _, Failure, chain};
+use crate::halt;
 use crate::image;
-use crate::layers::{Unchanged, blocking};
+use crate::layers::{Made, Unchanged, blocking};
 use crate::remote::http;
 use crate::rooted::{Owner, Root, clean, is_dir};
 use crate::space::Watched;
@@ -96,9 +97,9 @@ impl Builder {
         stage.read = read.map(|(item, hash)| told::input("file", item.shown(), hash)).collect();
         command.push(format!("#(nop) {name} {chown}{chmod}{hash} in {} ", copy.destination));
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
-        let tree = self.mount(stage).await?;
+        let unwanted = self.unwanted(claim.as_ref());
         let work = Work {
-            to: tree.root(),
+            to: PathBuf::new(),
             destination: destination(&stage.config.working_dir, &copy.destination),
             into_folder: copy.destination.ends_with('/'),
             owner: match (&copy.chown, &from) {
@@ -109,9 +110,29 @@ impl Builder {
             mode,
             unpack: name == "ADD",
         };
-        blocking(move || work.run(&from.root(), &items).map(|()| drop(from))).await?;
-        let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
-        self.record(stage, &command, Outcome { made, claim }).await
+        let copy = async {
+            let made = self.copied(stage, work, (from, items)).await?;
+            self.record(stage, &command, Outcome { made, claim }).await
+        };
+        halt::until(unwanted, copy).await
+    }
+
+    /// Makes a layer of what is copied.
+    async fn copied(
+        &self,
+        stage: &Stage,
+        work: Work,
+        (from, items): (From, Vec<Item>),
+    ) -> Result<Option<Made>, Failure> {
+        let tree = self.mount(stage).await?;
+        let work = Work { to: tree.root(), ..work };
+        match blocking(move || work.run(&from.root(), &items).map(|()| drop(from))).await {
+            Ok(()) => tree.into_layer(&self.layers, Unchanged::NoLayer).await,
+            Err(error) => {
+                tree.discard().await?;
+                Err(error)
+            }
+        }
     }
 
     /// `--from`: an earlier stage by number or name, else an image.

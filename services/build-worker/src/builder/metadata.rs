@@ -1,6 +1,6 @@
 //! Instructions that change the configuration only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dockerfile::Kind;
 
@@ -9,7 +9,9 @@ use super::stage::Stage;
 use super::stays::Ended;
 use super::steps::{Outcome, container_id};
 use super::{Builder, Progress};
+use crate::claims::Claim;
 use crate::failure::Failure;
+use crate::halt;
 use crate::image::{self, check_signal, health, names, resolve};
 use crate::layers::{Unchanged, blocking};
 use crate::rooted::{Root, clean};
@@ -42,6 +44,16 @@ impl Builder {
         let mut command = image::shell(&stage.config);
         command.push(format!("#(nop) WORKDIR {}", stage.config.working_dir));
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
+        let unwanted = self.unwanted(claim.as_ref());
+        halt::until(unwanted, self.make_folder(stage, folder, (&command, claim))).await
+    }
+
+    async fn make_folder(
+        &self,
+        stage: &mut Stage,
+        folder: PathBuf,
+        (command, claim): (&[String], Option<Claim>),
+    ) -> Result<(), Failure> {
         let tree = self.mount(stage).await?;
         let root = tree.root();
         blocking(move || {
@@ -58,8 +70,8 @@ impl Builder {
         let container = container_id();
         self.print_running(&container).await?;
         let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
-        let container = Ended::never_ran(&container, &command);
-        self.record_container(stage, &command, container, Outcome { made, claim }).await
+        let container = Ended::never_ran(&container, command);
+        self.record_container(stage, command, container, Outcome { made, claim }).await
     }
 }
 

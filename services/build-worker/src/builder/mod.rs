@@ -35,6 +35,7 @@ use crate::arguments::Arguments;
 use crate::claims::Claims;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::halt::Halt;
 use crate::image;
 use crate::layers::Layers;
 use crate::lifeline::Renewals;
@@ -168,7 +169,8 @@ impl Builder {
             let log = Arc::new(self.log.part());
             logs.push(log.clone());
             let builder = Self { log, cancel: halt.clone(), ..self.clone() };
-            running.push(async move { builder.stage(begun, stage).await }.boxed());
+            let work = Halt::new(halt.clone());
+            running.push(work.scope(async move { builder.stage(begun, stage).await }).boxed());
         }
         let mut running = futures::stream::iter(running).buffered(self.stages_at_once());
         let mut last = Stage::default();

@@ -14,9 +14,9 @@ use super::{Builder, Progress};
 use crate::claims::Claim;
 use crate::container::{Container, Ran, Task, bind};
 use crate::copy::transfer::Transfer;
-use crate::ends::Ends;
 use crate::failure::{Doing as _, Failure};
 use crate::flight;
+use crate::halt;
 use crate::handover::Changes;
 use crate::heredocs::{Script, script, with_heredocs, write_script};
 use crate::image::{self, resolve};
@@ -27,6 +27,16 @@ use crate::tree::Tree;
 
 /// Docker's exit code of a container whose command could not be started.
 const NOT_STARTED: i32 = 127;
+
+/// A command that is to be run, as the step's line in the history and as its process see it.
+struct Command {
+    line: Vec<String>,
+    args: Vec<String>,
+    script: Option<Script>,
+    /// What it has besides its image's environment.
+    env: Vec<String>,
+    network_mode: String,
+}
 
 /// The script's file, as a mount.
 fn script_mount(script: &Script, folder: &Path) -> std::io::Result<Mount> {
@@ -68,18 +78,25 @@ impl Builder {
         }
         command.extend(shown.iter().cloned());
         let Begun::Mine(claim) = self.begin_step(progress, stage, &command).await? else { return Ok(()) };
-        let mode = run.network.unwrap_or_else(|| self.options.network_mode.clone());
+        let command = Command {
+            line: command,
+            args: script.as_ref().map_or(shown, |script| vec![script.target()]),
+            script,
+            env: pairs.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            network_mode: run.network.unwrap_or_else(|| self.options.network_mode.clone()),
+        };
+        let unwanted = self.unwanted(claim.as_ref());
+        halt::until(unwanted, self.run_command(stage, command, claim)).await
+    }
+
+    async fn run_command(&self, stage: &mut Stage, command: Command, claim: Option<Claim>) -> Result<(), Failure> {
+        let Command { line, args, script, env: given, network_mode } = command;
         let id = container_id();
         self.print_running(&id).await?;
-        let given: Vec<String> = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect();
         let env = stage.config.env.iter().chain(&given).cloned().collect();
         let build = self.machine.build_folder(&self.build_id);
-        let (tree, network) = tokio::join!(self.mount(stage), self.machine.networks.join(&mode, &id, &build));
+        let (tree, network) = tokio::join!(self.mount(stage), self.machine.networks.join(&network_mode, &id, &build));
         let (tree, network) = (tree?, network?);
-        let args = match &script {
-            Some(script) => vec![script.target()],
-            None => shown,
-        };
         let mut mounts = self.volumes(stage, &tree).await?;
         if let Some(script) = &script {
             mounts.push(script_mount(script, tree.folder()).doing(|| "writing a step's script".to_owned())?);
@@ -101,7 +118,7 @@ impl Builder {
             ..Task::default()
         };
         let container = Container { machine: &self.machine, tree: &tree, network: &network };
-        let ran = container.run(&task, &mut Coloured::new(&self.log), self.unwanted(claim.as_ref())).await;
+        let ran = container.run(&task, &mut Coloured::new(&self.log), halt::cancelled()).await;
         let mut ended = Ended { env: given, ..Ended::never_ran(&id, &task.args) };
         let failure = match ran {
             Ok(Ran { artefacts, started_at_ns, exit }) => {
@@ -112,7 +129,7 @@ impl Builder {
                 blocking(move || artefacts.remove(&upper).doing(|| "tidying a step's layer".to_owned())).await?;
                 if exit.code == 0 {
                     let made = tree.into_layer(&self.layers, Unchanged::NoLayer).await?;
-                    return self.record_container(stage, &command, ended, Outcome { made, claim }).await;
+                    return self.record_container(stage, &line, ended, Outcome { made, claim }).await;
                 }
                 let (command, code) = (task.args.join(" "), exit.code);
                 // What ran out of this build's memory may have enough in another.
@@ -134,12 +151,6 @@ impl Builder {
             self.keep(stage, ended, changes).await?;
         }
         Err(failure)
-    }
-
-    /// Returns when the step is to end before its time: its build is, and nobody follows it whom that concerns not.
-    async fn unwanted(&self, claim: Option<&Claim>) {
-        let ends = Ends { cancel: self.cancel.clone(), gone: self.gone.clone(), stop: self.stop.clone() };
-        ends.unwanted(claim.map(|claim| claim.flight.as_ref())).await;
     }
 
     /// A new volume for each one of the image, with what the image has there. It is gone after the step.

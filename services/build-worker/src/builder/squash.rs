@@ -13,10 +13,7 @@ impl Builder {
     pub async fn squash(&self, stage: &mut Stage) -> Result<(), Failure> {
         let base = stage.base.as_ref();
         let folder = self.machine.step_folder(&self.build_id);
-        let layers = tokio::select! {
-            () = self.cancel.cancelled() => return Err(Failure::Cancelled),
-            layers = squash::layers(&self.layers, &stage.layers, base, folder) => layers?,
-        };
+        let layers = squash::layers(&self.layers, &stage.layers, base, folder).await?;
         let created = jiff::Timestamp::now().to_string();
         let config = squash::config(&stage.image_id, &stage.file.to_bytes(), &layers, (base, created))?;
         let id = Digest::of(&config).to_string();

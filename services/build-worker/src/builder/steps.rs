@@ -8,6 +8,7 @@ use super::stage::Stage;
 use super::stays::Ended as Container;
 use super::{Builder, Progress};
 use crate::claims::Claim;
+use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::handover::Changes;
 use crate::image;
@@ -41,6 +42,13 @@ impl Builder {
         }
         stage.cache_missed = true;
         Ok(false)
+    }
+
+    /// Returns when a step is to end before its time: its build is, and nobody follows it whom that concerns not.
+    pub(super) fn unwanted(&self, claim: Option<&Claim>) -> impl Future<Output = ()> + Send + use<> {
+        let ends = Ends { cancel: self.cancel.clone(), gone: self.gone.clone(), stop: self.stop.clone() };
+        let flight = claim.map(|claim| claim.flight.clone());
+        async move { ends.unwanted(flight.as_deref()).await }
     }
 
     /// A stage's root with a new writable folder on top.

@@ -27,7 +27,7 @@ pub async fn bring(held: &Held, state: &mut State, lease: &str) -> Result<bool, 
         match (stored.version, state.version) {
             // It was removed.
             (0, version) if version > 0 => {
-                forget(held, state).await.doing(doing)?;
+                forget(held, state).doing(doing)?;
                 return Ok(false);
             }
             (0, _) => return Ok(is_there),
@@ -43,8 +43,12 @@ pub async fn bring(held: &Held, state: &mut State, lease: &str) -> Result<bool, 
         match fetch(held, state, &stored, lease).await {
             Ok(()) => return Ok(true),
             Err(failure) => {
+                // What is half here counts for nothing.
+                forget(held, state).doing(doing)?;
+                if matches!(failure, Failure::Cancelled) {
+                    return Err(failure);
+                }
                 tracing::warn!(%failure, id = held.told.id, "a cache could not be brought here");
-                forget(held, state).await.doing(doing)?;
             }
         }
     }
@@ -52,22 +56,28 @@ pub async fn bring(held: &Held, state: &mut State, lease: &str) -> Result<bool, 
     Ok(false)
 }
 
-async fn forget(held: &Held, state: &mut State) -> std::io::Result<()> {
+/// Takes the slot's content out of the way at once; it may be much, and is removed meanwhile.
+fn forget(held: &Held, state: &mut State) -> std::io::Result<()> {
     *state = State { begun: state.begun, ..State::default() };
-    let root = held.root();
-    match tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root)).await? {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let gone = held.slot.folder.join(format!("gone-{}", hex::encode(rand::random::<[u8; 4]>())));
+    match std::fs::rename(held.root(), &gone) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        moved => moved?,
     }
+    held.slot.bytes.store(0, std::sync::atomic::Ordering::Release);
+    held.caches.leaving.spawn_blocking(move || {
+        if let Err(error) = std::fs::remove_dir_all(&gone) {
+            tracing::warn!(%error, path = %gone.display(), "a cache's folder stays");
+        }
+    });
+    Ok(())
 }
 
 async fn fetch(held: &Held, state: &mut State, stored: &proto::CacheMount, lease: &str) -> Result<(), Failure> {
     let store = &held.caches.store;
-    for blob in stored.packs.iter().chain(&stored.tree) {
-        let digest = blob.digest.parse().map_err(Failure::caused)?;
-        if store.has(&digest, Some(lease)).await.map_err(Failure::caused)?.is_none() {
-            return Err(Failure::internal("another version is stored meanwhile"));
-        }
+    let blobs = stored.packs.iter().chain(&stored.tree).map(|blob| blob.digest.as_str());
+    if !held.caches.pin(lease, blobs).await?.is_empty() {
+        return Err(Failure::internal("another version is stored meanwhile"));
     }
     let tree = Arc::new(held.caches.tree(stored).await?);
     let (folder, index) = (held.slot.folder.clone(), state.index.clone());

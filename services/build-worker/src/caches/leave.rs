@@ -157,26 +157,20 @@ async fn send(
         metrics::add(&MOVED, &[("direction", "out")], sent?);
         let tree = files.tree(places);
         // What was stored earlier must still be there.
-        let mut gone = None;
-        for pack in &tree.packs {
-            if store.has(&pack.digest, Some(lease)).await.map_err(Failure::caused)? != Some(pack.size) {
-                gone = Some(pack.digest.clone());
-                break;
-            }
-        }
-        let Some(gone) = gone else {
+        let gone = held.caches.pin(lease, tree.packs.iter().map(|pack| pack.digest.as_str())).await?;
+        if gone.is_empty() {
             let bytes = tree.encode();
             let digest = store.put_bytes(&bytes, Some(lease)).await.map_err(Failure::caused)?;
             return Ok(Some(Sent { tree, digest, size: bytes.len() as u64 }));
-        };
-        let others = files
-            .contents()
-            .filter(|(_, content)| places.get(&content.sha256).is_some_and(|(pack, _)| pack.digest == gone));
+        }
+        let others = files.contents().filter(|(_, content)| {
+            places.get(&content.sha256).is_some_and(|(pack, _)| gone.contains(pack.digest.as_str()))
+        });
         let here: std::collections::HashSet<_> = left.scanned.files.contents().map(|(_, c)| c.sha256).collect();
         if others.into_iter().any(|(_, content)| !here.contains(&content.sha256)) {
-            return Err(Failure::internal(format!("the layer store has lost {gone}")));
+            return Err(Failure::internal(format!("the layer store has lost {gone:?}")));
         }
-        places.retain(|_, (pack, _)| pack.digest != gone);
+        places.retain(|_, (pack, _)| !gone.contains(pack.digest.as_str()));
     }
 }
 

@@ -24,7 +24,7 @@ mod leave;
 mod scan;
 mod upload;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,17 +35,21 @@ use distribution::Store;
 use model::{PRIVATE, cache_key};
 use service::metrics::{Family, Kind};
 use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claims::Claim;
 use crate::failure::{Doing as _, Failure};
 use crate::flight::Ended;
+use crate::halt;
 use crate::patience::patiently;
 use files::Files;
 use scan::{Index, ROOT};
 
 const SHARED: &str = "shared";
 const VERSION: &str = "version";
+/// So many digests fit into a message.
+const PINNED_AT_ONCE: usize = 1000;
 /// What a worker that stops still stores.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -165,14 +169,21 @@ impl Caches {
         Held { caches: self.clone(), slot, told, running: true, entered: false }
     }
 
-    /// A step has ended: what it left is stored, and its locks are given back then. The build goes on meanwhile.
-    pub fn end(&self, held: Vec<Held>, locks: Vec<Claim>) {
-        self.leaving.spawn(async move {
+    /// A step has ended: once its process is `gone` what it left is stored, and its locks are given back then. The build goes
+    /// on meanwhile.
+    pub fn end(&self, held: Vec<Held>, locks: Vec<Claim>, gone: Option<CancellationToken>) {
+        // At the end of the worker's process nothing is left to do it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let left = async move {
+            if let Some(gone) = gone {
+                gone.cancelled().await;
+            }
             for held in held {
                 held.left().await;
             }
             locks.into_iter().for_each(|lock| lock.end(Ended::Dropped));
-        });
+        };
+        self.leaving.spawn_on(left, &runtime);
     }
 
     /// The copies that are here.
@@ -256,13 +267,27 @@ impl Caches {
 
     async fn stored(&self, key: &str, used: bool) -> Result<proto::CacheMount, Failure> {
         let request = proto::CacheMountGet { key: key.to_owned(), used };
-        Ok(patiently(|| self.bus.call::<calls::CacheMountGet>(&Target::Gateway, &request)).await?)
+        let ask = patiently(|| self.bus.call::<calls::CacheMountGet>(&Target::Gateway, &request));
+        Ok(halt::wait(ask).await??)
+    }
+
+    /// Keeps blobs under a lease; gives those that are not there.
+    async fn pin<'a>(&self, lease: &str, digests: impl Iterator<Item = &'a str>) -> Result<HashSet<String>, Failure> {
+        let digests: Vec<String> = digests.map(str::to_owned).collect();
+        let mut missing = HashSet::new();
+        for some in digests.chunks(PINNED_AT_ONCE) {
+            let pin = proto::BlobsPin { lease: lease.to_owned(), digests: some.to_vec() };
+            let call = self.bus.call::<calls::BlobsPin>(&Target::Store, &pin);
+            missing.extend(halt::wait(call).await??.missing);
+        }
+        Ok(missing)
     }
 
     async fn tree(&self, mount: &proto::CacheMount) -> Result<contexts::Tree, Failure> {
         let tree = mount.tree.as_ref().ok_or_else(|| Failure::internal("a cache without content"))?;
         let digest = tree.digest.parse().map_err(Failure::caused)?;
-        let bytes = self.store.get_bytes(&digest, contexts::Tree::MAX_BYTES).await.map_err(Failure::caused)?;
+        let get = self.store.get_bytes(&digest, contexts::Tree::MAX_BYTES);
+        let bytes = halt::wait(get).await?.map_err(Failure::caused)?;
         contexts::Tree::decode(&bytes).map_err(Failure::caused)
     }
 }
@@ -310,7 +335,7 @@ impl Held {
     /// # Errors
     /// Where the gateway does not answer, and for an id of files that the file system does not take.
     pub async fn turn(&self, lease: &str) -> Result<Turn, Failure> {
-        let mut state = self.slot.state.clone().lock_owned().await;
+        let mut state = halt::wait(self.slot.state.clone().lock_owned()).await?;
         // What a step has left in a shared one and nobody has stored yet goes on here: what others have stored since would
         // be laid over it, and is made one with it when this step leaves. Whoever has the lock sees what is stored.
         let goes_on = state.inside > 0 || state.is_ahead && self.told.sharing == SHARED;

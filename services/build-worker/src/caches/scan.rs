@@ -11,6 +11,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use super::files::Files;
 use crate::context::trees::change::Names;
 use crate::copy::hash;
+use crate::halt;
 use crate::layers::now_ns;
 use crate::rooted::{Place, Root, kind};
 
@@ -66,6 +67,7 @@ impl Index {
         let mut index = Self { seen: HashMap::new(), taken_ns: now_ns() };
         let mut names = Names::open(folder)?;
         for (path, entry) in &files.0 {
+            halt::check()?;
             if matches!(entry.kind, Kind::File { .. })
                 && let Some(stat) = names.place(path)?.stat()?
             {
@@ -99,6 +101,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn visit(&mut self, place: &Place, path: String, depth: usize) -> io::Result<()> {
+        halt::check()?;
         let Some(stat) = place.stat()? else { return Ok(()) };
         let device = || (u32::try_from(major(stat.st_rdev)), u32::try_from(minor(stat.st_rdev)));
         let kind = match kind(&stat) {

@@ -15,6 +15,7 @@ use snapshots::UnpackOptions;
 use crate::archive::decompress;
 use crate::copy::hash;
 use crate::failure::{Doing as _, Failure, chain};
+use crate::halt;
 use crate::layers::blocking;
 use crate::remote::access::Access;
 use crate::remote::{git, http};
@@ -99,7 +100,7 @@ impl Context {
 async fn unpack_blob(store: &Store, blob: Option<&proto::Descriptor>, folder: &Path) -> Result<u64, Failure> {
     let blob = blob.ok_or_else(|| Failure::internal("a build without a context"))?;
     let digest = blob.digest.parse().map_err(Failure::caused)?;
-    let reader = store.get_to_reader(&digest).await.map_err(Failure::caused)?;
+    let reader = halt::reader(store.get(&digest)).await?;
     let folder = folder.to_owned();
     blocking(move || unpack(reader, &folder)).await
 }

@@ -1,17 +1,20 @@
 //! A file's content, copied.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use xattr::FileExt as _;
 
 use super::hash;
+use crate::halt;
 use crate::rooted::{self, Owner};
 use crate::space;
 
 /// A file of more is copied by the kernel alone, which takes more calls.
 const SMALL_BYTES: u64 = 128 << 10;
+/// So much at once.
+const LARGE_BYTES: u64 = 64 << 20;
 
 /// A copy that has its content, but not yet the attributes of its source.
 #[must_use]
@@ -23,12 +26,20 @@ pub struct Copied {
 /// Fills `to`, a new file, with the content of another; `disk` is a folder on the disk that is written to.
 pub fn content(mut from: File, mut to: File, disk: &Path) -> io::Result<Copied> {
     let bytes = from.metadata()?.len();
+    halt::check()?;
     space::ensure(disk, bytes)?;
     match bytes > SMALL_BYTES {
-        true => io::copy(&mut from, &mut to).map(drop)?,
+        true => copy_large(&mut from, &mut to)?,
         false => copy_small(&mut from, &mut to, bytes)?,
     }
     Ok(Copied { file: to, xattrs: hash::xattrs(&from, hash::is_copied)? })
+}
+
+fn copy_large(from: &mut File, to: &mut File) -> io::Result<()> {
+    while io::copy(&mut Read::take(&mut *from, LARGE_BYTES), to)? > 0 {
+        halt::check()?;
+    }
+    Ok(())
 }
 
 fn copy_small(from: &mut File, to: &mut File, bytes: u64) -> io::Result<()> {

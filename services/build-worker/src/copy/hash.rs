@@ -11,6 +11,7 @@ use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
 use xattr::FileExt as _;
 
+use crate::halt;
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
 
 /// What counts of a file, a folder or a link.
@@ -134,6 +135,7 @@ fn inside(
     (rules, leaves_out): (Rules, &LeavesOut),
 ) -> io::Result<()> {
     for child in folder.children()? {
+        halt::check()?;
         let Some(stat) = child.stat()? else { continue };
         let path = path.join(&child.name);
         if leaves_out(&path, is_dir(&stat)) {
@@ -167,6 +169,7 @@ fn file(mut file: File, name: &[u8], stat: &FileStat, rules: Rules, hasher: &mut
 pub fn content(file: &mut File) -> io::Result<([u8; 32], u64)> {
     let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 128 * 1024]);
     loop {
+        halt::check()?;
         match file.read(&mut buffer)? {
             0 => return Ok((hash.finalize().into(), size)),
             length => {

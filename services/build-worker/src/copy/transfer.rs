@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::sys::stat::{FileStat, SFlag};
 
 use super::content::content;
+use crate::halt;
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
 
 /// Copies between two trees, neither of which is trusted.
@@ -65,6 +66,7 @@ impl Transfer<'_> {
     fn inside(&self, from: &Place, to: &Place, linked: &mut HashMap<(u64, u64), Place>) -> io::Result<()> {
         let folder = to.open_folder()?;
         for child in from.children()? {
+            halt::check()?;
             let Some(stat) = child.stat()? else { continue };
             let target = Place { dir: folder.clone(), name: child.name.clone() };
             let shared = stat.st_nlink > 1 && !is_dir(&stat);

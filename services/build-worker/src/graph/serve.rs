@@ -11,6 +11,7 @@ use super::execute::{Executed, Failed};
 use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
+use crate::halt;
 use crate::layers::{Layers, now_ns};
 use crate::lifeline::{self, Renewals};
 use crate::machine;
@@ -102,15 +103,18 @@ impl Guest {
         };
         let started = now_ns();
         let mut output = Told(progress);
-        let executed = executor.execute(&definition, line.0.clone(), &mut output, self.ends.unwanted(None)).await;
-        let (made, failed) = match executed {
-            Ok(executed) => (Some(executed), None),
-            Err(Failed { error, left }) => (left, Some(error)),
+        let work = async {
+            let (made, failed) = match executor.execute(&definition, line.0.clone(), &mut output).await {
+                Ok(executed) => (Some(executed), None),
+                Err(Failed { error, left }) => (left, Some(error)),
+            };
+            let stored = match made {
+                Some(made) => halt::wanted(stored(made)).await.map(Some),
+                None => Ok(None),
+            };
+            (stored, failed)
         };
-        let stored = match made {
-            Some(made) => stored(made).await.map(Some),
-            None => Ok(None),
-        };
+        let (stored, failed) = halt::until(self.ends.unwanted(None), work).await;
         layers.release();
         let layer = match (stored, &failed) {
             (Ok(layer), _) => layer,

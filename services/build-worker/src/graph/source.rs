@@ -14,6 +14,7 @@ use super::trace::Vertex;
 use super::view::View;
 use crate::context::{self, Context};
 use crate::failure::Failure;
+use crate::halt;
 use crate::layers::Unchanged;
 use crate::rooted::clean;
 
@@ -122,7 +123,7 @@ impl Graph {
         }
         let made = self.executor.layers.adopt(context.folder.clone(), Vec::new(), Unchanged::EmptyLayer).await?;
         let made = made.ok_or_else(|| Failure::internal("a context without a layer"))?;
-        made.upload.await.map_err(Failure::caused)??;
+        halt::wanted(async { made.upload.await.map_err(Failure::caused)? }).await?;
         Ok(Origin::Layers(vec![made.layer]))
     }
 

@@ -15,6 +15,7 @@ use super::trace::Vertex;
 use crate::claims::{Claim, Taken};
 use crate::failure::Failure;
 use crate::flight::{Ended, Flight};
+use crate::halt;
 use crate::layers::now_ns;
 use crate::lifeline;
 
@@ -35,6 +36,10 @@ pub struct Step {
 impl Graph {
     /// An earlier result whose layers are there.
     pub(super) async fn found(&self, key: &str) -> Result<Option<proto::StepRecord>, Failure> {
+        halt::wanted(self.find(key)).await
+    }
+
+    async fn find(&self, key: &str) -> Result<Option<proto::StepRecord>, Failure> {
         if let Some(record) = self.likely.find(key) {
             return Ok(Some(record));
         }
@@ -150,31 +155,29 @@ impl Graph {
                 vertex.line(line).await;
             }
         };
-        let (ended, ()) = tokio::select! {
-            () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
-            followed = async { tokio::join!(call, forward) } => followed,
-        };
+        let (ended, ()) = halt::wait(async { tokio::join!(call, forward) }).await?;
         Ok(ended?)
     }
 
     async fn work(&self, vertex: &mut Vertex, step: Step, claim: Option<Claim>) -> Result<proto::StepRecord, Failure> {
-        let cancelled = self.executor.ends.cancel.cancelled();
-        let _slot = tokio::select! {
-            () = cancelled => return Err(Failure::Cancelled),
-            slot = self.slots.acquire() => slot.map_err(|_| Failure::Cancelled)?,
-        };
+        let acquire = async { self.slots.acquire().await.map_err(|_| Failure::Cancelled) };
+        let _slot = halt::wanted(acquire).await?;
         let started = now_ns();
         let flight = claim.as_ref().map(|claim| claim.flight.clone());
-        let placed = self.place(&step.definition, claim.is_some()).await;
+        let placed = halt::wait(self.place(&step.definition, claim.is_some())).await?;
         vertex.told.worker = match &placed.place {
             Place::Here => self.worker_id.clone(),
             Place::Worker(id) => id.clone(),
         };
         vertex.start().await;
-        let ran = match (&placed.place, &claim) {
-            (Place::Worker(id), Some(claim)) => self.run_there(vertex, &step, (id, claim)).await,
-            _ => self.run_here(vertex, &step, flight).await,
+        let unwanted = self.executor.ends.unwanted(flight.as_deref());
+        let run = async {
+            match (&placed.place, &claim) {
+                (Place::Worker(id), Some(claim)) => self.run_there(vertex, &step, (id, claim)).await,
+                _ => self.run_here(vertex, &step, flight.clone()).await,
+            }
         };
+        let ran = halt::until(unwanted, run).await;
         drop(placed);
         let Executed { layer, upload } = match ran {
             Ok(executed) => executed,
@@ -225,9 +228,8 @@ impl Graph {
     }
 
     async fn run_here(&self, vertex: &Vertex, step: &Step, flight: Option<Arc<Flight>>) -> Result<Executed, Failed> {
-        let unwanted = self.executor.ends.unwanted(flight.as_deref());
         let line = flight.as_ref().map_or(&self.executor.lease, |flight| &flight.claim).lifeline();
-        self.executor.execute(&step.definition, line, &mut vertex.lines(flight.clone()), unwanted).await
+        self.executor.execute(&step.definition, line, &mut vertex.lines(flight.clone())).await
     }
 
     /// Hands the step to another worker; its layer is stored when it has ended.
@@ -257,10 +259,7 @@ impl Graph {
                 vertex.line(line).await;
             }
         };
-        let (reply, ()) = tokio::select! {
-            () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled.into()),
-            ran = async { tokio::join!(call, forward) } => ran,
-        };
+        let (reply, ()) = halt::wait(async { tokio::join!(call, forward) }).await?;
         let proto::StepRunReply { record, command, code } = match reply {
             Ok(reply) => reply,
             Err(error) if error.kind() == ErrorKind::InvalidArgument => {
@@ -272,10 +271,8 @@ impl Graph {
                 self.places.avoid(worker);
                 if error.is_lost() {
                     // Its process may go on for a moment. The claim is held until then, so that it never runs twice.
-                    tokio::select! {
-                        () = self.executor.ends.unwanted(Some(flight)) => return Err(Failure::Cancelled.into()),
-                        () = tokio::time::sleep(lifeline::after_silence()) => {}
-                    }
+                    let pause = tokio::time::sleep(lifeline::after_silence());
+                    halt::wait(pause).await?;
                 }
                 return Err(Failure::CutOff.into());
             }

@@ -10,6 +10,7 @@ use super::{Session, keep_blobs};
 use crate::builder::{Builder, Parts};
 use crate::context::{self, Context};
 use crate::failure::Failure;
+use crate::halt::{Halt, wanted};
 use crate::log::Log;
 use crate::plan::Plan;
 use crate::remote::access::Access;
@@ -31,22 +32,21 @@ impl Session {
         let access = Access::default();
         let context = match self.worker.contexts.find(&context::key(&options)) {
             Some(kept) => kept,
-            None => tokio::select! {
-                () = halt.cancelled() => return Err(Failure::Cancelled),
-                context = Context::fetch(&layers.store, &options, (folder, &access)) => Arc::new(context?),
-            },
+            None => {
+                let fetch = Context::fetch(&layers.store, &options, (folder, &access));
+                Arc::new(Halt::new(halt.clone()).scope(wanted(fetch)).await?)
+            }
         };
         let Worker { bus, machine, claims, .. } = self.worker.clone();
         let (gone, stop) = (self.cancel.clone(), self.stop.clone());
         let lease = self.renewals.clone();
         let parts = Parts { bus, log, layers, context, machine, claims, lease, cancel: halt, gone, stop };
         let builder = Builder::new(&self.lease, options, parts);
-        let built = self.finished(&builder).await;
+        let built = Halt::new(builder.cancel.clone()).scope(self.finished(&builder)).await;
         // Others go on from a step of this build.
         let followed = built.is_err() && builder.claims.is_followed(&builder.build_id);
         if built.is_err()
-            && (followed || !builder.cancel.is_cancelled())
-            && let Err(error) = builder.recorder.finish().await
+            && let Err(error) = self.unless_left(&builder.cancel, followed, builder.recorder.finish()).await
         {
             // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
             tracing::debug!(%error, build_id = %builder.build_id, "steps of a failed build are not kept");
@@ -65,10 +65,7 @@ impl Session {
     async fn finished(&self, builder: &Builder) -> Result<(String, Vec<String>), Failure> {
         let plan = Plan::new(&builder.context.dockerfile, &builder.options)?;
         let mut stage = builder.run(plan).await?;
-        tokio::select! {
-            () = builder.cancel.cancelled() => return Err(Failure::Cancelled),
-            recorded = builder.recorder.finish() => recorded?,
-        }
+        wanted(builder.recorder.finish()).await?;
         if builder.options.squash {
             builder.squash(&mut stage).await?;
         }

@@ -10,6 +10,7 @@ use crate::client::BuildClient;
 use crate::ends::Ends;
 use crate::failure::Failure;
 use crate::graph::{Executor, Finished, Graph};
+use crate::halt::Halt;
 use crate::log::Log;
 use crate::patience::patiently;
 
@@ -39,8 +40,9 @@ impl Session {
             context: Arc::default(),
         };
         let context = executor.context.clone();
+        let work = Halt::new(executor.ends.cancel.clone());
         let graph = Graph::new(options, executor, self.lease.likely_keys.clone(), log.clone());
-        let built = match graph.run().await {
+        let built = match work.scope(graph.run()).await {
             Ok(finished) => {
                 let finish = proto::BuildFinish {
                     build_id: self.lease.build_id.clone(),
@@ -64,8 +66,7 @@ impl Session {
         // Others go on from a step of this build.
         let followed = built.is_err() && claims.is_followed(&self.lease.build_id);
         if built.is_err()
-            && (followed || !halt.is_cancelled())
-            && let Err(error) = graph.keep().await
+            && let Err(error) = self.unless_left(&halt, followed, graph.keep()).await
         {
             // The steps before the one that failed are worth keeping; where that fails too, the first error counts.
             tracing::debug!(%error, build_id = %self.lease.build_id, "steps of a failed build are not kept");

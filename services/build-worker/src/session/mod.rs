@@ -89,6 +89,20 @@ impl Session {
         }
     }
 
+    /// Waits for what a failed build has made, unless its client leaves; where others follow a step of it, in any case.
+    async fn unless_left(
+        &self,
+        halt: &CancellationToken,
+        followed: bool,
+        keep: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            () = halt.cancelled(), if !followed => Ok(()),
+            kept = keep => kept,
+        }
+    }
+
     /// Lets go of what the build has held; `followed`: others go on from a step of it.
     async fn release(&self, layers: &Layers, keeping: DropGuard, followed: bool) {
         layers.release();

@@ -13,6 +13,7 @@ use distribution::Store;
 use super::contents;
 use super::difference::difference;
 use crate::failure::{Doing as _, Failure};
+use crate::halt;
 use crate::layers::blocking;
 use crate::rooted::{Owner, Place, Root};
 
@@ -72,6 +73,7 @@ fn prepare(folder: &Path, old: &Tree, new: &Tree) -> io::Result<Changed> {
     let mut names = Names::open(folder)?;
     let mut touched = BTreeSet::new();
     for path in &found.removed {
+        halt::check()?;
         names.place(path)?.remove()?;
         touched.extend(parent_of(path));
     }
@@ -84,6 +86,7 @@ fn prepare(folder: &Path, old: &Tree, new: &Tree) -> io::Result<Changed> {
     // A folder that was removed may be one that is kept open.
     names.last = None;
     for at in found.made {
+        halt::check()?;
         let entry = &new.entries[at];
         touched.extend(parent_of(&entry.path));
         match &entry.kind {
@@ -130,12 +133,14 @@ fn make(place: &Place, kind: &Kind) -> io::Result<()> {
 fn finish(changed: &Changed, tree: &Tree) -> io::Result<()> {
     let (mut names, mut firsts) = (Names::open(&changed.folder)?, Names::open(&changed.folder)?);
     for at in &changed.hard_links {
+        halt::check()?;
         let entry = &tree.entries[*at];
         if let Kind::File { hard_link: Some(first), .. } = &entry.kind {
             names.place(&entry.path)?.hard_link(&firsts.place(first)?)?;
         }
     }
     for (at, is_new) in changed.described.iter().rev() {
+        halt::check()?;
         let entry = &tree.entries[*at];
         describe(&names.place(&entry.path)?, entry, *is_new)?;
     }

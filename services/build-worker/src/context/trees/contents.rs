@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::change::{Changed, Names, split};
 use crate::failure::{Doing as _, Failure};
+use crate::halt;
 use crate::layers::blocking;
 use crate::rooted::{Owner, Place, describe};
 
@@ -81,11 +82,14 @@ pub async fn write(store: &Store, tree: &Tree, changed: &Changed) -> Result<(), 
 
 /// Part of a pack; the whole is checked against the pack's digest by who reads it to its end.
 async fn open(store: &Store, pack: &Pack, offset: u64, size: u64) -> Result<Box<dyn Read + Send>, Failure> {
-    let reader: Box<dyn Read + Send> = match (offset, size) == (0, pack.size) {
-        true => Box::new(store.get_to_reader(&pack.digest).await.map_err(Failure::caused)?),
-        false => Box::new(store.range_to_reader(&pack.digest, offset, size).await.map_err(Failure::caused)?),
-    };
-    Ok(reader)
+    let is_whole = (offset, size) == (0, pack.size);
+    halt::reader(async move {
+        match is_whole {
+            true => store.get(&pack.digest).await,
+            false => store.get_range(&pack.digest, offset, size).await,
+        }
+    })
+    .await
 }
 
 /// Writes files out of bytes that begin at `offset` of their pack.
@@ -118,6 +122,7 @@ fn copy(reader: &mut impl Read, place: &Place, content: &Content, about: About) 
     let mut left = content.size;
     let mut buffer = vec![0; usize::try_from(left.min(128 << 10)).unwrap_or_default()];
     while left > 0 {
+        halt::check()?;
         let chunk = usize::try_from(left.min(buffer.len() as u64)).unwrap_or(buffer.len());
         reader.read_exact(&mut buffer[..chunk])?;
         hash.update(&buffer[..chunk]);

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::recent::{self, Recent};
 use crate::failure::{Doing as _, Failure};
+use crate::halt;
 use crate::layers::blocking;
 use crate::space;
 
@@ -83,7 +84,8 @@ impl Trees {
         if let Some(tree) = self.known(&digest) {
             return Ok(tree);
         }
-        let bytes = self.store.get_bytes(&digest, Tree::MAX_BYTES).await.map_err(Failure::caused)?;
+        let get = async { self.store.get_bytes(&digest, Tree::MAX_BYTES).await.map_err(Failure::caused) };
+        let bytes = halt::wanted(get).await?;
         let tree = Arc::new(Tree::decode(&bytes).map_err(Failure::caused)?);
         let mut trees = lock(&self.trees);
         trees.push((digest, tree.clone()));
@@ -97,8 +99,8 @@ impl Trees {
     pub async fn content(&self, tree: &Tree, content: &Content) -> Result<Vec<u8>, Failure> {
         let Some(pack) = content.pack else { return Ok(Vec::new()) };
         let pack = &tree.packs[pack].digest;
-        let parts = self.store.get_range(pack, content.offset, content.size).await.map_err(Failure::caused)?;
-        let parts: Vec<Bytes> = parts.try_collect().await.map_err(Failure::caused)?;
+        let get = async { self.store.get_range(pack, content.offset, content.size).await?.try_collect().await };
+        let parts: Vec<Bytes> = halt::wait(get).await?.map_err(Failure::caused)?;
         let bytes = parts.concat();
         match <[u8; 32]>::from(Sha256::digest(&bytes)) == content.sha256 {
             true => Ok(bytes),
@@ -125,7 +127,7 @@ impl Trees {
         let digest: Digest = descriptor.digest.parse().map_err(Failure::caused)?;
         let tree = self.tree(descriptor).await?;
         let turn = self.turn(&digest);
-        let _turn = turn.lock().await;
+        let _turn = halt::wait(turn.lock()).await?;
         if let Some(kept) = self.find(&digest) {
             return Ok(kept);
         }

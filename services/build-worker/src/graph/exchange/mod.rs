@@ -17,6 +17,7 @@ use super::Graph;
 use super::export::{Built, Response, exported};
 use super::trace::Vertex;
 use crate::failure::Failure;
+use crate::halt;
 use crate::patience::patiently;
 use options::Mode;
 pub use options::check;
@@ -80,7 +81,8 @@ impl Graph {
         let reply = self.fetch_cache(index, Vec::new()).await?;
         let config = reply.config.ok_or_else(|| Failure::internal("a cache without a config"))?;
         let digest: Digest = config.digest.parse().map_err(Failure::caused)?;
-        let bytes = self.executor.layers.store.get_bytes(&digest, MAX_PAGE_BYTES).await.map_err(Failure::caused)?;
+        let get = self.executor.layers.store.get_bytes(&digest, MAX_PAGE_BYTES);
+        let bytes = halt::wait(get).await?.map_err(Failure::caused)?;
         match Page::read(&bytes) {
             Read::Nothing => Ok(None),
             Read::OfOthers => Err(Failure::user("it is the cache of another builder and is not used")),
@@ -194,7 +196,8 @@ impl Graph {
         let (page, layers) = Page::of(records.iter());
         let config = serde_json::to_vec(&page).map_err(Failure::caused)?;
         let lease = self.executor.layers.lease.clone();
-        let id = self.executor.layers.store.put_bytes(&config, Some(&lease)).await.map_err(Failure::caused)?;
+        let put = self.executor.layers.store.put_bytes(&config, Some(&lease));
+        let id = halt::wait(put).await?.map_err(Failure::caused)?;
         let image = proto::Image { id: id.to_string(), layers, ..proto::Image::default() };
         let request = proto::BuildExport {
             build_id: self.executor.build_id.clone(),
@@ -208,7 +211,10 @@ impl Graph {
         };
         let sent = async {
             let reply = match is_local(self.options.cache_exports.get(index)) {
-                true => exported(self.executor.client.ask_through::<calls::BuildExport>(&request).await)?,
+                true => {
+                    let call = self.executor.client.ask_through::<calls::BuildExport>(&request);
+                    exported(halt::wait(call).await?)?
+                }
                 false => self.ask(&request).await?,
             };
             Ok(reply.response)

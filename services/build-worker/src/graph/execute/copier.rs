@@ -18,6 +18,7 @@ use nix::sys::stat::{FileStat, SFlag};
 use super::chmod::Chmod;
 use crate::copy::content::content;
 use crate::graph::files::Inside;
+use crate::halt;
 use crate::rooted::{Owner, Place, Root, is_dir, kind};
 
 pub struct Copier<'a> {
@@ -109,6 +110,7 @@ impl Copier<'_> {
     fn inside(&self, from: &Place, to: &Place, path: &Path) -> io::Result<()> {
         let folder = to.open_folder()?;
         for child in from.children()? {
+            halt::check()?;
             let Some(stat) = child.stat()? else { continue };
             let path = path.join(&child.name);
             if !self.excluded(&path, &stat) {
@@ -121,6 +123,7 @@ impl Copier<'_> {
 
     fn matching(&self, from: &Place, to: &Place, path: &Path, wanted: &Inside) -> io::Result<()> {
         for child in from.children()? {
+            halt::check()?;
             let Some(stat) = child.stat()? else { continue };
             let path = path.join(&child.name);
             if self.excluded(&path, &stat) || !wanted.reaches(&path) {

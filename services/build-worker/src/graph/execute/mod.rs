@@ -68,7 +68,7 @@ impl From<Failure> for Failed {
 }
 
 impl Executor {
-    /// Runs a step to its end, or until `unwanted`.
+    /// Runs a step to its end, or until the work of its scope is to end.
     ///
     /// # Errors
     /// `Process` for a command that fails, with what it left; `User` for what its author must mend, `Cancelled`, and `CutOff` where the
@@ -78,23 +78,33 @@ impl Executor {
         step: &proto::StepDefinition,
         lifeline: Lifeline,
         output: &mut impl Output,
-        unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Executed, Failed> {
         let tree = self.mount(&step.parent).await?;
-        match &step.operation {
-            Some(Operation::Run(run)) => {
-                if let Some(error) = self.run(&tree, run, lifeline, output, unwanted).await? {
-                    return Err(Failed { error, left: self.leave(tree).await });
-                }
+        match self.change(&tree, step, lifeline, output).await {
+            Ok(None) => Ok(self.layer_of(tree).await?),
+            Ok(Some(error)) => Err(Failed { error, left: self.leave(tree).await }),
+            Err(error) => {
+                tree.discard().await?;
+                Err(error.into())
             }
-            Some(Operation::Copy(copy)) => tokio::select! {
-                () = unwanted => return Err(Failure::Cancelled.into()),
-                copied = self.copy(&tree, copy, epoch(step)) => copied?,
-            },
-            Some(Operation::Folder(folder)) => self.folder(&tree, folder, epoch(step)).await?,
-            None => return Err(Failure::internal("a step without an operation").into()),
         }
-        Ok(self.layer_of(tree).await?)
+    }
+
+    /// Does to a tree what the step is to do; gives what its command has failed with by itself.
+    async fn change(
+        &self,
+        tree: &Tree,
+        step: &proto::StepDefinition,
+        lifeline: Lifeline,
+        output: &mut impl Output,
+    ) -> Result<Option<Failure>, Failure> {
+        match &step.operation {
+            Some(Operation::Run(run)) => return self.run(tree, run, lifeline, output).await,
+            Some(Operation::Copy(copy)) => self.copy(tree, copy, epoch(step)).await?,
+            Some(Operation::Folder(folder)) => self.folder(tree, folder, epoch(step)).await?,
+            None => return Err(Failure::internal("a step without an operation")),
+        }
+        Ok(None)
     }
 
     async fn layer_of(&self, tree: Tree) -> Result<Executed, Failure> {

@@ -5,6 +5,7 @@ use runtime::bundle::Seccomp;
 use super::Executor;
 use crate::container::{Container, Ran, Task, bind};
 use crate::failure::{Doing as _, Failure};
+use crate::halt;
 use crate::heredocs::write_script;
 use crate::layers::blocking;
 use crate::lifeline::Lifeline;
@@ -24,7 +25,6 @@ impl Executor {
         run: &proto::RunOperation,
         lifeline: Lifeline,
         output: &mut impl Output,
-        unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Option<Failure>, Failure> {
         let id = hex::encode(rand::random::<[u8; 32]>());
         let build = self.worker.machine.build_folder(&self.folder);
@@ -46,7 +46,7 @@ impl Executor {
             build_id: self.build_id.clone(),
             lifeline: Some(lifeline),
             args: run.args.clone(),
-            env: [&run.env[..], &mounted.env].concat(),
+            env: [&run.env[..], &mounted.env[..]].concat(),
             cwd: run.cwd.clone(),
             user: run.user.clone(),
             passing: mounts.iter().map(|mount| mount.target.clone()).collect(),
@@ -57,11 +57,12 @@ impl Executor {
             seccomp: if insecure { Seccomp::Unconfined } else { Seccomp::Docker },
             privileged: insecure,
             mark: false,
+            gone: mounted.begin(),
         };
         let container = Container { machine: &self.worker.machine, tree, network: &network };
         let command = run.args.join(" ");
-        let ran = container.run(&task, output, unwanted).await;
-        mounted.release(&self.worker.caches);
+        let ran = container.run(&task, output, halt::cancelled()).await;
+        drop(mounted);
         let Ran { artefacts, exit, .. } = ran.map_err(|error| match error {
             Failure::User(why) => not_completed(&command, &why),
             other => other,

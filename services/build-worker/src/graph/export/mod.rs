@@ -18,6 +18,7 @@ use super::Graph;
 use super::state::time;
 use super::trace::Vertex;
 use crate::failure::Failure;
+use crate::halt;
 use crate::layers::{diff_id, now_ns};
 use crate::patience::patiently;
 use crate::squash::{self, Base};
@@ -98,10 +99,7 @@ impl Graph {
             let place = format!("{} export {index}", self.executor.build_id);
             let mut vertex = Vertex::new(&self.trace, &place, output.title().to_owned());
             vertex.start().await;
-            let exported = tokio::select! {
-                () = self.executor.ends.cancel.cancelled() => Err(Failure::Cancelled),
-                exported = self.export_one(&vertex, (index, output), &built) => exported,
-            };
+            let exported = self.export_one(&vertex, (index, output), &built).await;
             vertex.complete(exported.as_ref().err()).await;
             let response = exported?;
             if let (Kind::Image { image, .. }, Some(id)) = (&output.kind, response.get("containerimage.config.digest"))
@@ -134,7 +132,7 @@ impl Graph {
         let place = format!("{} squash", self.executor.build_id);
         let mut vertex = Vertex::new(&self.trace, &place, "squashing layers".to_owned());
         let squash = async {
-            self.records.finish().await?;
+            halt::wanted(self.records.finish()).await?;
             let mut squashed = Vec::new();
             for one in built {
                 squashed.push(self.squashed_one(one).await?);
@@ -147,10 +145,7 @@ impl Graph {
     async fn squashed_one(&self, built: &Built) -> Result<Built, Failure> {
         let folder = self.executor.worker.machine.step_folder(&self.executor.build_id);
         let base = built.base.as_ref();
-        let layers = tokio::select! {
-            () = self.executor.ends.cancel.cancelled() => return Err(Failure::Cancelled),
-            layers = squash::layers(&self.executor.layers, &built.layers, base, folder) => layers?,
-        };
+        let layers = squash::layers(&self.executor.layers, &built.layers, base, folder).await?;
         let created = time(built.epoch.map_or_else(now_ns, |seconds| seconds.saturating_mul(1_000_000_000)));
         let config = squash::config(&built.id(), &built.config, &layers, (base, created))?;
         Ok(Built { config, layers, ..built.clone() })
@@ -162,7 +157,7 @@ impl Graph {
         (index, output): (usize, &Output),
         built: &[Built],
     ) -> Result<Response, Failure> {
-        vertex.status("exporting layers", self.records.finish()).await?;
+        vertex.status("exporting layers", halt::wanted(self.records.finish())).await?;
         let mut built = built.to_vec();
         if output.rewrite_timestamp {
             for one in &mut built {
@@ -252,7 +247,8 @@ impl Graph {
 
     pub(super) async fn ask(&self, request: &proto::BuildExport) -> Result<proto::BuildExportReply, Failure> {
         let bus = &self.executor.worker.bus;
-        exported(patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None)).await)
+        let call = patiently(|| bus.call_while_wanted::<calls::BuildExport>(&Target::Gateway, request, None));
+        exported(halt::wait(call).await?)
     }
 
     /// Sends a blob to the client; returns when the client has it.
@@ -267,11 +263,13 @@ impl Graph {
             blob: Some(blob),
             metadata,
         };
-        let sent = self.executor.client.ask::<calls::OutputSend>(&request).await;
-        sent.map(drop).map_err(|error| match error.kind() {
-            model::ErrorKind::Conflict => error.into(),
-            _ => Failure::user(error.message()),
-        })
+        let sent = async {
+            self.executor.client.ask::<calls::OutputSend>(&request).await.map_err(|error| match error.kind() {
+                model::ErrorKind::Conflict => error.into(),
+                _ => Failure::user(error.message()),
+            })
+        };
+        halt::wanted(sent).await.map(drop)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::archive::decompress;
 use crate::failure::Failure;
 use crate::graph::Graph;
 use crate::graph::trace::Vertex;
+use crate::halt;
 use crate::layers::plain_layer;
 use crate::tree::Tree;
 
@@ -50,7 +51,7 @@ impl Graph {
     async fn clamped(&self, layer: &proto::Layer, epoch: i64) -> Result<proto::Layer, Failure> {
         let blob = layer.blob.as_ref().ok_or_else(|| Failure::internal("a layer without a blob"))?;
         let digest = blob.digest.parse().map_err(Failure::caused)?;
-        let reader = self.executor.layers.store.get_to_reader(&digest).await.map_err(Failure::caused)?;
+        let reader = halt::reader(self.executor.layers.store.get(&digest)).await?;
         let clamped = self.executor.layers.write(move |out| {
             let tar = decompress(reader).map_err(Failure::caused)?;
             times::clamp(tar, epoch, out).map_err(Failure::caused)

@@ -14,6 +14,7 @@ use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
 use crate::flight::Flight;
 use crate::graph::key;
+use crate::halt;
 use crate::layers::blocking;
 use crate::rooted::Root;
 
@@ -60,13 +61,12 @@ impl Executor {
                 Taken::Held { claim, .. } => claim,
             };
             let (lines, _) = mpsc::channel(1);
-            let ended = tokio::select! {
-                () = self.ends.cancel.cancelled() => return Err(Failure::Cancelled),
-                ended = self.worker.claims.follow(&holder, lines) => ended,
+            let follow = async {
+                if self.worker.claims.follow(&holder, lines).await.is_err() {
+                    tokio::time::sleep(PAUSE).await;
+                }
             };
-            if ended.is_err() {
-                tokio::time::sleep(PAUSE).await;
-            }
+            halt::wait(follow).await?;
         }
     }
 

@@ -5,8 +5,10 @@ mod caches;
 mod secrets;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use runtime::bundle::Mount;
+use tokio_util::sync::CancellationToken;
 
 use super::Executor;
 use super::copy::Files;
@@ -19,8 +21,8 @@ use crate::layers::blocking;
 use crate::rooted::{Root, clean};
 use crate::tree::Tree;
 
-/// What a step has mounted, for as long as this lives.
-#[derive(Default)]
+/// What a step has mounted, for as long as this lives. Then what it left in its caches is kept, and their locks are given
+/// back: once its process is gone, however the step has ended.
 pub struct Mounted {
     pub mounts: Vec<Mount>,
     /// Secrets that are variables, and where the agent is.
@@ -31,22 +33,35 @@ pub struct Mounted {
     locks: Vec<Claim>,
     agents: Vec<agent::Agent>,
     memory: Option<secrets::Memory>,
+    kept: Arc<Caches>,
+    /// Cancelled when the step's process is gone, if it has begun.
+    gone: Option<CancellationToken>,
 }
 
 impl Mounted {
-    /// The step has ended, however it did: what it left in its caches is kept.
-    pub fn release(self, kept: &Caches) {
-        let Self { mounts: _, env: _, files, caches, locks, agents, memory } = self;
-        drop((files, agents, memory));
+    fn new(kept: Arc<Caches>, locks: Vec<Claim>) -> Self {
+        let (mounts, env, files, caches, agents) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { mounts, env, files, caches, locks, agents, memory: None, kept, gone: None }
+    }
+
+    /// The step's process begins; the token is to be cancelled when it is gone.
+    pub fn begin(&mut self) -> CancellationToken {
+        self.gone.insert(CancellationToken::new()).clone()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let (caches, locks) = (std::mem::take(&mut self.caches), std::mem::take(&mut self.locks));
         if !caches.is_empty() {
-            kept.end(caches, locks);
+            self.kept.end(caches, locks, self.gone.take());
         }
     }
 }
 
 impl Executor {
     pub(super) async fn mounts(&self, tree: &Tree, run: &proto::RunOperation) -> Result<Mounted, Failure> {
-        let mut mounted = Mounted { locks: self.locks(&run.mounts).await?, ..Mounted::default() };
+        let mut mounted = Mounted::new(self.worker.caches.clone(), self.locks(&run.mounts).await?);
         for mount in &run.mounts {
             match mount.r#type.as_str() {
                 "bind" => self.bind(&mut mounted, mount).await?,

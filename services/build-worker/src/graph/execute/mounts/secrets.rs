@@ -10,6 +10,7 @@ use super::super::Executor;
 use super::Mounted;
 use crate::container::bind;
 use crate::failure::{Doing as _, Failure};
+use crate::halt;
 use crate::layers::blocking;
 use crate::remote::access::Access;
 use crate::remote::git::Repository;
@@ -91,7 +92,7 @@ impl Executor {
         }
         let (build_id, attempt) = (self.build_id.clone(), self.attempt);
         let request = proto::SecretGet { build_id, attempt, id: id.to_owned() };
-        let reply = self.client.ask::<calls::SecretGet>(&request).await?;
+        let reply = halt::wait(self.client.ask::<calls::SecretGet>(&request)).await??;
         Ok(reply.found.then_some(reply.value))
     }
 }
