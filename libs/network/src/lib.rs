@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 
@@ -40,6 +41,9 @@ pub struct Endpoint {
 
 /// Endpoints that are wired ahead; a refill takes about as long as a short container runs.
 const SPARES: usize = 3;
+/// So long another process of the machine is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(1);
 /// No container's id begins so.
 const SPARE: char = '+';
 const DRAFT: char = '~';
@@ -234,9 +238,7 @@ impl Network {
         let network = self.clone();
         blocking(move || {
             network.closed.store(true, Ordering::SeqCst);
-            let filling = File::create(network.state_dir.join("spares.lock"));
-            let filling = filling.map_err(Error::io("making", &network.state_dir))?;
-            filling.lock().map_err(Error::io("locking", &network.state_dir))?;
+            let _filling = wait_for(&network.state_dir.join("spares.lock"))?;
             let folder = network.state_dir.join("netns");
             for entry in fs::read_dir(&folder).map_err(Error::io("reading", &folder))?.flatten() {
                 unbind(&entry.path())?;
@@ -343,10 +345,19 @@ fn try_lock(path: &Path) -> Result<Result<File, ()>, Error> {
 }
 
 fn lock(state_dir: &Path) -> Result<File, Error> {
-    let path = state_dir.join("lock");
-    let file = File::create(&path).map_err(Error::io("making", &path))?;
-    file.lock().map_err(Error::io("locking", &path))?;
-    Ok(file)
+    wait_for(&state_dir.join("lock"))
+}
+
+/// Waits for a lock, but not without end: another process may be stopped while it has it.
+fn wait_for(path: &Path) -> Result<File, Error> {
+    let begin = Instant::now();
+    loop {
+        match try_lock(path)? {
+            Ok(file) => return Ok(file),
+            Err(()) if begin.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(()) => return Err(Error::io("locking", path)(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

@@ -61,8 +61,7 @@ pub fn write_now(snapshots: &Snapshots) -> Result<(), Error> {
     nix::unistd::syncfs(root.as_fd())
         .map_err(|errno| Error::io("syncing", snapshots.root())(io::Error::from(errno)))?;
     // Nobody removes a layer meanwhile, so that no record comes back.
-    let lock = snapshots.gc_lock()?;
-    lock.lock_shared().map_err(Error::io("locking", snapshots.root().join("gc.lock")))?;
+    let _lock = snapshots.gc_shared()?;
     for (path, text) in records {
         if fs::read_to_string(&path).is_ok_and(|now| now == text) {
             let draft = snapshots.draft();

@@ -36,8 +36,7 @@ impl Snapshots {
         let path = self.ref_file(owner)?;
         let draft = path.with_extension(format!("{}.new", std::process::id()));
         let text: String = layers.iter().map(|layer| format!("{}\n", layer.hex())).collect();
-        let lock = self.gc_lock()?;
-        lock.lock_shared().map_err(Error::io("locking", self.root().join("gc.lock")))?;
+        let _lock = self.gc_shared()?;
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).map_err(Error::io("writing", path))?;
         let now = SystemTime::now();
         for layer in layers {
@@ -70,8 +69,7 @@ impl Snapshots {
         let mut trash = Vec::new();
         {
             // Who holds or publishes waits for this lock, so that nothing gains a holder while it is taken away.
-            let lock = self.gc_lock()?;
-            lock.lock().map_err(Error::io("locking", self.root().join("gc.lock")))?;
+            let _lock = self.gc_alone()?;
             let held = self.held()?;
             for layer in layers.iter().filter(|layer| !held.contains(layer.hex())) {
                 let Ok(folder) = self.folder(layer) else { continue };

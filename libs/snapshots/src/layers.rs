@@ -1,12 +1,24 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::{DiffId, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::unpack::{UnpackOptions, unpack};
-use crate::{Error, durable};
+use crate::{Error, durable, locks};
+
+/// So long whoever holds or publishes a layer waits for one that removes, which looks at a list and takes names away.
+const REMOVING: Duration = Duration::from_secs(30);
+/// So long one that removes waits for those.
+const HOLDING: Duration = Duration::from_secs(5);
+/// Who unpacks a layer tells so often that it gets on.
+const TELL: Duration = Duration::from_secs(1);
+/// Who has not told anything for so long is not waited for.
+const STANDSTILL: Duration = Duration::from_secs(10);
+/// How often those who wait look.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The unpacked layers of one machine; a handle to the folder, cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,19 +69,17 @@ impl Snapshots {
     }
 
     /// Unpacks the uncompressed tar of a layer. May be repeated, and called for one layer from several processes at once:
-    /// one unpacks, the others wait. Does not read `tar` when the layer is there.
+    /// one unpacks, the others wait for as long as it gets on. Does not read `tar` when the layer is there.
     ///
     /// # Errors
     /// `Corrupt` when the tar does not have the diff id; `InvalidArgument` for a broken or hostile tar.
     pub fn apply(&self, diff_id: &DiffId, tar: impl Read) -> Result<LayerStat, Error> {
-        let lock = self.root.join("locks").join(diff_id.hex());
-        let file = File::create(&lock).map_err(Error::io("making", &lock))?;
-        file.lock().map_err(Error::io("locking", &lock))?;
+        let turn = Turn::take(self, diff_id)?;
         if let Ok(stat) = self.stat(diff_id) {
             return Ok(stat);
         }
         let folder = self.temporary()?;
-        let applied = self.unpack_verified(&folder, diff_id, tar).and_then(|stat| {
+        let applied = self.unpack_verified(&folder, diff_id, Told { inner: tar, turn }).and_then(|stat| {
             self.publish(&folder, diff_id, stat)?;
             Ok(stat)
         });
@@ -103,8 +113,7 @@ impl Snapshots {
 
     /// Moves a whole folder in and names it; the name is what makes it a layer.
     fn publish(&self, folder: &Path, diff_id: &DiffId, stat: LayerStat) -> Result<(), Error> {
-        let lock = self.gc_lock()?;
-        lock.lock_shared().map_err(Error::io("locking", self.root.join("gc.lock")))?;
+        let _lock = self.gc_shared()?;
         let name = random_name();
         let place = self.layers().join(&name);
         fs::rename(folder, &place).map_err(Error::io("moving in", folder))?;
@@ -208,6 +217,26 @@ impl Snapshots {
         self.root.join("ids").join(diff_id.hex())
     }
 
+    /// As long as this lives, nothing is removed.
+    pub(crate) fn gc_shared(&self) -> Result<File, Error> {
+        let lock = self.gc_lock()?;
+        let path = || self.root.join("gc.lock");
+        match locks::lock_shared_within(&lock, REMOVING).map_err(Error::io("locking", path()))? {
+            true => Ok(lock),
+            false => Err(Error::Locked(path(), REMOVING)),
+        }
+    }
+
+    /// As long as this lives, nothing gains a holder, and nobody else removes.
+    pub(crate) fn gc_alone(&self) -> Result<File, Error> {
+        let lock = self.gc_lock()?;
+        let path = || self.root.join("gc.lock");
+        match locks::lock_within(&lock, HOLDING).map_err(Error::io("locking", path()))? {
+            true => Ok(lock),
+            false => Err(Error::Locked(path(), HOLDING)),
+        }
+    }
+
     pub(crate) fn gc_lock(&self) -> Result<File, Error> {
         let path = self.root.join("gc.lock");
         File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io("opening", path))
@@ -247,6 +276,53 @@ fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Somebody's turn to unpack a layer, until it is dropped.
+struct Turn {
+    file: File,
+    told: Instant,
+}
+
+impl Turn {
+    /// Waits until the layer is there, nobody else unpacks it, or whoever does gets no further: it may be stopped, or wait for
+    /// what never comes. Two who unpack the same do no harm.
+    fn take(snapshots: &Snapshots, diff_id: &DiffId) -> Result<Self, Error> {
+        let path = snapshots.root.join("locks").join(diff_id.hex());
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let mut turn = Self { file: file.map_err(Error::io("making", &path))?, told: Instant::now() };
+        while !locks::lock_within(&turn.file, LOOK).map_err(Error::io("locking", &path))? {
+            let still = turn.file.metadata().and_then(|found| found.modified());
+            let still = still.map_err(Error::io("reading", &path))?.elapsed().unwrap_or_default();
+            if snapshots.has_layer(diff_id) || still > STANDSTILL {
+                break;
+            }
+        }
+        turn.tell();
+        Ok(turn)
+    }
+
+    /// Tells those who wait that there is progress.
+    fn tell(&mut self) {
+        // One who cannot tell is not waited for.
+        let _ = self.file.set_modified(SystemTime::now());
+        self.told = Instant::now();
+    }
+}
+
+struct Told<R> {
+    inner: R,
+    turn: Turn,
+}
+
+impl<R: Read> Read for Told<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.turn.told.elapsed() > TELL {
+            self.turn.tell();
+        }
+        Ok(count)
+    }
+}
+
 struct Hashed<R> {
     inner: R,
     hash: Sha256,
@@ -257,5 +333,28 @@ impl<R: Read> Read for Hashed<R> {
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_no_further_is_not_waited_for() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let snapshots = Snapshots::open(temp.path()).expect("opens");
+        let tar = tar::Builder::new(Vec::new()).into_inner().expect("an empty tar");
+        let layer = DiffId::new(Digest::of(&tar));
+        let stopped = Turn::take(&snapshots, &layer).expect("its turn");
+        let waiting = std::thread::spawn({
+            let (snapshots, layer, tar) = (snapshots.clone(), layer.clone(), tar.clone());
+            move || snapshots.apply(&layer, tar.as_slice())
+        });
+        std::thread::sleep(LOOK * 2);
+        assert!(!waiting.is_finished() && !snapshots.has_layer(&layer), "it may get on");
+        stopped.file.set_modified(SystemTime::now() - STANDSTILL * 2).expect("set");
+        waiting.join().expect("it ends").expect("unpacked");
+        assert!(snapshots.has_layer(&layer));
     }
 }

@@ -8,6 +8,7 @@
 //! l/<12 hex>        the unpacked layer; short names, so that 125 of them fit into one mount's options
 //! refs/<owner>      the layers that a container or a build step holds
 //! t/…               unpacking; named after the process, swept when that process is gone
+//! locks/<64 hex>    who unpacks a layer; its time says when a byte of it came last
 //! gc.lock           shared while a folder becomes a layer, exclusive while layers are removed
 //! ```
 //!
@@ -21,6 +22,7 @@ mod durable;
 mod error;
 mod holds;
 mod layers;
+mod locks;
 mod mount;
 mod pack;
 mod padded;
@@ -34,6 +36,7 @@ pub use changes::{Change, ChangeKind};
 pub use error::Error;
 pub use holds::Unpacking;
 pub use layers::{LayerStat, Snapshots};
+pub use locks::lock_within;
 pub use mount::{MountSpec, mount_over, unmount};
 pub use pack::{DiffStat, export, export_all, pack};
 pub use unpack::{UnpackOptions, unpack};

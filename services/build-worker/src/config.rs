@@ -31,8 +31,8 @@ pub struct Config {
     /// Builds at once, and steps of builds that other workers have.
     #[arg(long, env = "BOXYARD_WORKER_SLOTS", default_value_t = 2)]
     pub slots: u32,
-    /// Bytes of content that unpacked layers, contexts and cache mounts may take on this machine while nobody uses them;
-    /// what was used longest ago goes first. 0: half of the disk.
+    /// Bytes of content that unpacked layers, contexts and cache mounts of all its workers may take on this machine while
+    /// nobody uses them; what was used longest ago goes first. 0: half of the disk.
     #[arg(long, env = "BOXYARD_WORKER_CACHE_BYTES", default_value_t = 0)]
     pub cache_bytes: u64,
     /// What builds may ask for, NAME=VALUE (may be repeated).

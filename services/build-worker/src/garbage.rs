@@ -1,15 +1,16 @@
-//! The cap of what is kept on this machine: unpacked layers, which its node and all its workers share, and this worker's laid
+//! The cap of what is kept on this machine: unpacked layers, which its node and all its workers share, and the workers' laid
 //! out trees, contexts and cache mounts. Nothing that is in use goes, of the rest what was used longest ago goes first; it
 //! comes again from the layer store when it is wanted again. Trees and contexts have bounds of their own besides.
 //!
-//! Whoever adds something wakes the keeper: other processes by the layer's record, in whose folder they write it. Of several
-//! workers of a machine one at a time looks, and the smallest cap holds for the layers.
+//! Whoever adds something wakes the keepers: other processes by the layer's record, in whose folder they write it, other
+//! workers by what they tell ([`crate::neighbours`]). Of several workers of a machine one at a time looks. Each lets go of
+//! layers and of what is its own; what goes first may be another's, who does so a moment later.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::DiffId;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -22,11 +23,14 @@ use crate::context::kept::Kept;
 use crate::context::trees::Trees;
 use crate::failure::{Doing as _, Failure};
 use crate::layers::blocking;
+use crate::neighbours::{Kept as Told, Neighbours};
 
 /// What comes at once is looked at together.
 const GATHER: Duration = Duration::from_millis(200);
 /// What was in use when it was looked at may not be any more: nobody tells of that.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// So long another worker's look is waited for: it removes what may be much.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Without a cap of its own a machine has this part of its disk.
 const DISK_PART: u64 = 2;
 
@@ -51,6 +55,15 @@ pub struct Keeper {
     pub cap_bytes: u64,
     /// The folder that the machine's processes share.
     pub machine_dir: PathBuf,
+    /// The machine's other workers.
+    pub neighbours: Neighbours,
+}
+
+/// What a look has come to.
+struct Looked {
+    left_bytes: u64,
+    /// Of these, what others are to let go of.
+    others_bytes: u64,
 }
 
 /// Something that nobody uses.
@@ -60,29 +73,36 @@ pub enum Unused {
     Cache(PathBuf),
     Tree(PathBuf),
     Context(PathBuf),
+    /// Another worker's.
+    Others,
 }
 
 impl Keeper {
     /// Holds the cap until `stop`, also while builds go on.
     pub async fn hold(self, stop: CancellationToken) {
         let grown = self.grown.clone();
-        if let Err(error) = watch(&self.snapshots.records(), grown.clone()) {
-            tracing::warn!(%error, "layers that others unpack are noticed late");
+        for folder in [&self.snapshots.records(), self.neighbours.folder()] {
+            if let Err(error) = watch(folder, grown.clone()) {
+                tracing::warn!(%error, "what others keep is noticed late");
+            }
         }
-        let mut past = false;
+        let (mut past, mut told) = (None::<Instant>, false);
         loop {
+            // Others that have let go of nothing by then will not do so.
+            let alone = past.is_some_and(|since| since.elapsed() >= LOOK_AGAIN);
             let keeper = self.clone();
-            match blocking(move || keeper.look()).await {
-                Ok(left_bytes) => {
-                    let is_past = left_bytes > self.cap_bytes;
-                    if is_past && !past {
+            match blocking(move || keeper.look(alone)).await {
+                Ok(Looked { left_bytes, others_bytes }) => {
+                    let is_held = left_bytes.saturating_sub(others_bytes) > self.cap_bytes;
+                    if is_held && !told {
                         tracing::warn!(left_bytes, self.cap_bytes, "what builds and containers hold is past the cap");
                     }
-                    past = is_past;
+                    told = is_held;
+                    past = (left_bytes > self.cap_bytes).then(|| past.unwrap_or_else(Instant::now));
                 }
                 Err(error) => tracing::warn!(%error, "what is kept may be past its cap"),
             }
-            let again = if past { LOOK_AGAIN } else { Duration::MAX };
+            let again = if past.is_some() { LOOK_AGAIN } else { Duration::MAX };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = grown.notified() => tokio::time::sleep(GATHER).await,
@@ -91,23 +111,44 @@ impl Keeper {
         }
     }
 
-    /// Says how many bytes are left.
-    fn look(&self) -> Result<u64, Failure> {
+    /// Lets go of what is too much; `alone`: of what the others keep nothing goes. Then tells them what is left.
+    fn look(&self, alone: bool) -> Result<Looked, Failure> {
         let path = self.machine_dir.join("keeper.lock");
         let doing = || format!("locking {}", path.display());
         let lock = File::create(&path).doing(doing)?;
-        // Given back when it is closed.
-        lock.lock().doing(doing)?;
-        let mut left_bytes = self.snapshots.bytes().map_err(Failure::caused)?
-            + self.trees.kept().bytes
-            + self.contexts.kept().bytes
-            + self.caches.bytes();
-        if left_bytes <= self.cap_bytes {
-            return Ok(left_bytes);
+        // Given back when it is closed. Where another has stopped in the middle, two that look at once let go of too much at worst.
+        if !snapshots::lock_within(&lock, PATIENCE).doing(doing)? {
+            tracing::warn!(path = %path.display(), "another worker of this machine does not get on with its cap");
         }
-        let going = going(self.unused()?, left_bytes - self.cap_bytes);
-        let count = going.len();
-        let (mut freed_bytes, mut layers) = (0, HashMap::new());
+        let reading = || "reading what other workers keep".to_owned();
+        let others = self.neighbours.others().doing(reading)?;
+        let others_bytes: u64 = others.iter().map(|kept| kept.bytes).sum();
+        let layers_bytes = self.snapshots.bytes().map_err(Failure::caused)?;
+        let looked =
+            self.let_go(layers_bytes + others_bytes + self.own_bytes(), if alone { Vec::new() } else { others })?;
+        let unused = self.own_unused().into_iter().map(|(used, bytes, _)| (used, bytes)).collect();
+        let telling = || "telling other workers what is kept".to_owned();
+        self.neighbours.tell(&Told { bytes: self.own_bytes(), unused }).doing(telling)?;
+        Ok(looked)
+    }
+
+    /// What this worker keeps beside the layers.
+    fn own_bytes(&self) -> u64 {
+        self.trees.kept().bytes + self.contexts.kept().bytes + self.caches.bytes()
+    }
+
+    fn let_go(&self, mut left_bytes: u64, others: Vec<Told>) -> Result<Looked, Failure> {
+        if left_bytes <= self.cap_bytes {
+            return Ok(Looked { left_bytes, others_bytes: 0 });
+        }
+        let layers = self.snapshots.unheld().map_err(Failure::caused)?.into_iter();
+        let layers = layers.map(|(layer, bytes, used)| (used, bytes, Unused::Layer(layer)));
+        let others = others.into_iter().flat_map(|kept| kept.unused);
+        let others = others.map(|(used, bytes)| (used, bytes, Unused::Others));
+        let unused = layers.chain(others).chain(self.own_unused()).collect();
+        let going = going(unused, left_bytes - self.cap_bytes);
+        let (mut count, mut freed_bytes, mut others_bytes) = (going.len(), 0, 0);
+        let mut layers = HashMap::new();
         for (bytes, unused) in going {
             // Who takes one meanwhile keeps it.
             let is_gone = match unused {
@@ -118,6 +159,10 @@ impl Keeper {
                 Unused::Cache(path) => self.caches.remove_unused(&path),
                 Unused::Tree(path) => self.trees.remove_unused(&path),
                 Unused::Context(path) => self.contexts.remove_unused(&path),
+                Unused::Others => {
+                    (count, others_bytes) = (count - 1, others_bytes + bytes);
+                    continue;
+                }
             };
             freed_bytes += if is_gone { bytes } else { 0 };
         }
@@ -135,21 +180,19 @@ impl Keeper {
                 "what was used longest ago went for the cap"
             );
         }
-        Ok(left_bytes)
+        Ok(Looked { left_bytes, others_bytes })
     }
 
-    /// All that may go: when it was used last, its bytes, what it is.
-    fn unused(&self) -> Result<Vec<(SystemTime, u64, Unused)>, Failure> {
+    /// What of this worker's own may go: when it was used last, its bytes, what it is.
+    fn own_unused(&self) -> Vec<(SystemTime, u64, Unused)> {
         type Folder = (PathBuf, u64, SystemTime);
-        let layers = self.snapshots.unheld().map_err(Failure::caused)?.into_iter();
-        let layers = layers.map(|(layer, bytes, used)| (used, bytes, Unused::Layer(layer)));
         let folders = |found: Vec<Folder>, kind: fn(PathBuf) -> Unused| {
             found.into_iter().map(move |(path, bytes, used)| (used, bytes, kind(path)))
         };
         let caches = folders(self.caches.unused(), Unused::Cache);
         let trees = folders(self.trees.unused(), Unused::Tree);
         let contexts = folders(self.contexts.unused(), Unused::Context);
-        Ok(layers.chain(caches).chain(trees).chain(contexts).collect())
+        caches.chain(trees).chain(contexts).collect()
     }
 }
 
@@ -189,14 +232,19 @@ mod tests {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let layer = |name: &str| Unused::Layer(DiffId::new(model::Digest::of(name.as_bytes())));
         let cache = |name: &str| Unused::Cache(PathBuf::from(name));
-        let unused =
-            vec![(at(3), 10, layer("c")), (at(1), 10, cache("a")), (at(2), 10, layer("b")), (at(4), 10, cache("d"))];
+        let unused = vec![
+            (at(3), 10, layer("c")),
+            (at(5), 10, Unused::Others),
+            (at(1), 10, cache("a")),
+            (at(2), 10, layer("b")),
+            (at(4), 10, cache("d")),
+        ];
         for (excess, wanted) in [
             (0, vec![]),
             (1, vec![cache("a")]),
             (10, vec![cache("a")]),
             (11, vec![cache("a"), layer("b")]),
-            (99, vec![cache("a"), layer("b"), layer("c"), cache("d")]),
+            (99, vec![cache("a"), layer("b"), layer("c"), cache("d"), Unused::Others]),
         ] {
             let going: Vec<Unused> = going(unused.clone(), excess).into_iter().map(|(_, unused)| unused).collect();
             assert_eq!(going, wanted, "{excess}");

@@ -31,6 +31,7 @@ mod lifeline;
 mod limits;
 mod log;
 mod machine;
+mod neighbours;
 mod network;
 mod output;
 mod patience;

@@ -24,6 +24,7 @@ use crate::handover::{self, Handover};
 use crate::lifeline::Renewals;
 use crate::limits::Groups;
 use crate::machine::{self, Machine};
+use crate::neighbours::Neighbours;
 use crate::network::Networks;
 use crate::platforms;
 use crate::session::{self, Session};
@@ -87,6 +88,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         grown: worker.grown.clone(),
         cap_bytes: worker.cap_bytes,
         machine_dir: config.machine.machine_dir.clone(),
+        neighbours: Neighbours::open(&config.machine.machine_dir, &config.id, &config.data_dir)?,
     };
     tokio::spawn(keeper.hold(stop.clone()));
     service::announce_ready();

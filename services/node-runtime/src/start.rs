@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bus::Error;
 use futures::future::BoxFuture;
-use model::{DiffId, Digest};
+use model::{DiffId, Digest, ErrorKind};
 use proto::{ContainerSpec, ContainerState, NetworkEndpoint, NodeEvent};
 use runtime::bundle::{self, Namespace};
 use runtime::shim::{self, ExitStatus, Handle, LogConfig, ShimConfig, Spawn};
@@ -20,6 +20,14 @@ pub fn diff_ids(spec: &ContainerSpec) -> Result<Vec<DiffId>, Error> {
 
 pub fn snapshot(error: snapshots::Error) -> Error {
     Error::new(error.kind(), error.to_string())
+}
+
+/// A blob that the layer store does not give, as a layer's reader tells it.
+fn unread(error: distribution::Error) -> std::io::Error {
+    match error.kind() {
+        ErrorKind::NotFound => std::io::Error::new(std::io::ErrorKind::NotFound, error.to_string()),
+        _ => std::io::Error::other(error),
+    }
 }
 
 pub fn runtime_error(error: runtime::Error) -> Error {
@@ -165,13 +173,10 @@ impl Node {
             let blob = layer.blob.as_ref().map_or(layer.diff_id.as_str(), |blob| blob.digest.as_str());
             let digest: Digest = blob.parse().map_err(|e| Error::invalid(format!("layer digest: {e}")))?;
             let (store, snapshots, id) = (self.store.clone(), self.snapshots.clone(), id.clone());
-            unpacking.spawn(async move {
-                let tar = store.get_to_reader(&digest).await.map_err(|e| Error::new(e.kind(), e.to_string()))?;
-                tokio::task::spawn_blocking(move || snapshots.apply(&id, tar))
-                    .await
-                    .map_err(|e| Error::internal(e.to_string()))?
-                    .map_err(snapshot)
-            });
+            let runtime = tokio::runtime::Handle::current();
+            // Who waits for another container, or a build-worker, to unpack the same moves nothing.
+            let open = move || runtime.block_on(store.get_to_reader(&digest)).map_err(unread);
+            unpacking.spawn_blocking(move || snapshots.apply(&id, distribution::when_read(open)).map_err(snapshot));
         }
         while let Some(done) = unpacking.join_next().await {
             done.map_err(|e| Error::internal(e.to_string()))??;

@@ -216,12 +216,12 @@ fn on_machine(boxyard: &Boxyard) -> (u64, u64) {
 }
 
 #[test]
-fn a_workers_cap_counts_caches_and_what_went_comes_again() {
+fn a_machines_cap_counts_the_caches_of_all_its_workers_and_what_went_comes_again() {
     const CAP: u64 = 7_000_000;
-    let (boxyard, _) = farm(1, &[&format!("--worker-cache-bytes={CAP}")]);
+    let (boxyard, _) = farm(2, &[&format!("--worker-cache-bytes={CAP}")]);
     for number in 1..=5 {
         let fill = format!("head -c 1500000 /dev/urandom > /c/big; echo {number} > /c/number");
-        step(&boxyard, 0, &format!("id=c{number}"), &fill).ok();
+        step(&boxyard, number % 2, &format!("id=c{number}"), &fill).ok();
         // It goes only when it is stored.
         wait_until("the cache to be stored", 30, || cache(&boxyard, &format!("c{number}")));
     }

@@ -58,12 +58,23 @@ impl App {
     /// step of its own wants the cache.
     pub async fn forget_copies(&self, keys: Vec<String>) {
         let signs = self.signs().await.unwrap_or_default();
-        for sign in signs.into_iter().filter(|sign| sign.is_alive && sign.alive.kind == KIND) {
-            let request = proto::CachesForget { keys: keys.clone() };
-            let asked = self.bus.call::<calls::CachesForget>(&Target::Worker(sign.alive.id.clone()), &request).await;
-            if let Err(error) = asked {
-                tracing::info!(%error, worker = sign.alive.id, "a worker keeps copies of caches that are gone");
+        let workers = signs.into_iter().filter(|sign| sign.is_alive && sign.alive.kind == KIND);
+        let request = proto::CachesForget { keys };
+        let asks = workers.map(|sign| {
+            let request = &request;
+            async move {
+                let target = Target::Worker(sign.alive.id.clone());
+                let asked =
+                    tokio::time::timeout(PATIENCE, self.bus.call::<calls::CachesForget>(&target, request)).await;
+                let error = match asked {
+                    Ok(Ok(_)) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    // It does so when it comes to it.
+                    Err(_) => "no answer".to_owned(),
+                };
+                tracing::info!(error, worker = sign.alive.id, "a worker keeps copies of caches that are gone");
             }
-        }
+        });
+        futures::future::join_all(asks).await;
     }
 }
