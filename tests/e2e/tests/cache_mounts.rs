@@ -1,10 +1,9 @@
 //! What `RUN --mount=type=cache` keeps: the same on whichever worker a step runs.
 
 use std::fs;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kit::{Boxyard, Client, Options, Output, run_command, wait_until};
+use kit::{Boxyard, Client, Options, Output, wait_until};
 use serde_json::Value;
 
 /// A Boxyard with busybox and workers that are called by the label `name`: w0, w1 and so on, in the order of their ids.
@@ -32,10 +31,8 @@ fn step(boxyard: &Boxyard, worker: usize, mount: &str, script: &str) -> Output {
     fs::create_dir_all(&context).expect("a folder");
     let run = format!("RUN --mount=type=cache,target=/c,{mount} : {number}; {script}");
     fs::write(context.join("Dockerfile"), format!("FROM busybox\n{run}\n")).expect("written");
-    let mut command = Command::new(kit::program());
-    command.env("BOXYARD_HOST", format!("unix://{}", boxyard.socket().display()));
     let label = format!("--worker-label=name=w{worker}");
-    run_command(&mut command, &["build", "--progress=plain", &label, context.to_str().expect("a path")], None)
+    boxyard.boxyard(&["build", "--progress=plain", &label, context.to_str().expect("a path")])
 }
 
 fn said(built: &Output) -> String {

@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 
 use kit::farm::Bell;
-use kit::{Boxyard, Client, Gateway, Options, Postgres, program, wait_until};
+use kit::{Boxyard, Client, Gateway, Options, Postgres, boxyard_client, program, wait_until};
 
 /// A build by `boxyard build` that needs its client after the bell: for files, a secret and a place for what it made.
 struct Build {
@@ -30,7 +30,7 @@ impl Build {
         fs::write(context.join("Dockerfile"), dockerfile).expect("a Dockerfile");
         let log = File::create(folder.join("log")).expect("a log");
         let at = |name: &str| folder.join(name).display().to_string();
-        let child = Command::new(program())
+        let child = boxyard_client(program(), socket)
             .args([
                 "build",
                 "--progress",
@@ -41,7 +41,6 @@ impl Build {
                 &format!("id=token,src={}", at("token")),
             ])
             .args(["--build-context", &format!("lib={}", at("lib")), "-o", &at("out"), &at("context")])
-            .env("BOXYARD_HOST", format!("unix://{}", socket.display()))
             .stdout(log.try_clone().expect("the same log"))
             .stderr(log)
             .spawn()
@@ -108,8 +107,7 @@ fn builds_outlive_their_gateway() {
     fs::write(folder.join("Dockerfile"), dockerfile).expect("a Dockerfile");
     let socket = boxyard.socket().to_owned();
     let failing = std::thread::spawn(move || {
-        let mut command = Command::new(program());
-        command.env("BOXYARD_HOST", format!("unix://{}", socket.display()));
+        let mut command = boxyard_client(program(), &socket);
         kit::run_command(&mut command, &["build", "--network", "host", &folder.to_string_lossy()], None)
     });
     wait_until("the step", 90, || (bell.count("failing") == 1).then_some(()));

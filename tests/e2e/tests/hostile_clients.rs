@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use e2e::session::{build, start};
-use kit::{Boxyard, Client, wait_until};
+use kit::{Boxyard, Client, boxyard_client, wait_until};
 use serde_json::Value;
 
 fn json(path: &Path) -> Value {
@@ -117,8 +117,7 @@ fn what_has_no_end_is_not_read() {
         kit::program().display(),
         folder.display()
     );
-    let mut shell = std::process::Command::new("bash");
-    shell.env("BOXYARD_HOST", format!("unix://{}", boxyard.socket().display()));
+    let mut shell = boxyard_client("bash", boxyard.socket());
     let built = kit::run_command(&mut shell, &["-c", &line], None);
     built.says(" only once");
     boxyard.stop();
@@ -142,8 +141,7 @@ fn what_a_detached_build_would_need_of_its_client_is_refused() {
         kit::program().display(),
         folder.display()
     );
-    let mut shell = std::process::Command::new("bash");
-    shell.env("BOXYARD_HOST", format!("unix://{}", boxyard.socket().display()));
+    let mut shell = boxyard_client("bash", boxyard.socket());
     let id = kit::run_command(&mut shell, &["-c", &line], None).ok().to_owned();
     wait_until("the build's log", 60, || {
         boxyard.boxyard(&["build", "logs", &id]).stdout.contains("from stdin").then_some(())

@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use kit::{Boxyard, Client, Options, Output, program, wait_until};
+use e2e::session;
+use kit::{Boxyard, Client, Output, boxyard_client, program, wait_until};
 
 const DOCKERFILE: &str = "FROM busybox\nENV A=1\nWORKDIR /w\nRUN mkdir /kept && echo input > /kept/f\n\
                           RUN --mount=type=secret,id=token --mount=type=tmpfs,target=/scratch \
@@ -13,10 +14,7 @@ const DOCKERFILE: &str = "FROM busybox\nENV A=1\nWORKDIR /w\nRUN mkdir /kept && 
 
 /// A Boxyard with busybox, and a context whose last step fails.
 fn start() -> (Boxyard, PathBuf) {
-    let boxyard = Boxyard::start(Options::default());
-    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
-    let folder = boxyard.work_dir().join("context");
-    fs::create_dir(&folder).expect("a folder");
+    let (boxyard, folder) = session::start();
     fs::write(folder.join("Dockerfile"), DOCKERFILE).expect("a Dockerfile");
     fs::write(folder.with_file_name("token"), "s3cret").expect("a secret");
     (boxyard, folder)
@@ -24,8 +22,7 @@ fn start() -> (Boxyard, PathBuf) {
 
 fn build(boxyard: &Boxyard, folder: &Path, flags: &[&str]) -> Output {
     let secret = format!("id=token,src={}", folder.with_file_name("token").display());
-    let folder = folder.to_string_lossy();
-    boxyard.boxyard(&[&["build", "--progress", "plain", "--secret", &secret], flags, &[&folder]].concat())
+    session::build(boxyard, folder, &[&["--secret", &secret], flags].concat())
 }
 
 /// Id of the newest build.
@@ -67,8 +64,7 @@ fn the_file_system_of_a_step() {
     boxyard.boxyard(&["build", "shell", "nosuch"]).fails(1, "no such build: nosuch");
     shell("", "nosuchcommand").fails(127, "not found");
     // A shell reads what it is given, where there is no terminal.
-    let mut command = Command::new(program());
-    command.env("BOXYARD_HOST", format!("unix://{}", boxyard.socket().display()));
+    let mut command = boxyard_client(program(), boxyard.socket());
     let piped = kit::run_command(&mut command, &["build", "shell", &id[..12]], Some(b"echo read $((1 + 1)); exit 4\n"));
     piped.fails(4, "as its failed command left it: [4/4] RUN");
     assert!(piped.stderr.contains("\nnot mounted: secret /run/secrets/token\n"), "{piped}");
@@ -93,9 +89,8 @@ fn a_shell_when_a_command_fails() {
         folder.with_file_name("token").display(),
         folder.display()
     );
-    let mut terminal = Command::new("script")
+    let mut terminal = boxyard_client("script", boxyard.socket())
         .args(["-qec", &line, "/dev/null"])
-        .env("BOXYARD_HOST", format!("unix://{}", boxyard.socket().display()))
         .stdin(Stdio::piped())
         .stdout(File::create(&shown).expect("a file"))
         .spawn()

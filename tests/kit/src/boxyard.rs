@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::binfmt::seeing_binfmt;
-use crate::engine::{client, run_command, spawn_client, spawn_command};
+use crate::engine::{boxyard_client, client, run_command, spawn_client, spawn_command};
 use crate::leftovers::{
     assert_nothing_left, cgroups_of, named_on_host, pids_of, remove_named_on_host, sweep, wait_until,
 };
@@ -185,25 +185,19 @@ impl Boxyard {
 
     /// Runs the boxyard command on it, in a folder.
     pub fn boxyard_in(&self, folder: &Path, args: &[&str]) -> Output {
-        let mut command = Command::new(program());
-        command
-            .env("BOXYARD_HOST", format!("unix://{}", self.socket.display()))
-            .env("BOXYARD_DATA_DIR", &self.data)
-            .env("PATH", search_path());
-        run_command(command.current_dir(folder), args, None)
+        let mut command = boxyard_client(program(), &self.socket);
+        run_command(command.env("BOXYARD_DATA_DIR", &self.data).current_dir(folder), args, None)
     }
 
     /// The boxyard command of another user that goes on by itself, its output in a file. It gets through all folders.
     pub fn spawn_boxyard_as(&self, user: u32, args: &[&str], output: &Path) -> Child {
-        let mut command = Command::new("setpriv");
+        let mut command = boxyard_client("setpriv", &self.socket);
         command
             .arg(format!("--reuid={user}"))
             .arg("--clear-groups")
             .args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"])
             .arg(program())
-            .env("BOXYARD_HOST", format!("unix://{}", self.socket.display()))
-            .env("XDG_CACHE_HOME", self.work.join(format!("cache-{user}")))
-            .env("PATH", search_path());
+            .env("XDG_CACHE_HOME", self.work.join(format!("cache-{user}")));
         spawn_command(&mut command, args, output)
     }
 

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::boxyard::{kept, program, search_path};
-use crate::engine::{client, run_command, spawn_client, spawn_command};
+use crate::engine::{boxyard_client, client, run_command, spawn_client, spawn_command};
 use crate::leftovers::{
     assert_nothing_left, named_on_host, pids_of, processes_naming, remove_named_on_host, sweep, wait_until,
 };
@@ -202,11 +202,8 @@ impl Cluster {
     }
 
     fn client(&self) -> Command {
-        let mut command = Command::new(program());
-        command
-            .env("BOXYARD_HOST", format!("unix://{}", self.socket().display()))
-            .env("XDG_CACHE_HOME", self.folder.path().join("client"))
-            .env("PATH", search_path());
+        let mut command = boxyard_client(program(), &self.socket());
+        command.env("XDG_CACHE_HOME", self.folder.path().join("client"));
         command
     }
 

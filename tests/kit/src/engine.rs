@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::boxyard::search_path;
 use crate::{Answer, Boxyard, Client, Dockerd, Options, Output, Postgres, Release};
 
 /// A command that takes longer has hung; the test fails with its name instead of with its runner's patience.
@@ -221,6 +222,13 @@ pub fn client(socket: &Path) -> Command {
         .env("DOCKER_CONFIG", socket.with_file_name("client"))
         .env("DOCKER_BUILDKIT", "0")
         .env("DOCKER_CLI_HINTS", "false");
+    command
+}
+
+/// The boxyard command, or a program that calls it (a shell), pointed at a socket.
+pub fn boxyard_client(program: impl AsRef<OsStr>, socket: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("BOXYARD_HOST", format!("unix://{}", socket.display())).env("PATH", search_path());
     command
 }
 

@@ -34,7 +34,7 @@ pub use cluster::Cluster;
 pub use compose::Compose;
 pub use disk::LoopDisk;
 pub use dockerd::{Dockerd, Release};
-pub use engine::{Engine, Kind, client, client26, run_command, session_client};
+pub use engine::{Engine, Kind, boxyard_client, client, client26, run_command, session_client};
 pub use gateway::Gateway;
 pub use http::{Answer, Client, free_port};
 pub use images::{Archive, busybox, debian_root, sha256};

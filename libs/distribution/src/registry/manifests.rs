@@ -47,6 +47,15 @@ pub struct Fetched {
 }
 
 impl Fetched {
+    /// A document that no registry's header describes: it is what it says, or what its shape is (OCI image-spec,
+    /// "mediaType").
+    ///
+    /// # Errors
+    /// `Lie` for what is no manifest and no index, or is another than it says.
+    pub fn of(bytes: Vec<u8>) -> Result<Self, Error> {
+        Ok(Self { media_type: media_type_of("", &bytes)?, digest: Digest::of(&bytes), bytes })
+    }
+
     /// One of Docker's first kinds of manifest, which nobody reads any more.
     pub fn is_schema_1(&self) -> bool {
         self.media_type == SCHEMA_1
@@ -98,8 +107,8 @@ fn media_type_of(header: &str, bytes: &[u8]) -> Result<String, Error> {
         manifests: Option<IgnoredAny>,
         config: Option<IgnoredAny>,
     }
-    let shape: Shape = serde_json::from_slice(bytes)
-        .map_err(|error| Error::Lie(format!("the registry's manifest is none: {error}")))?;
+    let shape: Shape =
+        serde_json::from_slice(bytes).map_err(|error| Error::Lie(format!("the manifest is none: {error}")))?;
     if shape.schema_version == 1 {
         return Ok(SCHEMA_1.to_owned());
     }
@@ -114,9 +123,7 @@ fn media_type_of(header: &str, bytes: &[u8]) -> Result<String, Error> {
         ("", false, true) => Ok(media_type::OCI_MANIFEST.to_owned()),
         (named, manifests, config) if media_type::is_index(named) && manifests && !config => Ok(named.to_owned()),
         (named, manifests, config) if media_type::is_manifest(named) && config && !manifests => Ok(named.to_owned()),
-        (named, ..) if media_type::is_document(named) => {
-            Err(Error::Lie(format!("the registry's manifest is no {named}")))
-        }
+        (named, ..) if media_type::is_document(named) => Err(Error::Lie(format!("the manifest is no {named}"))),
         ("", ..) => Err(Error::Lie("unsupported manifest format".to_owned())),
         (named, ..) => Err(Error::Lie(format!("unsupported manifest media type: {named}"))),
     }
@@ -141,7 +148,7 @@ mod tests {
             (index, r#"{"schemaVersion":2,"config":{},"manifests":[]}"#.to_owned(), Err("is no ")),
             ("", manifest("application/x"), Err("unsupported manifest media type: application/x")),
             ("", r#"{"schemaVersion":2}"#.to_owned(), Err("unsupported manifest format")),
-            ("", "<html>".to_owned(), Err("the registry's manifest is none")),
+            ("", "<html>".to_owned(), Err("the manifest is none")),
             ("", r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), Ok(SCHEMA_1)),
         ] {
             match (media_type_of(header, body.as_bytes()), expected) {

@@ -6,7 +6,6 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::failure::Outcome;
 use crate::filters::Filters;
-use crate::format::functions::go_json;
 use crate::format::table::{Listing, row};
 use crate::reference::short_id;
 use crate::{output, units};
@@ -98,7 +97,7 @@ pub fn container_row(container: &Value, truncate: bool) -> Value {
         ("ID", if truncate { short_id(&id).into() } else { id.into() }),
         ("Names", names(container, truncate).into()),
         ("Image", image(container, truncate).into()),
-        ("Command", go_quote(&command).into()),
+        ("Command", dockerfile::quote(&command).into()),
         ("CreatedAt", created_at.into()),
         ("RunningFor", units::ago(created).into()),
         ("Ports", ports(container).into()),
@@ -178,9 +177,4 @@ pub fn ellipsis(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width - 1).chain(['…']).collect()
-}
-
-/// Go's `strconv.Quote` for printable text.
-fn go_quote(text: &str) -> String {
-    go_json(&text.into()).replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&")
 }

@@ -6,7 +6,7 @@ mod plain;
 mod status;
 mod tree;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
@@ -34,6 +34,38 @@ enum Screen {
     Plain(Plain),
     Raw,
     Nothing,
+}
+
+/// A build's log as plain text, for whoever prints it.
+#[derive(Default)]
+pub struct Lines {
+    solve: Solve,
+    plain: Plain,
+}
+
+impl Lines {
+    /// What a SolveStatus has to say.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn update(&mut self, trace: &Value) -> Outcome<String> {
+        let touched = self.solve.update(trace)?;
+        Ok(self.plain.show(&mut self.solve, &touched))
+    }
+
+    /// What another step has to say while one is silent.
+    pub fn tick(&mut self) -> String {
+        self.plain.tick(&mut self.solve)
+    }
+
+    /// What is left at the log's end.
+    pub fn finish(&mut self) -> String {
+        self.plain.finish(&mut self.solve)
+    }
+}
+
+fn to_stderr(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Shows a build while it goes on.
@@ -64,7 +96,7 @@ impl Progress {
         }
         let touched = self.solve.update(trace)?;
         if let Screen::Plain(plain) = &mut self.screen {
-            plain.show(&mut self.solve, &touched);
+            to_stderr(&plain.show(&mut self.solve, &touched));
         }
         Ok(())
     }
@@ -82,7 +114,7 @@ impl Progress {
     pub fn tick(&mut self) {
         match &mut self.screen {
             Screen::Tree(tree) => tree.draw(&self.solve, false),
-            Screen::Plain(plain) => plain.tick(&mut self.solve),
+            Screen::Plain(plain) => to_stderr(&plain.tick(&mut self.solve)),
             Screen::Raw | Screen::Nothing => {}
         }
     }
@@ -91,7 +123,7 @@ impl Progress {
     pub fn finish(&mut self) {
         match &mut self.screen {
             Screen::Tree(tree) => tree.draw(&self.solve, true),
-            Screen::Plain(plain) => plain.finish(&mut self.solve),
+            Screen::Plain(plain) => to_stderr(&plain.finish(&mut self.solve)),
             Screen::Raw => return,
             Screen::Nothing => {}
         }

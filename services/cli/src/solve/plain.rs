@@ -1,6 +1,5 @@
 //! `--progress=plain`: each step with its number, as BuildKit's text output.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::status::{Solve, Vertex};
@@ -21,34 +20,30 @@ pub struct Plain {
 }
 
 impl Plain {
-    pub fn show(&mut self, solve: &mut Solve, touched: &[usize]) {
+    /// The text for steps of which something new is known.
+    pub fn show(&mut self, solve: &mut Solve, touched: &[usize]) -> String {
         for at in touched {
             if !self.waiting.contains(at) {
                 self.waiting.push(*at);
             }
         }
-        self.tell_waiting(solve);
-        self.flush();
+        self.tick(solve)
     }
 
-    pub fn tick(&mut self, solve: &mut Solve) {
+    /// The text for a step that may have its turn by now.
+    pub fn tick(&mut self, solve: &mut Solve) -> String {
         self.tell_waiting(solve);
-        self.flush();
+        std::mem::take(&mut self.out)
     }
 
-    /// Tells everything, whoever it is of.
-    pub fn finish(&mut self, solve: &mut Solve) {
+    /// The text for everything that is left, whoever it is of.
+    pub fn finish(&mut self, solve: &mut Solve) -> String {
         self.tell_waiting(solve);
         while let Some(at) = self.waiting.first().copied() {
             self.waiting.remove(0);
             self.tell(solve, at);
         }
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        let _ = std::io::stderr().lock().write_all(self.out.as_bytes());
-        self.out.clear();
+        std::mem::take(&mut self.out)
     }
 
     fn tell_waiting(&mut self, solve: &mut Solve) {
@@ -147,9 +142,7 @@ mod tests {
         let (mut solve, mut plain) = (Solve::default(), Plain::default());
         let mut told = |update: serde_json::Value, solve: &mut Solve| {
             let touched = solve.update(&update).expect("taken");
-            plain.waiting.extend(touched.into_iter().filter(|at| !plain.waiting.contains(at)).collect::<Vec<_>>());
-            plain.tell_waiting(solve);
-            std::mem::take(&mut plain.out)
+            plain.show(solve, &touched)
         };
         let (start, end) = ("2024-01-01T00:00:00Z", "2024-01-01T00:00:02Z");
         let log = |vertex: &str| json!({"vertex": vertex, "data": STANDARD.encode("hi\n"), "timestamp": end});

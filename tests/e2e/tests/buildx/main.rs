@@ -15,7 +15,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use client::{Asked, Client, Door, build, details, exporter, in_round, request, steps};
-use session::{Built, Offered, Takes, folders};
+use session::{Built, Endless, Offered, Takes, folders};
 
 fn run<T>(flow: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -258,6 +258,29 @@ fn who_listens_hears_of_builds_and_a_client_that_leaves_ends_its_own() {
             let (kind, record) = next().await;
             assert_eq!(kind, control::BuildHistoryEventType::Complete);
             assert_eq!(record.error.expect("an error").message, "context canceled");
+        });
+    });
+}
+
+#[test]
+fn files_of_a_client_are_read_only_while_its_build_wants_them() {
+    kit::run(Kind::Boxyard, |engine: &Engine| {
+        let socket = engine.socket().to_owned();
+        run(async move {
+            let endless = Endless::default();
+            let (mut parts, mut is_left) = (endless.parts.subscribe(), endless.is_left.subscribe());
+            let offered = Offered { endless: Some(endless), ..offers("FROM busybox\nCOPY file /\n", &[]) };
+            session::open(&socket, "endless", offered).await;
+            let mut client = Client::connect(&socket, Door::HandedOver).await;
+            let begun =
+                tokio::spawn(
+                    async move { client.build("endless", asked("buildofanendlessfile00001", Vec::new())).await },
+                );
+            let in_time = Duration::from_secs(60);
+            tokio::time::timeout(in_time, parts.wait_for(|parts| *parts > 20)).await.expect("in time").expect("sent");
+            // The build is cancelled; the session, a connection of its own, stays.
+            begun.abort();
+            tokio::time::timeout(in_time, is_left.wait_for(|left| *left)).await.expect("in time").expect("left");
         });
     });
 }

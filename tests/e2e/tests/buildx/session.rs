@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_send_server as files;
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::{FileSync, FileSyncServer};
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
 use bollard_buildkit_proto::moby::filesync::v1::file_send_server as bytes;
 use bollard_buildkit_proto::moby::upload::v1 as upload;
 use kit::session::{Files, Folders, hand_over};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -37,6 +38,17 @@ pub struct Offered {
     pub takes: Option<Takes>,
     /// It says of its files that they cannot be had now.
     pub is_unavailable: bool,
+    /// A file of its context has no end.
+    pub endless: Option<Endless>,
+}
+
+/// Tells of a file that is sent without an end.
+#[derive(Clone, Default)]
+pub struct Endless {
+    /// So many parts of it were taken.
+    pub parts: watch::Sender<u64>,
+    /// Nobody takes more of it.
+    pub is_left: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
@@ -62,9 +74,10 @@ pub async fn open(socket: &Path, id: &str, offered: Offered) {
     let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\nX-Docker-Expose-Session-Name: test\r\n{methods}");
     let stream = hand_over(socket, "/session", &headers).await;
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(stream));
-    let files = match offered.is_unavailable {
-        true => Routes::new(FileSyncServer::new(Unavailable)),
-        false => Routes::new(FileSyncServer::new(Files(offered.folders))),
+    let files = match (offered.is_unavailable, offered.endless) {
+        (true, _) => Routes::new(FileSyncServer::new(Unavailable)),
+        (false, Some(endless)) => Routes::new(FileSyncServer::new(EndlessFile(Files(offered.folders), endless))),
+        (false, None) => Routes::new(FileSyncServer::new(Files(offered.folders))),
     };
     let mut routes = files.add_service(upload::upload_server::UploadServer::new(Upload(offered.upload)));
     match offered.takes {
@@ -88,6 +101,43 @@ impl FileSync for Unavailable {
 
     async fn diff_copy(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
         Err(Status::unavailable("the disk is away"))
+    }
+
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
+        Err(Status::unimplemented("TarStream"))
+    }
+}
+
+/// Sends its folders, but in place of the context one file, part by part.
+struct EndlessFile(Files, Endless);
+
+#[tonic::async_trait]
+impl FileSync for EndlessFile {
+    type DiffCopyStream = Answers<Packet>;
+    type TarStreamStream = Answers<Packet>;
+
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+        if request.metadata().get("dir-name").is_none_or(|name| name != "context") {
+            return self.0.diff_copy(request).await;
+        }
+        let mut packets = request.into_inner();
+        let (sender, answers) = mpsc::channel(1);
+        let endless = self.1.clone();
+        tokio::spawn(async move {
+            let stat = Stat { path: "file".to_owned(), mode: 0o644, size: 1 << 40, ..Stat::default() };
+            let listed = Packet { stat: Some(stat), ..packet(PacketType::PacketStat, 0).expect("made") };
+            for told in [Ok(listed), packet(PacketType::PacketStat, 0)] {
+                sender.send(told).await.expect("sent");
+            }
+            while !matches!(packets.message().await, Ok(Some(asked)) if asked.r#type() == PacketType::PacketReq) {}
+            let part = || Packet { data: vec![7; 64 << 10], ..packet(PacketType::PacketData, 0).expect("made") };
+            while sender.send(Ok(part())).await.is_ok() {
+                endless.parts.send_modify(|parts| *parts += 1);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            endless.is_left.send_replace(true);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {

@@ -1,12 +1,16 @@
 //! `build logs` and `build attach`: a build's log from its first line, by its id.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::plain::Plain;
 use crate::engine::{Engine, escape, next_chunk};
 use crate::failure::{Failure, Outcome};
 use crate::output;
+use crate::solve::Lines;
+
+const TICK: Duration = Duration::from_millis(500);
 
 /// How steps are shown.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +69,19 @@ async fn follow(engine: &Engine, build: &str, progress: Progress, follow: bool) 
     let path = format!("/boxyard/v1/builds/{}", escape(build));
     let is_graph = engine.get(&path).value().await?["builder"] == "graph";
     let mut body = engine.get(format!("{path}/logs")).flag("follow", follow).send().await?.into_body();
-    let mut shown = Shown { progress, is_graph, plain: Plain::default() };
+    let mut shown = Shown { progress, is_graph, lines: Lines::default() };
     let mut pending = Vec::new();
     let mut ended = None;
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        let chunk = tokio::select! {
+            chunk = next_chunk(&mut body) => chunk?,
+            _ = ticks.tick() => {
+                shown.tick();
+                continue;
+            }
+        };
+        let Some(chunk) = chunk else { break };
         pending.extend_from_slice(&chunk);
         let whole = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines: Vec<u8> = pending.drain(..whole).collect();
@@ -80,10 +93,11 @@ async fn follow(engine: &Engine, build: &str, progress: Progress, follow: bool) 
             } else if line["end"] == true {
                 ended = Some(None);
             } else {
-                shown.show(&line);
+                shown.show(&line)?;
             }
         }
     }
+    output::write(shown.lines.finish().as_bytes());
     match ended {
         Some(ended) => Ok(ended),
         None if follow => Err(Failure::new("the build's log broke off")),
@@ -94,20 +108,30 @@ async fn follow(engine: &Engine, build: &str, progress: Progress, follow: bool) 
 struct Shown {
     progress: Progress,
     is_graph: bool,
-    plain: Plain,
+    lines: Lines,
 }
 
 impl Shown {
-    fn show(&mut self, line: &Value) {
+    fn show(&mut self, line: &Value) -> Outcome {
         if let Some(text) = line["stream"].as_str().filter(|_| self.progress != Progress::Rawjson) {
-            return output::write(text.as_bytes());
+            output::write(text.as_bytes());
         }
         let trace = &line["trace"];
-        match self.progress {
-            Progress::Rawjson if !trace.is_null() => output::line(trace.to_string()),
-            // What the classic builder tells of its steps is in its text.
-            Progress::Auto | Progress::Plain if self.is_graph => output::write(self.plain.show(trace).as_bytes()),
-            _ => {}
+        if !trace.is_object() {
+            return Ok(());
         }
+        match self.progress {
+            Progress::Rawjson => output::line(trace.to_string()),
+            // What the classic builder tells of its steps is in its text.
+            Progress::Auto | Progress::Plain if self.is_graph => {
+                output::write(self.lines.update(trace)?.as_bytes());
+            }
+            Progress::Auto | Progress::Plain => {}
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        output::write(self.lines.tick().as_bytes());
     }
 }

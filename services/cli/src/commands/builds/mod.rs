@@ -4,7 +4,6 @@
 pub mod explain;
 pub mod list;
 pub mod logs;
-pub mod plain;
 pub mod prune;
 pub mod shell;
 
