@@ -7,6 +7,7 @@ use crate::expand::Lexer;
 use crate::instruction::{Instruction, Kind, Stage};
 use crate::quote::quote;
 use crate::scope::Globals;
+use crate::suggest;
 
 /// Where the files of a stage, a copy or a mount come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +151,13 @@ impl StageGraph {
             return Ok(self.nodes.len() - 1);
         }
         let found = self.last_named(&target.to_lowercase());
-        found.ok_or_else(|| Error::meaning(format!("target stage {} could not be found", quote(target))))
+        found.ok_or_else(|| {
+            let message = format!("target stage {} could not be found", quote(target));
+            let mut names: Vec<(&Vec<usize>, &str)> =
+                self.named.iter().map(|(name, numbers)| (numbers, name.as_str())).collect();
+            names.sort_unstable();
+            Error::meaning(suggest::ignoring_case(message, target, names.into_iter().map(|(_, name)| name)))
+        })
     }
 
     fn dependencies(
@@ -327,6 +334,7 @@ mod tests {
     fn what_cannot_be_built() {
         for (source, target, message) in [
             ("FROM a\n", "x", "0: target stage \"x\" could not be found"),
+            ("FROM a AS one\n", "nope", "0: target stage \"nope\" could not be found (did you mean one?)"),
             ("FROM a AS s\nCOPY --from=s / /\n", "", "2: circular dependency detected on stage: s"),
             (
                 "FROM a AS s\nCOPY --from=t / /\nFROM b AS t\nCOPY --from=s / /\n",

@@ -158,10 +158,13 @@ impl Graph {
         };
         let (image, ()) = tokio::join!(call, forward);
         let image = image.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Unauthenticated | ErrorKind::InvalidArgument => {
-                Failure::user(format!("{name}: failed to resolve source metadata for {name}: {}", error.message()))
+            ErrorKind::Conflict | ErrorKind::Cancelled => error.into(),
+            // No registry's word.
+            _ if error.is_lost() => error.into(),
+            _ => {
+                let written = &request.reference;
+                Failure::user(format!("{written}: failed to resolve source metadata for {name}: {}", error.message()))
             }
-            _ => error.into(),
         })?;
         if !self.executor.layers.pin(&image.layers).await? {
             return Err(Failure::internal(format!("a layer of image {name} is not in the layer store")));

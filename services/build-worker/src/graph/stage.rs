@@ -46,7 +46,7 @@ impl Solving {
         let plan = &self.wanted.plan;
         let (stage, node) = plan.stage(number);
         let platform = plan.platform_of(number)?;
-        let (mut state, image) = self.base(number, &platform).await?;
+        let (mut state, image) = self.base(number, &platform).await.map_err(|error| error.on(stage.line))?;
         let triggers = std::mem::take(&mut state.file.config.on_build);
         let mut all = Vec::new();
         for trigger in &triggers {

@@ -102,7 +102,7 @@ async fn failures_are_buildkits() {
         ("FROM busybox\nCOPY nope /\n", "\"/nope\": not found"),
         ("FROM busybox\nRUN --security=insecure true\n", "security.insecure is not allowed"),
         ("FROM busybox\nRUN --network=host true\n", "network.host is not allowed"),
-        ("FROM absent\n", "docker.io/library/absent:latest: failed to resolve source metadata for"),
+        ("FROM absent\n", "absent: failed to resolve source metadata for docker.io/library/absent:latest"),
         ("FROM a AS x\nCOPY --from=x / /\n", "circular dependency detected on stage: x"),
         ("FROM busybox\nFOO x\n", "dockerfile parse error on line 2: unknown instruction: FOO"),
     ] {

@@ -49,6 +49,8 @@ pub struct CacheRecord {
     pub description: String,
     /// What it takes besides what images share.
     pub bytes: u64,
+    /// What it takes with that.
+    pub whole_bytes: u64,
     pub is_in_use: bool,
     /// Images have all that it holds.
     pub is_shared: bool,
@@ -300,6 +302,7 @@ impl Cache {
             kind: record.kind(),
             description: record.description().to_owned(),
             bytes: self.own_bytes(record),
+            whole_bytes: record.blobs.iter().map(|(_, size)| size).sum(),
             is_in_use: self.is_in_use(record),
             is_shared: self.is_shared(record),
             created_ms,

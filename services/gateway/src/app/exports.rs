@@ -67,7 +67,7 @@ impl App {
             ("containerimage.digest".to_owned(), images[own].id.clone()),
         ]);
         if !output.names.is_empty() {
-            response.insert("image.name".to_owned(), output.names.join(","));
+            response.insert("image.name".to_owned(), whole(&output.names)?);
         }
         if output.store {
             self.record_built(request, own, &names).await?;
@@ -177,7 +177,7 @@ impl App {
             response.insert("containerimage.digest".to_owned(), image.digest);
         }
         if !request.names.is_empty() {
-            response.insert("image.name".to_owned(), request.names.join(","));
+            response.insert("image.name".to_owned(), whole(&request.names)?);
         }
         Ok(proto::BuildExportReply { archive: reply.blob, response })
     }
@@ -190,6 +190,12 @@ fn names_of(options: &proto::BuildOptions, index: u32) -> Outcome<BTreeSet<Strin
     let names = written.split(',').map(str::trim).filter(|name| !name.is_empty());
     let names = names.chain(options.tags.iter().map(String::as_str));
     names.map(|name| Ok(name.parse::<ImageRef>()?.or_latest().familiar())).collect()
+}
+
+/// Names as BuildKit tells them: with their registry and tag.
+fn whole(names: &[String]) -> Outcome<String> {
+    let whole = names.iter().map(|name| Ok(name.parse::<ImageRef>()?.or_latest().to_string()));
+    Ok(whole.collect::<Outcome<Vec<_>>>()?.join(","))
 }
 
 fn unrecorded(built: &proto::BuiltImage) -> Outcome<Image> {

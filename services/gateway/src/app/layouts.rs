@@ -6,6 +6,8 @@ use super::images::MAX_CONFIG_BYTES;
 use super::{App, Failure, Outcome};
 
 const SCHEME: &str = "oci-layout://";
+/// What a client's session calls a layout's store: after its kind, as a local cache's is `local:…`.
+const STORE: &str = "oci:";
 
 impl App {
     /// An image of a layout that the build was given; its layers are in the layer store then, under the lease. It gets no
@@ -26,7 +28,7 @@ impl App {
             digest: digest.to_owned(),
             platform: request.platform,
             lease: request.lease,
-            content: Some(content_of(&options, store)?),
+            content: Some(content_of(&options, &format!("{STORE}{store}"))?),
             ..proto::Pull::default()
         };
         let reply = self.ask_sync::<calls::SyncPull>(&pull, None).await?;

@@ -50,7 +50,6 @@ pub struct Asked {
     pub name: String,
     pub frontend: Vec<(&'static str, String)>,
     pub exporters: Vec<control::Exporter>,
-    pub cache_exports: Vec<control::CacheOptionsEntry>,
 }
 
 /// How a build went.
@@ -136,12 +135,7 @@ impl Client {
         let probed = self.round(request(&format!("{}probe", asked.name), "", None), None).await;
         let answer = probed.response.expect("nothing to build");
         assert!(answer.exporter_response.is_empty() && probed.steps.is_empty());
-        let cache = control::CacheOptions { exports: asked.cache_exports, ..Default::default() };
-        let wanted = control::SolveRequest {
-            exporters: asked.exporters,
-            cache: Some(cache),
-            ..request(&asked.name, session, None)
-        };
+        let wanted = control::SolveRequest { exporters: asked.exporters, ..request(&asked.name, session, None) };
         self.round(wanted, Some(&asked.frontend)).await
     }
 

@@ -1,21 +1,19 @@
-//! What buildx asks of an engine (docker driver), in its order: a throw-away round that looks for capabilities, then the
-//! build itself, with a session that sends files. By a connection of `POST /grpc`, and straight on the API's socket.
+//! What BuildKit's clients ask of an engine in other ways than the buildx of tests/docker26 does: straight on the API's
+//! socket, for the history of builds, and in the wrong way.
 
 mod client;
 mod session;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as bridge;
-use kit::{Engine, Kind, Registry};
+use kit::{Engine, Kind};
 use serde_json::Value;
 use tonic::Code;
 
 use client::{Asked, Client, Door, build, details, exporter, in_round, request, steps};
-use session::{Built, Endless, Offered, Takes, folders};
+use session::{Endless, Offered, folders};
 
 fn run<T>(flow: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -53,96 +51,6 @@ fn two_rounds_build_an_image_through_either_door() {
             });
             assert!(digest.starts_with("sha256:"), "{door:?}: {digest}");
             engine.docker(&["run", "--rm", image, "cat", "/file", "/who"]).says("sent by the session\nyou");
-        }
-    });
-}
-
-#[test]
-fn outputs_go_to_the_client_and_to_a_registry() {
-    kit::run(Kind::Boxyard, |engine: &Engine| {
-        let registry = Registry::start();
-        let name = format!("{}/team/app:v1", registry.host());
-        let dockerfile = "FROM busybox AS made\nCOPY file /\nFROM scratch\nCOPY --from=made /file /d/file\n";
-        let files = [("file", "built\n")];
-        let socket = || engine.socket().to_owned();
-        let exported = |output: &str, takes: fn(Built) -> Takes| {
-            let built = Built::default();
-            let offered = Offered { takes: Some(takes(built.clone())), ..offers(dockerfile, &files) };
-            let named = [("name", "app:of-archive")];
-            let attrs = if matches!(output, "oci" | "docker") { &named[..] } else { &[] };
-            let exporters = vec![exporter(output, attrs)];
-            let round = asked(&format!("exports{output}longenough"), exporters);
-            run(build(socket(), Door::HandedOver, offered, round)).response.expect("built");
-            std::mem::take(&mut *built.lock().expect("no holder panics"))
-        };
-        let folder = exported("local", Takes::Files);
-        assert_eq!(folder, BTreeMap::from([("d/file".to_owned(), b"built\n".to_vec())]));
-        for (output, document) in [("oci", "index.json"), ("docker", "manifest.json"), ("tar", "d/file")] {
-            let whole = exported(output, Takes::Whole);
-            let mut archive = tar::Archive::new(whole[""].as_slice());
-            let paths =
-                archive.entries().expect("a tar").map(|e| e.expect("an entry").path().expect("a path").into_owned());
-            let paths: Vec<PathBuf> = paths.collect();
-            assert!(paths.iter().any(|path| path.ends_with(document)), "{output}: {paths:?}");
-        }
-
-        // Several platforms are one tag, which the client pushes once more by the API.
-        let mut both = asked("pushedfortwoplatforms0001", vec![exporter("moby", &[("name", &name), ("push", "true")])]);
-        both.frontend.push(("platform", "linux/amd64,linux/arm64".to_owned()));
-        let registered = control::CacheOptionsEntry {
-            r#type: "registry".to_owned(),
-            attrs: [("ref".to_owned(), format!("{}/team/app:cache", registry.host()))].into(),
-        };
-        both.cache_exports.push(registered);
-        let two = "FROM scratch\nCOPY file /d/file\n";
-        let pushed = run(build(socket(), Door::Straight, offers(two, &files), both)).told("containerimage.digest");
-        let manifest = |reference: &str| {
-            let accept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
-                          application/vnd.oci.image.manifest.v1+json";
-            let path = format!("/v2/team/app/manifests/{reference}");
-            kit::Client::tcp(registry.port()).send_with("GET", &path, &[("Accept", accept)], "").expect("an answer")
-        };
-        let index = manifest("v1");
-        assert_eq!(index.header("docker-content-digest"), Some(pushed.as_str()));
-        assert_eq!(index.json()["manifests"].as_array().map(Vec::len), Some(2), "{}", index.text());
-        assert_eq!(manifest("cache").status, 200);
-        engine.docker(&["push", "-q", &name]).ok();
-        assert_eq!(manifest("v1").json()["manifests"].as_array().map(Vec::len), Some(2), "it is an index still");
-    });
-}
-
-#[test]
-fn a_context_may_come_in_one_piece() {
-    kit::run(Kind::Boxyard, |engine: &Engine| {
-        let mut tar = kit::Archive::new();
-        tar.file("Dockerfile", 0o644, b"FROM busybox\nCOPY in /in\n").file("in", 0o644, b"in one piece\n");
-        let offered = Offered { upload: tar.finish(), ..Default::default() };
-        let mut asked = asked("contextinonepiece00000001", vec![exporter("moby", &[("name", "piece")])]);
-        asked.frontend.push(("context", "http://buildkit-session/the-context".to_owned()));
-        run(build(engine.socket().to_owned(), Door::HandedOver, offered, asked)).response.expect("built");
-        engine.docker(&["run", "--rm", "piece", "cat", "/in"]).says("in one piece");
-    });
-}
-
-#[test]
-fn two_targets_are_baked_at_once() {
-    kit::run(Kind::Boxyard, |engine: &Engine| {
-        let socket = engine.socket().to_owned();
-        let dockerfile = "FROM busybox AS base\nCOPY file /\nFROM base AS one\nRUN echo one > /is\nFROM base AS two\nRUN echo two > /is\n";
-        let baked = ["one", "two"].map(|target| {
-            let mut asked =
-                asked(&format!("bakedtarget{target}ofthesame01"), vec![exporter("moby", &[("name", target)])]);
-            asked.frontend.push(("target", target.to_owned()));
-            build(socket.clone(), Door::HandedOver, offers(dockerfile, &[("file", "x")]), asked)
-        });
-        run(async move {
-            let [one, two] = baked;
-            let (one, two) = tokio::join!(one, two);
-            one.response.expect("built");
-            two.response.expect("built");
-        });
-        for target in ["one", "two"] {
-            engine.docker(&["run", "--rm", target, "cat", "/is"]).says(target);
         }
     });
 }
@@ -281,45 +189,6 @@ fn files_of_a_client_are_read_only_while_its_build_wants_them() {
             // The build is cancelled; the session, a connection of its own, stays.
             begun.abort();
             tokio::time::timeout(in_time, is_left.wait_for(|left| *left)).await.expect("in time").expect("left");
-        });
-    });
-}
-
-#[test]
-fn the_cache_is_listed_and_pruned() {
-    kit::run(Kind::Boxyard, |engine: &Engine| {
-        let socket = engine.socket().to_owned();
-        run(async move {
-            let dockerfile = offers("FROM busybox\nRUN echo kept > /kept\nRUN echo other > /other\n", &[]);
-            build(socket.clone(), Door::HandedOver, dockerfile, asked("builttobelistedandpruned1", Vec::new()))
-                .await
-                .response
-                .expect("built");
-            let mut client = Client::connect(&socket, Door::HandedOver).await;
-            let usage = async |client: &mut Client, filter: &str| {
-                let filter = vec![filter.to_owned()];
-                let asked = control::DiskUsageRequest { filter, ..Default::default() };
-                client.control.disk_usage(asked).await.expect("listed").into_inner().record
-            };
-            let all = usage(&mut client, "").await;
-            let kept: Vec<_> = all.iter().filter(|record| record.description.contains("echo kept")).collect();
-            assert!(kept.len() == 1 && kept[0].size > 0 && kept[0].created_at.is_some(), "{all:?}");
-            assert!(usage(&mut client, &format!("id~=^{}", &kept[0].id[..20])).await.len() == 1);
-            assert!(usage(&mut client, "type==source.local").await.is_empty());
-            let wrong = control::DiskUsageRequest { filter: vec!["colour==red".to_owned()], ..Default::default() };
-            assert_eq!(client.control.disk_usage(wrong).await.expect_err("refused").code(), Code::InvalidArgument);
-            let prune = async |client: &mut Client, filter: &str| {
-                let asked = control::PruneRequest { all: true, filter: vec![filter.to_owned()], ..Default::default() };
-                let mut pruned = client.control.prune(asked).await.expect("pruned").into_inner();
-                let mut ids = Vec::new();
-                while let Some(record) = pruned.message().await.expect("a record") {
-                    ids.push(record.id);
-                }
-                ids
-            };
-            assert_eq!(prune(&mut client, "description~=echo kept").await, [kept[0].id.clone()]);
-            assert_eq!(prune(&mut client, "").await.len(), all.len() - 1);
-            assert!(usage(&mut client, "").await.is_empty());
         });
     });
 }

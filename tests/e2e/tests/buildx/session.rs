@@ -1,18 +1,13 @@
-//! The client's side of a session: sends files, or a whole context in one piece, and takes what was built.
+//! The client's side of a session: sends files, has none to give, or one without an end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
-use bollard_buildkit_proto::moby::filesync::packet::file_send_server as files;
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::{FileSync, FileSyncServer};
-use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
-use bollard_buildkit_proto::moby::filesync::v1::file_send_server as bytes;
-use bollard_buildkit_proto::moby::upload::v1 as upload;
 use kit::session::{Files, Folders, hand_over};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
@@ -21,21 +16,12 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What was built, by path; one whole file has none.
-pub type Built = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// A Go file mode's bit of a folder.
-const FOLDER: u32 = 1 << 31;
 
 /// What a client offers.
 #[derive(Default)]
 pub struct Offered {
     pub folders: Folders,
-    /// A context in one piece.
-    pub upload: Vec<u8>,
-    /// Takes what is built, file by file or as one.
-    pub takes: Option<Takes>,
     /// It says of its files that they cannot be had now.
     pub is_unavailable: bool,
     /// A file of its context has no end.
@@ -51,12 +37,6 @@ pub struct Endless {
     pub is_left: watch::Sender<bool>,
 }
 
-#[derive(Clone)]
-pub enum Takes {
-    Files(Built),
-    Whole(Built),
-}
-
 /// A Dockerfile, and beside it the files of the context.
 pub fn folders(dockerfile: &'static str, context: &[(&'static str, &'static str)]) -> Folders {
     BTreeMap::from([
@@ -67,11 +47,10 @@ pub fn folders(dockerfile: &'static str, context: &[(&'static str, &'static str)
 
 /// Opens a session that lasts as long as the runtime.
 pub async fn open(socket: &Path, id: &str, offered: Offered) {
-    let methods =
-        ["/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.FileSend/DiffCopy", "/moby.upload.v1.Upload/Pull"];
-    let methods: String =
-        methods.iter().map(|method| format!("X-Docker-Expose-Session-Grpc-Method: {method}\r\n")).collect();
-    let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\nX-Docker-Expose-Session-Name: test\r\n{methods}");
+    let headers = format!(
+        "X-Docker-Expose-Session-Uuid: {id}\r\nX-Docker-Expose-Session-Name: test\r\n\
+         X-Docker-Expose-Session-Grpc-Method: /moby.filesync.v1.FileSync/DiffCopy\r\n"
+    );
     let stream = hand_over(socket, "/session", &headers).await;
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(stream));
     let files = match (offered.is_unavailable, offered.endless) {
@@ -79,13 +58,7 @@ pub async fn open(socket: &Path, id: &str, offered: Offered) {
         (false, Some(endless)) => Routes::new(FileSyncServer::new(EndlessFile(Files(offered.folders), endless))),
         (false, None) => Routes::new(FileSyncServer::new(Files(offered.folders))),
     };
-    let mut routes = files.add_service(upload::upload_server::UploadServer::new(Upload(offered.upload)));
-    match offered.takes {
-        Some(Takes::Files(built)) => routes = routes.add_service(files::FileSendServer::new(TakesFiles(built))),
-        Some(Takes::Whole(built)) => routes = routes.add_service(bytes::FileSendServer::new(TakesWhole(built))),
-        None => {}
-    }
-    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
+    tokio::spawn(Server::builder().add_routes(files).serve_with_incoming(incoming));
 }
 
 fn packet(kind: PacketType, id: u32) -> Result<Packet, Status> {
@@ -142,83 +115,5 @@ impl FileSync for EndlessFile {
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
         Err(Status::unimplemented("TarStream"))
-    }
-}
-
-struct Upload(Vec<u8>);
-
-#[tonic::async_trait]
-impl upload::upload_server::Upload for Upload {
-    type PullStream = Answers<upload::BytesMessage>;
-
-    async fn pull(
-        &self,
-        request: Request<Streaming<upload::BytesMessage>>,
-    ) -> Result<Response<Self::PullStream>, Status> {
-        let value = |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok());
-        assert_eq!((value("urlhost"), value("urlpath")), (Some("buildkit-session"), Some("/the-context")));
-        let chunks: Vec<_> =
-            self.0.chunks(1000).map(|chunk| Ok(upload::BytesMessage { data: chunk.to_vec() })).collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
-    }
-}
-
-struct TakesWhole(Built);
-
-#[tonic::async_trait]
-impl bytes::FileSend for TakesWhole {
-    type DiffCopyStream = Answers<BytesMessage>;
-
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<BytesMessage>>,
-    ) -> Result<Response<Self::DiffCopyStream>, Status> {
-        let mut messages = request.into_inner();
-        let mut all = Vec::new();
-        while let Some(message) = messages.message().await? {
-            all.extend(message.data);
-        }
-        self.0.lock().expect("no holder panics").insert(String::new(), all);
-        Ok(Response::new(Box::pin(tokio_stream::empty())))
-    }
-}
-
-struct TakesFiles(Built);
-
-#[tonic::async_trait]
-impl files::FileSend for TakesFiles {
-    type DiffCopyStream = Answers<Packet>;
-
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
-        let mut packets = request.into_inner();
-        let (sender, answers) = mpsc::channel(16);
-        let built = self.0.clone();
-        tokio::spawn(async move {
-            let (mut stats, mut open, mut is_listed) = (Vec::new(), 0, false);
-            while let Ok(Some(sent)) = packets.message().await {
-                match (sent.r#type(), sent.stat) {
-                    (PacketType::PacketStat, Some(stat)) => stats.push(stat),
-                    (PacketType::PacketStat, None) => {
-                        is_listed = true;
-                        for (id, stat) in (0..).zip(&stats) {
-                            if stat.mode & FOLDER == 0 {
-                                open += 1;
-                                sender.send(packet(PacketType::PacketReq, id)).await.expect("sent");
-                            }
-                        }
-                    }
-                    (PacketType::PacketData, _) if sent.data.is_empty() => open -= 1,
-                    (PacketType::PacketData, _) => {
-                        let path = stats[sent.id as usize].path.clone();
-                        built.lock().expect("no holder panics").entry(path).or_default().extend(sent.data);
-                    }
-                    _ => return,
-                }
-                if is_listed && open == 0 {
-                    let _ = sender.send(packet(PacketType::PacketFin, 0)).await;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

@@ -43,7 +43,20 @@ pub fn parse(options: &proto::BuildOptions) -> Result<Vec<Output>, Failure> {
         let image = proto::BuildOutput { r#type: "image".to_owned(), attributes: HashMap::new() };
         return Ok(vec![output(&image, &options.tags)?]);
     }
-    options.outputs.iter().map(|asked| output(asked, &options.tags)).collect()
+    let outputs = options.outputs.iter().map(|asked| output(asked, &options.tags)).collect::<Result<Vec<_>, _>>()?;
+    if options.platforms.len() < 2 && outputs.iter().any(Output::annotates_index) {
+        return Err(Failure::user("index annotations not supported for single platform export"));
+    }
+    Ok(outputs)
+}
+
+impl Output {
+    fn annotates_index(&self) -> bool {
+        match &self.kind {
+            Kind::Image { written, .. } | Kind::Archive { written, .. } => !written.annotations.index().is_empty(),
+            Kind::Root { .. } | Kind::CacheOnly => false,
+        }
+    }
 }
 
 fn output(asked: &proto::BuildOutput, tags: &[String]) -> Result<Output, Failure> {
@@ -87,8 +100,9 @@ impl<'a> Attributes<'a> {
             canonical_name: self.switch("name-canonical", false)?,
             dangling_prefix: self.text("dangling-name-prefix"),
         };
-        // Nodes unpack what is recorded by themselves.
+        // Nodes unpack what is recorded by themselves, and it is loaded where it is recorded.
         self.switch("unpack", false)?;
+        self.switch("load", false)?;
         self.never_insecure()?;
         if image.push && image.names.is_empty() {
             return Err(Failure::user("tag is needed when pushing to registry"));

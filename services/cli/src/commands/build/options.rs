@@ -206,7 +206,7 @@ impl Build {
                 let digest = place.digest().map_err(told)?;
                 let store = hex::encode(rand::random::<[u8; 12]>());
                 let source = format!("oci-layout://{store}@{digest}");
-                layouts.insert(store, place.folder);
+                layouts.insert(format!("oci:{store}"), place.folder);
                 source
             } else if known.iter().any(|kind| value.starts_with(kind)) || is_remote(value) {
                 value.to_owned()

@@ -77,7 +77,8 @@ fn metadata(built: &Built) -> HashMap<String, Vec<u8>> {
 fn refs(built: &Built, id: &str, with_arrays: bool) -> wire::result::Result {
     match built.results.as_slice() {
         _ if !with_arrays => wire::result::Result::RefDeprecated(id.to_owned()),
-        [] => wire::result::Result::Ref(wire::Ref { id: id.to_owned(), def: None }),
+        // An answer about the Dockerfile comes without a result.
+        [] => wire::result::Result::Ref(wire::Ref::default()),
         [(_, only)] => wire::result::Result::Ref(only.clone()),
         many => {
             let refs = many.iter().map(|(made, name)| (made.platform.clone(), name.clone())).collect();

@@ -46,11 +46,15 @@ impl Filtered for wire::UsageRecord {
 
 /// What the filter passes of what was not used since `age_limit_ns` (0: of all).
 pub async fn usage(app: &App, filter: &[String], age_limit_ns: i64) -> Outcome<Vec<wire::UsageRecord>> {
+    Ok(passed(app, filter, age_limit_ns).await?.iter().map(record).collect())
+}
+
+async fn passed(app: &App, filter: &[String], age_limit_ns: i64) -> Outcome<Vec<CacheRecord>> {
     let filter = Filter::parse(filter, FIELDS)?;
     let before_ms = app.db.now_ms() - age_limit_ns / 1_000_000;
     let all = app.cache_usage().await?.records;
-    let old = all.iter().filter(|record| age_limit_ns == 0 || record.last_used_ms < before_ms);
-    Ok(old.map(record).filter(|record| filter.passes(record)).collect())
+    let old = all.into_iter().filter(|record| age_limit_ns == 0 || record.last_used_ms < before_ms);
+    Ok(old.filter(|shown| filter.passes(&record(shown))).collect())
 }
 
 /// Lets go of what the request names; gives what went, each with the bytes of its own.
@@ -58,11 +62,11 @@ pub async fn prune(app: &App, request: &wire::PruneRequest) -> Outcome<Vec<wire:
     if request.min_free_space != 0 {
         return Err(Failure::not_built("the layer store's disk has no part to be kept free: give a size to be kept"));
     }
-    let listed = usage(app, &request.filter, request.keep_duration).await?;
+    let listed = passed(app, &request.filter, request.keep_duration).await?;
     if listed.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<&str> = listed.iter().map(|record| record.id.as_str()).collect();
+    let ids: Vec<&str> = listed.iter().map(|record| record.key.as_str()).collect();
     let keep_bytes = match (request.max_used_space, request.reserved_space) {
         (0, reserved) => reserved,
         (used, reserved) => used.max(reserved),
@@ -74,18 +78,24 @@ pub async fn prune(app: &App, request: &wire::PruneRequest) -> Outcome<Vec<wire:
         is_dry: false,
     };
     let gone: HashSet<String> = app.prune_cache(&wanted).await?.keys.into_iter().collect();
-    Ok(listed.into_iter().filter(|record| gone.contains(&record.id)).collect())
+    let gone = listed.iter().filter(|shown| gone.contains(&shown.key));
+    Ok(gone.map(|shown| wire::UsageRecord { size: signed(shown.bytes), ..record(shown) }).collect())
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// In BuildKit's message.
 fn record(record: &CacheRecord) -> wire::UsageRecord {
-    let CacheRecord { key, kind, description, bytes, is_in_use, is_shared, created_ms, last_used_ms } = record;
+    let CacheRecord { key, kind, description, bytes: _, whole_bytes, is_in_use, is_shared, created_ms, last_used_ms } =
+        record;
     let moment = |ms: &i64| time(ms.saturating_mul(1_000_000));
     wire::UsageRecord {
         id: key.clone(),
         mutable: *kind == "exec.cachemount",
         in_use: *is_in_use,
-        size: i64::try_from(*bytes).unwrap_or(i64::MAX),
+        size: signed(*whole_bytes),
         created_at: moment(created_ms),
         last_used_at: moment(last_used_ms),
         description: description.clone(),

@@ -91,6 +91,10 @@ impl Condition {
             Some(">") => Test::Greater(number()?),
             Some("<") => Test::Less(number()?),
             _ if field.read.is_some() => return Err(wrong()),
+            // What a client makes of `--filter id~=a` that takes the `~` for a part of the name.
+            Some("~=") if value.starts_with('=') => {
+                return Err(Failure::invalid(format!("filter {text:?}: unsupported operator \"~==\"")));
+            }
             Some("~=") => Test::Matches(Regex::new(value).map_err(|_| wrong())?),
             Some("!=") => Test::NotEqual(value.to_owned()),
             Some(_) => Test::Equal(value.to_owned()),
@@ -192,6 +196,7 @@ mod tests {
             ("size==5", "invalid filter \"size==5\""),
             ("size>big", "invalid value \"big\" of size"),
             ("id~=(", "invalid filter \"id~=(\""),
+            ("id~==x", "filter \"id~==x\": unsupported operator \"~==\""),
             ("id:x", "invalid filter \"id:x\""),
         ] {
             let refused = Filter::parse(&[text.to_owned()], FIELDS).map(drop).map_err(|failure| failure.message);

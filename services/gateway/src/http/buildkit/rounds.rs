@@ -123,18 +123,23 @@ impl Rounds {
     /// `NotFound`.
     pub async fn find(&self, name: &str) -> Outcome<Arc<Round>> {
         let known = || lock(&self.by_ref).get(name).cloned();
+        let earlier = known();
+        // One that has begun meanwhile may be over already.
+        let is_meant = |round: &Arc<Round>| {
+            !round.is_over() || !earlier.as_ref().is_some_and(|earlier| Arc::ptr_eq(earlier, round))
+        };
         let wait = async {
             loop {
                 let begun = self.begun.notified();
                 tokio::pin!(begun);
                 begun.as_mut().enable();
-                if let Some(round) = known().filter(|round| !round.is_over()) {
+                if let Some(round) = known().filter(is_meant) {
                     return round;
                 }
                 begun.await;
             }
         };
-        let patience = if known().is_some() { AT_THE_SAME_TIME } else { PATIENCE };
+        let patience = if earlier.is_some() { AT_THE_SAME_TIME } else { PATIENCE };
         match tokio::time::timeout(patience, wait).await {
             Ok(round) => Ok(round),
             Err(_) => known().ok_or_else(|| Failure::not_found(format!("no such job {name}"))),
@@ -319,5 +324,12 @@ mod tests {
         tokio::task::yield_now().await;
         let _held = rounds.begin(request, String::new()).expect("its name is free");
         assert!(!again.await.expect("joined").expect("found").is_over(), "the later one is meant");
+        let waiting = rounds.clone();
+        let short = tokio::spawn(async move { waiting.find("b").await });
+        tokio::task::yield_now().await;
+        let request = wire::SolveRequest { r#ref: "b".to_owned(), ..Default::default() };
+        drop(rounds.begin(request, String::new()).expect("begun"));
+        let found = tokio::time::timeout(PATIENCE / 2, short).await.expect("it is not waited for another one");
+        assert!(found.expect("joined").expect("found").is_over());
     }
 }

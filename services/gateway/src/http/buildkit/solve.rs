@@ -66,7 +66,12 @@ impl Solve {
             r#type: entry.r#type.clone(),
             attributes: entry.attrs.clone(),
         };
-        options.cache_imports.extend(self.cache.imports.iter().map(entry));
+        // Some clients say the same in both ways.
+        for import in self.cache.imports.iter().map(entry) {
+            if !options.cache_imports.contains(&import) {
+                options.cache_imports.push(import);
+            }
+        }
         options.cache_exports.extend(self.cache.exports.iter().map(entry));
         Ok(options)
     }
@@ -141,7 +146,13 @@ fn attribute(options: &mut proto::BuildOptions, key: &str, value: &str) -> Outco
         // The Dockerfile lies beside a context that is not the session's.
         "dockerfilekey" if value == "dockerfile" => options.session_dockerfile = true,
         "cache-from" => options.cache_imports.extend(list().map(|reference| registry_cache(&reference))),
-        "cache-imports" => options.cache_imports.extend(cache_imports(value)?),
+        "cache-imports" => {
+            for import in cache_imports(value)? {
+                if !options.cache_imports.contains(&import) {
+                    options.cache_imports.push(import);
+                }
+            }
+        }
         "requestid" => options.check = subrequest(value)?.to_owned(),
         // How the client came to what it asks; and a frontend that is built in.
         _ => {}
