@@ -23,12 +23,14 @@ impl Directives {
         let mut directives = Self::default();
         let mut seen = Vec::new();
         for (key, value) in lines.iter().map_while(|line| split(line)) {
-            let misread = |message| Misread { line: seen.len() + 1, message };
             if seen.contains(&key) {
-                return Err(misread(format!("only one {key} parser directive can be used")));
+                let message = format!("only one {key} parser directive can be used");
+                return Err(Misread { line: seen.len(), message });
             }
             match key.as_str() {
-                "escape" => directives.escape = escape_token(value).map_err(misread)?,
+                "escape" => {
+                    directives.escape = escape_token(value).map_err(|message| Misread { line: 0, message })?;
+                }
                 "syntax" => directives.syntax = Some(value.to_owned()),
                 "check" => directives.check = Some(value.to_owned()),
                 _ => break,

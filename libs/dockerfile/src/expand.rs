@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::error::Error;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, reversed};
 
 /// The value of a variable, `None` when it is not set.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -177,9 +177,7 @@ impl Scan<'_> {
                         out.push(c);
                         continue;
                     }
-                    // Heredoc contents keep every escape but that of a dollar sign.
-                    let keep = mode.raw_escapes || (mode.keep_quotes && self.peek() != Some('$'));
-                    if keep {
+                    if mode.raw_escapes {
                         words.word.push(c);
                         out.push(c);
                     }
@@ -283,6 +281,9 @@ impl Scan<'_> {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {
                 let modifier = self.next();
+                if let Some(other) = modifier.filter(|modifier| !"+-?}".contains(*modifier)) {
+                    return Err(unsupported(&format!(":{other}")));
+                }
                 let word = self.operand(mode)?;
                 substitute(name, value, modifier, &word, true)
             }
@@ -296,7 +297,8 @@ impl Scan<'_> {
                     self.at += 1;
                 }
                 let pattern = self.operand(Mode { raw_escapes: true, ..mode })?;
-                let pattern = Pattern::new(&pattern, self.escape);
+                let shown = if modifier == '#' { pattern.clone() } else { reversed(&pattern, self.escape) };
+                let pattern = Pattern::new(&pattern, self.escape).map_err(|why| not_a_pattern(&shown, &why))?;
                 let value = value.unwrap_or_default();
                 Ok(if modifier == '#' {
                     pattern.trim_prefix(&value, longest)
@@ -305,7 +307,7 @@ impl Scan<'_> {
                 })
             }
             Some('/') => self.replace(&value.unwrap_or_default(), mode),
-            _ => Err("missing ':' in substitution".to_owned()),
+            other => Err(unsupported(&other.unwrap_or(char::REPLACEMENT_CHARACTER).to_string())),
         }
     }
 
@@ -325,7 +327,8 @@ impl Scan<'_> {
             .until(Some('/'), raw, &mut Words::default())
             .map_err(|_| "syntax error: missing '/' in ${}".to_owned())?;
         let replacement = self.operand(mode)?;
-        Ok(Pattern::new(&pattern, self.escape).replace(value, &replacement, all))
+        let read = Pattern::new(&pattern, self.escape).map_err(|why| not_a_pattern(&pattern, &why))?;
+        Ok(read.replace(value, &replacement, all))
     }
 
     fn name(&mut self) -> String {
@@ -373,6 +376,14 @@ fn substitute(
             };
             format!("{name}: {why}")
         }),
-        other => Err(format!("unsupported modifier ({}) in substitution", other.map(String::from).unwrap_or_default())),
+        other => Err(unsupported(&other.map(String::from).unwrap_or_default())),
     }
+}
+
+fn unsupported(modifier: &str) -> String {
+    format!("unsupported modifier ({modifier}) in substitution")
+}
+
+fn not_a_pattern(pattern: &str, why: &str) -> String {
+    format!("invalid pattern ({pattern}) in substitution: {why}")
 }

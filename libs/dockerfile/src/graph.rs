@@ -67,6 +67,11 @@ pub struct GraphInput<'a> {
     pub context: &'a dyn Fn(&str) -> Option<String>,
 }
 
+/// A FROM whose variables leave it no name.
+pub(crate) fn blank_base(stage: &Stage) -> Error {
+    Error::meaning(format!("base name ({}) should not be blank", stage.base)).on(stage.line)
+}
+
 impl StageGraph {
     /// Resolves every base and every `--from`. Errors are BuildKit's: a target that is not there, a stage's number out
     /// of range, a circle, a stage that is copied from before it is defined.
@@ -99,6 +104,10 @@ impl StageGraph {
     /// What a `COPY --from` names: a stage by its number or name, a named context, or an image.
     pub fn copy_origin(&self, from: &str, context: &dyn Fn(&str) -> Option<String>) -> Result<Origin, Error> {
         match from.parse::<i64>() {
+            Err(_) if from.contains('$') => Err(Error::meaning(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                 scope as a workaround",
+            )),
             Ok(number) => match usize::try_from(number) {
                 Ok(number) if number < self.nodes.len() => Ok(Origin::Stage(number)),
                 _ => Err(Error::meaning(format!("invalid stage index {number}"))),
@@ -125,7 +134,7 @@ impl StageGraph {
         let expand = |word: &str| input.lexer.expand(word, &lookup).map_err(|error| error.on(stage.line));
         let base = expand(&stage.base)?;
         if base.is_empty() {
-            return Err(Error::meaning(format!("base name ({}) should not be blank", stage.base)).on(stage.line));
+            return Err(blank_base(stage));
         }
         let platform = stage.platform.as_deref().map(expand).transpose()?;
         if platform.as_deref() == Some("") {
@@ -172,7 +181,7 @@ impl StageGraph {
                 match origin {
                     Origin::Stage(on) => found.push(Dependency { on, line: instruction.line }),
                     Origin::Image(name) | Origin::Context(name) => drop(images.insert(name)),
-                    Origin::Empty => {}
+                    Origin::Empty => drop(images.insert("scratch".to_owned())),
                 }
             }
         }
@@ -183,11 +192,11 @@ impl StageGraph {
         Ok(match &instruction.kind {
             Kind::Copy(copy) => {
                 let origin = |from: &String| self.copy_origin(from, input.context);
-                copy.from.iter().map(origin).collect::<Result<_, _>>().map_err(|error| error.on(instruction.line))?
+                copy.from.iter().map(origin).collect::<Result<_, _>>()?
             }
             Kind::Run(run) => {
-                let from = run.mounts.iter().filter_map(|mount| mount.from.as_deref());
-                from.map(|from| self.mount_origin(from, input.context)).collect()
+                let origin = |from: &String| self.mount_origin(from, input.context);
+                run.mounts.iter().map(|mount| mount.from.as_ref().map_or(Origin::Empty, origin)).collect()
             }
             _ => Vec::new(),
         })
@@ -341,8 +350,14 @@ mod tests {
                 "",
                 "4: circular dependency detected on stage: s",
             ),
-            ("FROM a\nCOPY --from=1 / /\n", "", "2: invalid stage index 1"),
-            ("FROM a\nCOPY --from=-1 / /\n", "", "2: invalid stage index -1"),
+            ("FROM a\nCOPY --from=1 / /\n", "", "0: invalid stage index 1"),
+            (
+                "FROM a\nARG B\nCOPY --from=$B / /\n",
+                "",
+                "0: variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                 scope as a workaround",
+            ),
+            ("FROM a\nCOPY --from=-1 / /\n", "", "0: invalid stage index -1"),
             ("FROM $X\n", "", "1: base name ($X) should not be blank"),
             ("FROM --platform=$X a\n", "", "1: empty platform value from expression $X"),
             (

@@ -15,6 +15,9 @@ pub struct Heredoc {
     pub descriptor: u32,
 }
 
+/// It stands apart from its word.
+pub(crate) const APART: &str = "<<";
+
 /// Reads one word such as `<<EOF`, `3<<-"EOF"`; `None` when it is none.
 pub(crate) fn parse_word(word: &str, escape: char) -> Option<Heredoc> {
     let digits = word.len() - word.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -56,7 +59,15 @@ pub(crate) fn announced(line: &str, escape: char) -> Vec<Heredoc> {
     if !takes_heredocs || rest.starts_with('[') {
         return Vec::new();
     }
-    Lexer::new(escape).raw_words(rest).iter().filter_map(|word| parse_word(word, escape)).collect()
+    let words = Lexer::new(escape).raw_words(rest);
+    let mut found = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        // Docker takes a blank between `<<` and its word, though not after `<<-`.
+        let word =
+            if word == APART { words.get(at + 1).map(|next| format!("{APART}{next}")) } else { Some(word.clone()) };
+        found.extend(word.and_then(|word| parse_word(&word, escape)));
+    }
+    found
 }
 
 fn first_word(text: &str) -> &str {

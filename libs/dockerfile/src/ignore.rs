@@ -37,6 +37,11 @@ impl Ignore {
         excluded && !(is_dir && self.may_keep_inside(&path))
     }
 
+    /// Whether all lines are patterns.
+    pub fn is_legal(&self) -> bool {
+        self.rules.iter().all(|rule| rule.glob.is_some())
+    }
+
     /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

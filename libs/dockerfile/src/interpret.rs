@@ -3,7 +3,6 @@
 use crate::dialect::Dialect;
 use crate::duration;
 use crate::error::Error;
-use crate::expand::Lexer;
 use crate::flags::{Allowed, Flags};
 use crate::heredoc;
 use crate::instruction::{ArgDeclaration, Command, Copy, Healthcheck, Instruction, Kind, Run, Test};
@@ -120,23 +119,19 @@ fn run(node: &Node) -> Result<Run, String> {
     {
         return Err(format!("security {} is not valid", quote(security)));
     }
+    // BuildKit gives the shell an empty command where the classic builder gives it none.
+    let command = match command(node) {
+        Command::Shell(None) if node.dialect == Dialect::BuildKit => Command::Shell(Some(String::new())),
+        command => command,
+    };
     Ok(Run {
-        command: command(node),
+        command,
         heredocs: node.heredocs.clone(),
         network,
         security,
-        mounts: flags.all("mount").iter().map(|text| mount(node, text)).collect::<Result<_, _>>()?,
+        mounts: flags.all("mount").iter().map(|text| MountFlag::parse(text)).collect::<Result<_, _>>()?,
         devices: flags.all("device"),
     })
-}
-
-/// Mistakes of a mount are told with their line, before anything runs. The classic builder refuses all mounts later.
-fn mount(node: &Node, text: &str) -> Result<MountFlag, String> {
-    let mount = MountFlag::parse(text)?;
-    if node.dialect == Dialect::BuildKit {
-        mount.check(&Lexer::new(node.escape)).map_err(|error| error.to_string())?;
-    }
-    Ok(mount)
 }
 
 fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
@@ -151,7 +146,9 @@ fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
         ));
     };
     let flags = Flags::check(&node.flags, allowed, node.dialect)?;
-    let is_heredoc = |word: &String| !node.heredocs.is_empty() && heredoc::parse_word(word, node.escape).is_some();
+    let is_heredoc = |word: &String| {
+        !node.heredocs.is_empty() && (word == heredoc::APART || heredoc::parse_word(word, node.escape).is_some())
+    };
     if is_heredoc(destination) {
         return Err(format!("{} cannot accept a heredoc as a destination", node.name));
     }

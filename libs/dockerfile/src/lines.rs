@@ -10,7 +10,7 @@ pub(crate) struct Line {
     pub end: usize,
     /// The last one before any heredoc body.
     pub head_end: usize,
-    /// The comments right above, without their `#`.
+    /// The comments above, without their `#`; empty lines between do not part them from the instruction.
     pub comments: Vec<String>,
     pub text: String,
     pub heredocs: Vec<Heredoc>,
@@ -18,10 +18,32 @@ pub(crate) struct Line {
     pub blank_inside: bool,
 }
 
+/// The longest physical line that Docker reads.
+const LONGEST_LINE_BYTES: usize = 65_535;
+
+/// Where the instruction ends that begins at a line, both counted from 1; of what is no instruction the line itself.
+pub fn last_line(source: &str, line: usize) -> usize {
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let physical: Vec<&str> = source.lines().collect();
+    let escape = Directives::read(&physical).map_or('\\', |directives| directives.escape);
+    let mut reader = Reader { physical: &physical, next: line.saturating_sub(1), escape, directives: 0 };
+    match reader.line() {
+        Ok(Some(read)) if read.start == line => read.end,
+        // A text that does not end goes on to the file's end.
+        Err(misread) if misread.line == line => physical.len(),
+        _ => line,
+    }
+}
+
 /// Joins physical lines into logical ones.
 pub(crate) fn join(source: &str) -> Result<(Directives, Vec<Line>), Misread> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let physical: Vec<&str> = source.lines().collect();
+    let physical: Vec<&str> =
+        source.split_inclusive('\n').map(|line| line.strip_suffix('\n').unwrap_or(line)).collect();
+    if let Some(line) = physical.iter().position(|line| line.len() > LONGEST_LINE_BYTES) {
+        let message = format!("dockerfile line greater than max allowed size of {LONGEST_LINE_BYTES}");
+        return Err(Misread { line, message });
+    }
     let directives = Directives::read(&physical)?;
     let mut reader = Reader { physical: &physical, next: 0, escape: directives.escape, directives: directives.lines };
     let mut lines = Vec::new();
@@ -31,7 +53,7 @@ pub(crate) fn join(source: &str) -> Result<(Directives, Vec<Line>), Misread> {
     Ok((directives, lines))
 }
 
-/// What could not be split, and the line (counted from 1) where.
+/// What could not be split, and the line (counted from 1) where; 0: none.
 #[derive(Debug)]
 pub(crate) struct Misread {
     pub line: usize,
@@ -48,6 +70,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self) -> Option<&'a str> {
+        self.take_whole().map(without_return)
+    }
+
+    /// The next line with its carriage return.
+    fn take_whole(&mut self) -> Option<&'a str> {
         let line = self.physical.get(self.next).copied()?;
         self.next += 1;
         Some(line)
@@ -63,7 +90,7 @@ impl<'a> Reader<'a> {
             match line.strip_prefix('#') {
                 Some(comment) if self.next > self.directives => comments.push(comment.trim().to_owned()),
                 Some(_) => {}
-                None if line.is_empty() => comments.clear(),
+                None if line.is_empty() => {}
                 None => break line,
             }
         };
@@ -99,9 +126,9 @@ impl<'a> Reader<'a> {
     }
 
     fn body(&mut self, heredoc: &mut Heredoc) -> Result<(), String> {
-        while let Some(line) = self.take() {
+        while let Some(line) = self.take_whole() {
             let line = if heredoc.strip_tabs { line.trim_start_matches('\t') } else { line };
-            if line == heredoc.name {
+            if without_return(line) == heredoc.name {
                 return Ok(());
             }
             heredoc.content.push_str(line);
@@ -109,6 +136,10 @@ impl<'a> Reader<'a> {
         }
         Err("unterminated heredoc".to_owned())
     }
+}
+
+fn without_return(line: &str) -> &str {
+    line.strip_suffix('\r').unwrap_or(line)
 }
 
 /// Appends a physical line and says whether the next one continues it. An escape token that is

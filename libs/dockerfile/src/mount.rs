@@ -1,7 +1,6 @@
 //! `RUN --mount`: the field's keys, defaults and complaints (Dockerfile reference, "RUN --mount").
 //!
-//! The flag is read twice: when the file is parsed, where it has no variable; and once the variables
-//! are known. `from` decides which stages are needed, and so takes none.
+//! The flag is read once the variables are known, but for `from`, which decides which stages are needed and so takes none.
 
 use crate::csv;
 use crate::error::Error;
@@ -122,14 +121,6 @@ impl MountFlag {
             from = Some(value.to_owned()).filter(|from| !from.is_empty());
         }
         Ok(Self { text: text.to_owned(), from })
-    }
-
-    /// Its mistakes that can be told before variables are known; all of one that names none, but for its place.
-    pub(crate) fn check(&self, lexer: &Lexer) -> Result<(), Error> {
-        match self.text.contains('$') {
-            true => Ok(()),
-            false => self.read(lexer, &|_| None)?.check().map_err(Error::meaning),
-        }
     }
 
     /// The mount once variables are known. `cwd` is the working directory that a relative target starts from.

@@ -188,7 +188,7 @@ impl Capture<'_> {
 }
 
 /// Lines of the only source, as BuildKit's answers to subrequests tell them.
-pub(crate) fn location(line: usize, end_line: usize) -> Value {
+pub fn location(line: usize, end_line: usize) -> Value {
     json!({ "ranges": [{ "start": { "line": line }, "end": { "line": end_line } }] })
 }
 
@@ -229,7 +229,7 @@ impl OutlineArg {
     fn json(&self) -> Value {
         let Self { name, value, description, line, end_line } = self;
         let location = location(*line, *end_line);
-        filled(json!({ "name": name, "value": value, "description": description, "location": location }))
+        filled(json!({ "name": name, "description": description, "value": value, "location": location }))
     }
 }
 

@@ -125,7 +125,8 @@ pub(crate) fn nodes(source: &str, dialect: Dialect) -> Result<Nodes, Error> {
     let misread = |Misread { line, message }| Error::Syntax { dialect, line, message };
     let (directives, lines) = lines::join(source).map_err(misread)?;
     if lines.is_empty() {
-        return Err(misread(Misread { line: 0, message: "file with no instructions".to_owned() }));
+        let line = source.lines().count();
+        return Err(misread(Misread { line, message: "file with no instructions".to_owned() }));
     }
     let warnings = warnings(&lines);
     let blank_lines = lines.iter().filter(|line| line.blank_inside).map(|line| line.head_end).collect();

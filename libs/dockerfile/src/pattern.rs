@@ -7,21 +7,30 @@ enum Token {
     Star,
 }
 
+/// What may be escaped besides the escape token: wildcards, and what would end the pattern.
+const ESCAPED: &str = "*?/}";
+
 pub(crate) struct Pattern(Vec<Token>);
 
 impl Pattern {
-    pub fn new(text: &str, escape: char) -> Self {
+    /// # Errors
+    /// Says which escape is none: only what would have a meaning can be escaped.
+    pub fn new(text: &str, escape: char) -> Result<Self, String> {
         let mut tokens = Vec::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
             tokens.push(match c {
                 '*' => Token::Star,
                 '?' => Token::Any,
-                c if c == escape => Token::Literal(chars.next().unwrap_or(c)),
+                c if c == escape => match chars.next() {
+                    None => Token::Literal(c),
+                    Some(other) if ESCAPED.contains(other) || other == escape => Token::Literal(other),
+                    Some(other) => return Err(format!("invalid escape '{escape}{other}'")),
+                },
                 c => Token::Literal(c),
             });
         }
-        Self(tokens)
+        Ok(Self(tokens))
     }
 
     pub fn trim_prefix(&self, value: &str, longest: bool) -> String {
@@ -66,6 +75,18 @@ impl Pattern {
     }
 }
 
+/// The pattern as it is matched from a value's end, its escapes in one piece.
+pub(crate) fn reversed(text: &str, escape: char) -> String {
+    let mut parts = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let escaped = if c == escape { chars.next() } else { None };
+        parts.push([Some(c), escaped].into_iter().flatten().collect::<String>());
+    }
+    parts.reverse();
+    parts.concat()
+}
+
 fn pick(lengths: &[bool], longest: bool) -> Option<usize> {
     if longest { lengths.iter().rposition(|matched| *matched) } else { lengths.iter().position(|matched| *matched) }
 }
@@ -98,11 +119,11 @@ fn lengths(tokens: &[Token], chars: &[char]) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::Pattern;
+    use super::{Pattern, reversed};
 
     #[test]
     fn shell_patterns() {
-        let pattern = |text: &str| Pattern::new(text, '\\');
+        let pattern = |text: &str| Pattern::new(text, '\\').expect(text);
         assert_eq!(pattern("*/").trim_prefix("a/b/c", false), "b/c");
         assert_eq!(pattern("*/").trim_prefix("a/b/c", true), "c");
         assert_eq!(pattern(".*").trim_suffix("x.tar.gz", false), "x.tar");
@@ -112,5 +133,7 @@ mod tests {
         assert_eq!(pattern("a?").replace("abac", "-", false), "-ac");
         assert_eq!(pattern("a?").replace("abac", "-", true), "--");
         assert_eq!(pattern("").replace("ab", "-", true), "ab");
+        assert!(Pattern::new("\\.", '\\').is_err() && Pattern::new("a\\/\\*\\?\\}\\\\", '\\').is_ok());
+        assert_eq!(reversed("\\.gz*", '\\'), "*zg\\.");
     }
 }

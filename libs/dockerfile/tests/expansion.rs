@@ -65,8 +65,13 @@ fn errors() {
     for (word, expected) in [
         ("\"b", "unexpected end of statement while looking for matching double-quote"),
         ("'b", "unexpected end of statement while looking for matching single-quote"),
-        ("${x", "missing ':' in substitution"),
-        ("${x!no}", "missing ':' in substitution"),
+        ("${x", "unsupported modifier (\u{fffd}) in substitution"),
+        ("${x!no}", "unsupported modifier (!) in substitution"),
+        ("${#x}", "unsupported modifier (x) in substitution"),
+        ("${x:y}", "unsupported modifier (:y) in substitution"),
+        ("${x#\\p}", "invalid pattern (\\p) in substitution: invalid escape '\\p'"),
+        ("${x%\\.gz}", "invalid pattern (zg\\.) in substitution: invalid escape '\\.'"),
+        ("${x//\\a/b}", "invalid pattern (\\a) in substitution: invalid escape '\\a'"),
         ("${x:?no}", "x: no"),
         ("${x?no}", "x: no"),
         ("${x:?}", "x: is not allowed to be empty"),
@@ -74,7 +79,7 @@ fn errors() {
         ("${}", "syntax error: bad substitution"),
         ("${", "syntax error: missing '}'"),
         ("${x:-a", "syntax error: missing '}'"),
-        ("${x:=a}", "unsupported modifier (=) in substitution"),
+        ("${x:=a}", "unsupported modifier (:=) in substitution"),
     ] {
         check(word, Err(expected));
     }
@@ -105,7 +110,7 @@ fn instructions() {
     let Kind::Copy(copy) = expand("COPY <<EOF /x\n'$A' \\$A \\n\nEOF") else {
         panic!("not a COPY");
     };
-    assert_eq!(copy.heredocs[0].content, "'1' $A \\n\n");
+    assert_eq!(copy.heredocs[0].content, "'1' $A n\n", "escapes count as they do outside of quotes");
     let Kind::Copy(copy) = expand("COPY <<\"EOF\" /x\n$A\nEOF") else {
         panic!("not a COPY");
     };

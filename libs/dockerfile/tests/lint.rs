@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dockerfile::{
-    BaseImage, Checks, Dialect, Dockerfile, Globals, GraphInput, Ignore, Lexer, LintInput, StageGraph, Warning,
-    automatic_args, lint, outline, targets,
+    BaseImage, Checks, Dialect, Dockerfile, Findings, Globals, GraphInput, Ignore, Lexer, LintInput, StageGraph,
+    Warning, automatic_args, lint, outline, targets,
 };
 
 struct Read {
@@ -25,6 +25,10 @@ fn read(source: &str, given: &[(&str, &str)], target: &str) -> Read {
 }
 
 fn warnings(source: &str) -> Vec<Warning> {
+    findings(source).warnings
+}
+
+fn findings(source: &str) -> Findings {
     let Read { file, globals, graph } = read(source, &[], "");
     let checks = Checks::of(&file, &globals).expect(source);
     let image = |_: usize| {
@@ -39,7 +43,7 @@ fn warnings(source: &str) -> Vec<Warning> {
         file: &file,
         globals: &globals,
         lexer: &Lexer::new('\\'),
-        graph: &graph,
+        graph: Some(&graph),
         checks: &checks,
         all_stages: true,
         image: &image,
@@ -133,13 +137,19 @@ fn instructions_of_a_stage() {
         ],
     );
     check(
-        "FROM a\nARG N\nWORKDIR /$HOME/$N/$HOMER\nCOPY --chown=$U x /\nRUN --mount=target=$T echo $X\n",
+        "FROM a\nARG N\nWORKDIR /$HOME/$N/$HOMER\nCOPY --chown=$U x /\nRUN --mount=target=/$T echo $X\n",
         &[
             "UndefinedVar: Usage of undefined variable '$HOMER' (did you mean $HOME?) (line 3)",
             "UndefinedVar: Usage of undefined variable '$U' (line 4)",
             "UndefinedVar: Usage of undefined variable '$T' (line 5)",
         ],
     );
+    // What fails the build there tells of its variables only where they could be looked up; nothing behind it is told.
+    let findings = findings("FROM a\nENV A=1 B=$A$X\nRUN --mount=target=$T true\nCOPY $Y /\n");
+    let lines: Vec<usize> = findings.warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!((lines, findings.error.map(|error| error.line())), (vec![2, 2, 3], Some(3)));
+    check("FROM a\nARG A=1 B=$A\nENV C=${X^}\nENV D=$Y\n", &[]);
+    check("FROM a\nLABEL \"a b\"=c\n", &[]);
     check(
         "FROM a\nARG API_KEY\nENV GITHUB_TOKEN=x PUBLIC_KEY=y KEYS=z\n",
         &[
@@ -180,7 +190,7 @@ fn checks() {
     let failing = Checks::parse("skip=X;error=true").expect("legal");
     assert_eq!(
         failing.failure(&warnings).as_deref(),
-        Some("lint violation found for rules: FromAsCasing, StageNameCasing")
+        Some("lint violation found for rules: StageNameCasing, FromAsCasing")
     );
     assert_eq!((failing.failure(&[]), Checks::default().failure(&warnings)), (None, None));
     let told = |text: &str| Checks::parse(text).expect_err(text);

@@ -95,12 +95,13 @@ fn plan(text: &str, target: &str) -> Option<()> {
         file: &file,
         globals: &globals,
         lexer: &lexer,
-        graph: &graph,
+        graph: Some(&graph),
         checks: &Checks::of(&file, &globals).ok()?,
         all_stages: true,
         image: &|_| Some(BaseImage::default()),
         ignore: Some(&ignore),
-    });
+    })
+    .warnings;
     let lines = text.lines().count();
     assert!(warnings.iter().all(|warning| warning.line <= warning.end_line && warning.end_line <= lines));
     for instruction in file.stages.iter().flat_map(|stage| &stage.instructions) {

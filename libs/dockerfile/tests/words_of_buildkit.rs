@@ -1,6 +1,6 @@
 //! What BuildKit answers to wrong Dockerfiles, and the line that it marks.
 
-use dockerfile::{Dialect, Dockerfile, Kind, Lexer, parse_instruction_as};
+use dockerfile::{Dialect, Dockerfile, Kind, Lexer, last_line, parse_instruction_as};
 
 fn check(source: &str, line: usize, expected: &str) {
     let error = Dockerfile::parse_as(source, Dialect::BuildKit).expect_err(source);
@@ -14,7 +14,12 @@ fn on_line_2(instruction: &str, message: &str) {
 #[test]
 fn whole_file() {
     check("", 0, "the Dockerfile cannot be empty");
-    check("# c\n", 0, "file with no instructions");
+    check("# c\n", 1, "file with no instructions");
+    check(
+        &format!("FROM x\nENV A={}\n", "y".repeat(65_530)),
+        1,
+        "dockerfile line greater than max allowed size of 65535",
+    );
     check("FRM x\n", 1, "dockerfile parse error on line 1: unknown instruction: FRM (did you mean FROM?)");
     check("FROM x\n\ncpy\n", 3, "dockerfile parse error on line 3: unknown instruction: cpy (did you mean copy?)");
     check("FROM x\n\napt-get\n", 3, "dockerfile parse error on line 3: unknown instruction: apt-get");
@@ -22,8 +27,8 @@ fn whole_file() {
     check("ARG A\n", 0, "dockerfile contains no stages to build");
     check("FROM x\nRUN <<E\ny\n", 2, "unterminated heredoc");
     check("FROM x\n\nENV a=b c\n", 3, "Syntax error - can't find = in \"c\". Must be of the form: name=value");
-    check("# escape=x\nFROM x\n", 1, "invalid escape token 'x' does not match ` or \\");
-    check("# escape=`\n# escape=`\nFROM x\n", 2, "only one escape parser directive can be used");
+    check("# escape=x\nFROM x\n", 0, "invalid escape token 'x' does not match ` or \\");
+    check("# escape=`\n# escape=`\nFROM x\n", 1, "only one escape parser directive can be used");
 }
 
 #[test]
@@ -42,20 +47,45 @@ fn flags() {
     );
 }
 
-/// All that is known before any variable is.
+/// A mount's mistakes are told where its variables are known.
 #[test]
 fn mounts() {
-    on_line_2("RUN --mount=type=bnd,target=/x y", "unsupported mount type \"bnd\" (did you mean bind?)");
-    on_line_2("RUN --mount=type=cache,sharing=all,target=/x y", "unsupported sharing value \"all\"");
-    on_line_2("RUN --mount=tpe=bind y", "unexpected key 'tpe' in 'tpe=bind' (did you mean type?)");
-    on_line_2("RUN --mount=type=secret y", "invalid secret mount. one of source, target required");
-    on_line_2("RUN --mount=target=/x,bare y", "invalid field 'bare' must be a key=value pair");
     on_line_2("RUN --mount='\"target=/x' y", "failed to parse csv mounts: extraneous or missing \" in quoted-field");
-    for later in ["type=cache", "type=$KIND,target=/x", "target=/"] {
-        let source = format!("FROM scratch\nRUN --mount={later} y\n");
-        Dockerfile::parse_as(&source, Dialect::BuildKit).expect("its place and its variables are known later");
+    for (mount, expected) in [
+        ("type=bnd,target=/x", "unsupported mount type \"bnd\" (did you mean bind?)"),
+        ("type=cache,sharing=all,target=/x", "unsupported sharing value \"all\""),
+        ("tpe=bind", "unexpected key 'tpe' in 'tpe=bind' (did you mean type?)"),
+        ("type=secret", "invalid secret mount. one of source, target required"),
+        ("target=/x,bare", "invalid field 'bare' must be a key=value pair"),
+        ("type=cache", "invalid mount target \"/\""),
+        ("target=$NOTHING", "invalid mount target \"/\""),
+    ] {
+        let source = format!("RUN --mount={mount} y");
+        let Kind::Run(run) = parse_instruction_as(&source, Dialect::BuildKit).expect(mount).kind else {
+            panic!("not a RUN");
+        };
+        let error = run.mounts[0].expanded(&Lexer::new('\\'), &|_| None, "/").expect_err(mount);
+        assert_eq!(error.to_string(), expected, "{mount}");
     }
-    Dockerfile::parse("FROM scratch\nRUN --mount=type=bnd y\n").expect("the classic builder refuses any mount later");
+}
+
+#[test]
+fn where_instructions_end() {
+    let source = "# escape=`\nFROM x\nRUN a `\n\n b\nCOPY <<A <<B /\na\nA\nb\nB\nNOPE `\n x\nRUN <<C\nc\n";
+    for (line, end) in [(2, 2), (3, 5), (6, 10), (11, 12), (13, 14), (4, 4), (99, 99)] {
+        assert_eq!(last_line(source, line), end, "{line}");
+    }
+}
+
+#[test]
+fn heredocs_apart_from_their_word() {
+    let heredocs = |source: &str| match parse_instruction_as(source, Dialect::BuildKit).map(|one| one.kind) {
+        Ok(Kind::Run(run)) => run.heredocs.into_iter().map(|heredoc| heredoc.content).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(heredocs("RUN cat << EOF > /x\ny\nEOF\n"), ["y\n"]);
+    assert_eq!(heredocs("RUN cat <<EOF > /x\r\ny\r\nEOF\r\n"), ["y\r\n"]);
+    assert!(parse_instruction_as("RUN cat <<- EOF\ny\nEOF\n", Dialect::BuildKit).is_err());
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct Task {
     pub seccomp: Seccomp,
     /// All rights of the machine's root.
     pub privileged: bool,
-    /// The root has Docker's mark of a container.
+    /// The root has Docker's mark of a container, and its variables the machine's name.
     pub mark: bool,
     /// Cancelled when nothing of it runs any more, however long that takes.
     pub gone: CancellationToken,
@@ -196,6 +196,7 @@ impl Container<'_> {
                 cwd: task.cwd.clone(),
                 user: task.user.clone(),
                 rlimits: task.resources.ulimits.iter().map(rlimit).collect(),
+                hides_hostname: !task.mark,
                 ..ProcessSpec::default()
             },
             mounts,

@@ -18,10 +18,10 @@ impl Script {
 }
 
 /// Whether a RUN is nothing but one heredoc.
-fn only_heredoc<'a>(command: &Command, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
+pub fn only_heredoc<'a>(command: &Command, heredocs: &'a [Heredoc]) -> Option<&'a Heredoc> {
     match (command, heredocs) {
         (Command::Shell(Some(line)), [only])
-            if line.trim_start().starts_with("<<") && !line.trim().contains(char::is_whitespace) =>
+            if line.trim_start().strip_prefix("<<").is_some_and(|word| !word.trim().contains(char::is_whitespace)) =>
         {
             Some(only)
         }

@@ -97,7 +97,7 @@ impl Networks {
 }
 
 impl StepNetwork {
-    /// Has another name where it does not share the machine's.
+    /// Has another name where it does not share the machine's, which stands for loopback, as with BuildKit.
     pub fn named(mut self, hostname: &str) -> Self {
         self.hostname = Some(hostname.to_owned());
         self
@@ -123,14 +123,17 @@ impl StepNetwork {
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, written into `folder`, as mounts.
     pub async fn files(&self, folder: &Path, extra_hosts: &[String]) -> Result<Vec<Mount>, Failure> {
         let hostname = self.hostname();
-        let mut hosts = String::from(HOSTS);
+        let mut hosts = match &self.hostname {
+            Some(_) => format!("127.0.0.1\tlocalhost {hostname}\n{HOSTS_V6}"),
+            None => format!("127.0.0.1\tlocalhost\n{HOSTS_V6}{HOSTS_V6_GROUPS}"),
+        };
         for (name, address) in extra_hosts.iter().filter_map(|extra| extra.split_once([':', '='])) {
             match address {
                 HOST_GATEWAY => hosts.push_str(&format!("{}\t{name}\n", self.networks.bridge().await?.gateway())),
                 _ => hosts.push_str(&format!("{address}\t{name}\n")),
             }
         }
-        if let Kind::Bridge { endpoint, .. } = &self.kind {
+        if let (Kind::Bridge { endpoint, .. }, None) = (&self.kind, &self.hostname) {
             hosts.push_str(&format!("{}\t{hostname}\n", endpoint.ip));
         }
         let mut resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -159,8 +162,9 @@ impl Drop for StepNetwork {
     }
 }
 
-const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+const HOSTS_V6: &str = "::1\tlocalhost ip6-localhost ip6-loopback\n";
+const HOSTS_V6_GROUPS: &str =
+    "fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// Docker's choice where the machine's own servers listen on loopback only.
 const PUBLIC_SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];

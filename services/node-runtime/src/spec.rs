@@ -147,6 +147,7 @@ impl Node {
                     .any(|o| matches!(o.as_str(), "no-new-privileges" | "no-new-privileges:true")),
                 rlimits: rlimits.collect(),
                 oom_score_adj: spec.oom_score_adj.and_then(|adj| adj.try_into().ok()),
+                hides_hostname: false,
             },
             mounts,
             privileged: spec.privileged,

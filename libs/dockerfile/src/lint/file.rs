@@ -1,9 +1,10 @@
 //! Rules that need no variables but those of FROM.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{self, Rule};
 use super::{LintInput, Place, Report, written_name};
+use crate::graph::blank_base;
 use crate::instruction::{Instruction, Kind, Stage};
 use crate::quote::quote;
 use crate::scope::Globals;
@@ -30,9 +31,16 @@ pub fn check(input: &LintInput, report: &mut Report) {
         }
     }
     casing(&input.file.stages, report);
-    defaults(input, report);
+    let automatic = input.globals.automatic().to_vec();
+    let defaults = Globals::new(&input.file.meta_args, input.lexer, automatic, &BTreeMap::new());
     for stage in &input.file.stages {
+        if let Ok(defaults) = &defaults {
+            default_name(input, defaults, stage, report);
+        }
         variables_of_from(input, stage, report);
+        if report.found.error.is_some() {
+            return;
+        }
     }
 }
 
@@ -126,15 +134,11 @@ fn casing(stages: &[Stage], report: &mut Report) {
 }
 
 /// Base images must have a name also when no build argument is given.
-fn defaults(input: &LintInput, report: &mut Report) {
-    let automatic = input.globals.automatic().to_vec();
-    let Ok(globals) = Globals::new(&input.file.meta_args, input.lexer, automatic, &Default::default()) else { return };
-    for stage in &input.file.stages {
-        let Ok(base) = input.lexer.expand(&stage.base, &|name| globals.value(name)) else { return };
-        if !is_image_name(&base) {
-            let message = format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
-            report.add(&rules::INVALID_DEFAULT_ARG_IN_FROM, stage.into(), message);
-        }
+fn default_name(input: &LintInput, defaults: &Globals, stage: &Stage, report: &mut Report) {
+    let Ok(base) = input.lexer.expand(&stage.base, &|name| defaults.value(name)) else { return };
+    if !is_image_name(&base) {
+        let message = format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
+        report.add(&rules::INVALID_DEFAULT_ARG_IN_FROM, stage.into(), message);
     }
 }
 
@@ -149,8 +153,18 @@ fn variables_of_from(input: &LintInput, stage: &Stage, report: &mut Report) {
             report.add(&rules::UNDEFINED_ARG_IN_FROM, stage.into(), message);
         }
     };
-    if let Ok(base) = input.lexer.expand_traced(&stage.base, &lookup) {
-        undeclared(base.unmatched, report);
+    match input.lexer.expand_traced(&stage.base, &lookup) {
+        Ok(base) => {
+            undeclared(base.unmatched, report);
+            if base.text.is_empty() {
+                report.found.error = Some(blank_base(stage));
+                return;
+            }
+        }
+        Err(error) => {
+            report.found.error = Some(error.on(stage.line));
+            return;
+        }
     }
     let Some(written) = &stage.platform else { return };
     let Ok(platform) = input.lexer.expand_traced(written, &lookup) else { return };

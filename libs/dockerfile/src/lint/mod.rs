@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::expand::Lexer;
 use crate::graph::StageGraph;
 use crate::ignore::Ignore;
@@ -55,6 +56,8 @@ pub struct Checks {
     pub error: bool,
 }
 
+const BUILD_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
 /// Reads a list of rules; true: all of them.
 fn list(value: &str) -> (bool, BTreeSet<String>) {
     match value.trim() {
@@ -66,8 +69,10 @@ fn list(value: &str) -> (bool, BTreeSet<String>) {
 impl Checks {
     /// What counts for a file: the build argument, if it is given, else the file's own directive.
     pub fn of(file: &Dockerfile, globals: &Globals) -> Result<Self, String> {
-        let given = globals.given("BUILDKIT_DOCKERFILE_CHECK");
-        let text = given.or(file.directives.check.as_deref()).unwrap_or_default();
+        if let Some(given) = globals.given(BUILD_ARGUMENT) {
+            return Self::parse(given).map_err(|error| format!("failed to parse build-arg:{BUILD_ARGUMENT}: {error}"));
+        }
+        let text = file.directives.check.as_deref().unwrap_or_default();
         Self::parse(text).map_err(|error| format!("failed to parse check options: {error}"))
     }
 
@@ -102,10 +107,14 @@ impl Checks {
         }
     }
 
-    /// Why a build with these warnings fails, if it does.
+    /// Why a build with these warnings fails, if it does: each rule once, in the order of lines.
     pub fn failure(&self, warnings: &[Warning]) -> Option<String> {
-        let rules: BTreeSet<&str> = warnings.iter().map(|warning| warning.rule).collect();
-        let rules: Vec<&str> = rules.into_iter().collect();
+        let mut rules: Vec<&str> = Vec::new();
+        for warning in warnings {
+            if !rules.contains(&warning.rule) {
+                rules.push(warning.rule);
+            }
+        }
         (self.error && !rules.is_empty()).then(|| format!("lint violation found for rules: {}", rules.join(", ")))
     }
 }
@@ -128,7 +137,8 @@ pub struct LintInput<'a> {
     pub file: &'a Dockerfile,
     pub globals: &'a Globals,
     pub lexer: &'a Lexer,
-    pub graph: &'a StageGraph,
+    /// `None` where stages and bases do not fit together: only what the text itself says is looked at.
+    pub graph: Option<&'a StageGraph>,
     pub checks: &'a Checks,
     /// All stages, not only the needed ones (`--check` without a target).
     pub all_stages: bool,
@@ -138,18 +148,29 @@ pub struct LintInput<'a> {
     pub ignore: Option<&'a Ignore>,
 }
 
-/// Every breach, in the order of lines.
-pub fn lint(input: LintInput) -> Vec<Warning> {
-    let mut report = Report { checks: input.checks, warnings: Vec::new() };
+/// What was found in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// In the order of lines.
+    pub warnings: Vec<Warning>,
+    /// The mistake behind which nothing more was looked at.
+    pub error: Option<Error>,
+}
+
+/// Every breach up to the first mistake that fails the build.
+pub fn lint(input: LintInput) -> Findings {
+    let mut report = Report { checks: input.checks, found: Findings::default() };
     file::check(&input, &mut report);
-    stages::check(&input, &mut report);
-    report.warnings.sort_by_key(|warning| warning.line);
-    report.warnings
+    if let Some(graph) = input.graph.filter(|_| report.found.error.is_none()) {
+        stages::check(&input, graph, &mut report);
+    }
+    report.found.warnings.sort_by_key(|warning| warning.line);
+    report.found
 }
 
 struct Report<'a> {
     checks: &'a Checks,
-    warnings: Vec<Warning>,
+    found: Findings,
 }
 
 /// The lines of what a warning is about.
@@ -164,7 +185,7 @@ impl Report<'_> {
         if !self.checks.counts(rule) {
             return;
         }
-        self.warnings.push(Warning {
+        self.found.warnings.push(Warning {
             rule: rule.name,
             description: rule.description,
             url: rule.url(),

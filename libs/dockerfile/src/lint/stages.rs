@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 
 use super::rules::{self, Rule};
 use super::{BaseImage, LintInput, Place, Report, written_name};
-use crate::graph::Origin;
+use crate::error::Error;
+use crate::expand::Lexer;
+use crate::graph::{Origin, StageGraph};
 use crate::ignore::Ignore;
 use crate::instruction::{Command, Copy, Instruction, Kind};
 use crate::quote::quote;
 use crate::scope::Scope;
 use crate::suggest;
 
-pub fn check(input: &LintInput, report: &mut Report) {
+pub fn check(input: &LintInput, graph: &StageGraph, report: &mut Report) {
     let mut ended: Vec<Option<State>> = Vec::new();
     for (number, stage) in input.file.stages.iter().enumerate() {
-        let node = &input.graph.nodes[number];
-        if node.replaced || !(input.all_stages || input.graph.needed.contains(&number)) {
+        let node = &graph.nodes[number];
+        if node.replaced || !(input.all_stages || graph.needed.contains(&number)) {
             ended.push(None);
             continue;
         }
@@ -32,7 +34,10 @@ pub fn check(input: &LintInput, report: &mut Report) {
             }
         };
         for instruction in &stage.instructions {
-            state.instruction(input, instruction, report);
+            if let Err(error) = state.instruction(input, instruction, report) {
+                report.found.error = Some(error.on(instruction.line));
+                return;
+            }
         }
         ended.push(Some(state));
     }
@@ -82,22 +87,25 @@ impl State {
         Self { scope: self.scope.inherited(), cmd: None, entrypoint: None, healthcheck: None, ..self }
     }
 
-    fn instruction(&mut self, input: &LintInput, instruction: &Instruction, report: &mut Report) {
+    /// # Errors
+    /// What fails the build there.
+    fn instruction(&mut self, input: &LintInput, instruction: &Instruction, report: &mut Report) -> Result<(), Error> {
         let at = Place::from(instruction);
-        self.undefined(input, instruction, report);
-        let kind = instruction.kind.expanded(input.lexer, &|name| self.scope.value(name));
-        // What cannot be expanded fails the build by itself.
-        let Ok(kind) = kind else { return };
-        match kind {
+        self.undefined(input, instruction, report)?;
+        // Of an ARG a default counts only where no value is given: what is wrong with it was told above.
+        if matches!(instruction.kind, Kind::Arg(_)) {
+            self.arguments(input, instruction, report);
+            return Ok(());
+        }
+        match instruction.kind.expanded(input.lexer, &|name| self.scope.value(name))? {
             Kind::Env(pairs) => {
-                legacy(instruction, report);
+                legacy(instruction, input.lexer, report);
                 for (name, value) in pairs {
                     secret("ENV", &name, at, report);
                     self.scope.set(&name, &value);
                 }
             }
-            Kind::Label(_) => legacy(instruction, report),
-            Kind::Arg(_) => self.arguments(input, instruction, report),
+            Kind::Label(_) => legacy(instruction, input.lexer, report),
             Kind::Cmd(command) => {
                 once(instruction, &mut self.cmd, report);
                 self.json(instruction, &command, report);
@@ -121,8 +129,17 @@ impl State {
             Kind::Expose(ports) => ports.iter().for_each(|port| expose(port, at, report)),
             Kind::Copy(copy) if copy.from.is_none() => ignored(input.ignore, "Copy", &copy, at, report),
             Kind::Add(copy) => ignored(input.ignore, "Add", &copy, at, report),
+            Kind::Volume(paths) if paths.iter().any(String::is_empty) => {
+                return Err(Error::meaning("VOLUME specified can not be an empty string"));
+            }
+            Kind::Run(run) => {
+                for mount in &run.mounts {
+                    mount.expanded(input.lexer, &|name| self.scope.value(name), "/")?;
+                }
+            }
             _ => {}
         }
+        Ok(())
     }
 
     fn arguments(&mut self, input: &LintInput, instruction: &Instruction, report: &mut Report) {
@@ -136,33 +153,41 @@ impl State {
     }
 
     /// Variables that have no value where they are used.
-    fn undefined(&self, input: &LintInput, instruction: &Instruction, report: &mut Report) {
-        if !self.knows_environment {
-            return;
-        }
+    ///
+    /// # Errors
+    /// For what cannot be expanded: then none is told.
+    fn undefined(&self, input: &LintInput, instruction: &Instruction, report: &mut Report) -> Result<(), Error> {
         let unknown = RefCell::new(BTreeSet::new());
-        let lookup = |name: &str| {
-            let value = self.scope.value(name);
+        let lookup = |scope: &Scope, name: &str| {
+            let value = scope.value(name);
             if value.is_none() {
                 unknown.borrow_mut().insert(name.to_owned());
             }
             value
         };
-        // What cannot be expanded fails the build by itself.
         match &instruction.kind {
             Kind::Expose(_) => {}
             Kind::Arg(declarations) => {
-                let needed = declarations.iter().filter(|arg| input.globals.given(&arg.name).is_none());
-                for default in needed.filter_map(|arg| arg.default.as_ref()) {
-                    let _ = input.lexer.expand(default, &lookup);
+                // Each argument sees those before it.
+                let mut scope = self.scope.clone();
+                for argument in declarations {
+                    let default = argument.default.as_ref().filter(|_| input.globals.given(&argument.name).is_none());
+                    if let Some(default) = default {
+                        input.lexer.expand(default, &|name| lookup(&scope, name))?;
+                    }
+                    scope.declare(argument, input.globals, input.lexer)?;
                 }
             }
             Kind::Run(run) => {
                 for mount in &run.mounts {
-                    let _ = mount.expanded(input.lexer, &lookup, "/");
+                    // What it means once it is expanded is looked at later.
+                    let _ = mount.expanded(input.lexer, &|name| lookup(&self.scope, name), "/");
                 }
             }
-            kind => drop(kind.expanded(input.lexer, &lookup)),
+            kind => drop(kind.expanded(input.lexer, &|name| lookup(&self.scope, name))?),
+        }
+        if !self.knows_environment {
+            return Ok(());
         }
         for name in unknown.into_inner().into_iter().filter(|name| !self.scope.declares(name)) {
             let message = match suggest::nearest(&name, self.scope.names()) {
@@ -171,6 +196,7 @@ impl State {
             };
             report.add(&rules::UNDEFINED_VAR, instruction.into(), message);
         }
+        Ok(())
     }
 
     fn json(&self, instruction: &Instruction, command: &Command, report: &mut Report) {
@@ -208,12 +234,12 @@ fn once(instruction: &Instruction, earlier: &mut Option<Place>, report: &mut Rep
 }
 
 /// `ENV name value`.
-fn legacy(instruction: &Instruction, report: &mut Report) {
-    let first = instruction.original.split_whitespace().nth(1).unwrap_or_default();
-    if first.contains('=') {
+fn legacy(instruction: &Instruction, lexer: &Lexer, report: &mut Report) {
+    let name = written_name(&instruction.original);
+    let words = lexer.raw_words(instruction.original[name.len()..].trim_start());
+    if words.first().is_some_and(|first| first.contains('=')) {
         return;
     }
-    let name = written_name(&instruction.original);
     let message = format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
     report.add(&rules::LEGACY_KEY_VALUE_FORMAT, instruction.into(), message);
 }

@@ -25,11 +25,12 @@ pub(super) fn process(spec: &BundleSpec) -> Result<(Map<String, Value>, Value), 
         no_new_privileges,
         rlimits,
         oom_score_adj,
+        hides_hostname,
     } = &spec.process;
     let user = user::resolve(&spec.rootfs, user, group_add)?;
     let caps = if spec.privileged { capabilities::available() } else { capabilities::resolve(cap_add, cap_drop)? };
     let mut base = vec![PATH.to_owned()];
-    if !spec.hostname.is_empty() {
+    if !spec.hostname.is_empty() && !hides_hostname {
         base.push(format!("HOSTNAME={}", spec.hostname));
     }
     if *tty {

@@ -53,6 +53,8 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
+    /// HOSTNAME is not added.
+    pub hides_hostname: bool,
 }
 
 #[derive(Clone, Debug, Default)]

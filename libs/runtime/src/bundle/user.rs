@@ -41,13 +41,22 @@ pub(super) fn resolve(rootfs: &Path, user: &str, group_add: &[String]) -> Result
     lookup(&read(&root, "etc/passwd"), &read(&root, "etc/group"), user, group_add)
 }
 
+/// A number, unless it is a name.
+fn id(text: &str) -> Result<Option<u32>, Error> {
+    match text.parse::<i64>() {
+        Ok(number) if (0..=i64::from(i32::MAX)).contains(&number) => Ok(u32::try_from(number).ok()),
+        Ok(_) => Err(Error::Invalid(format!("uids and gids must be in range 0-{}", i32::MAX))),
+        Err(_) => Ok(None),
+    }
+}
+
 fn lookup(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result<User, Error> {
     let (user, main_group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let number: Option<u32> = user.parse().ok().filter(|uid| *uid <= i32::MAX as u32);
+    let number = id(user)?;
     let account = accounts(passwd).find(|account| account.name == user || Some(account.uid) == number);
     let (uid, mut gid, home, name) = match (&account, number) {
         (Some(account), _) => (account.uid, account.gid, account.home, Some(account.name)),
@@ -82,12 +91,9 @@ fn lookup(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result
 }
 
 fn group_id(group: &str, wanted: &str) -> Result<u32, Error> {
-    let number: Option<u32> = wanted.parse().ok().filter(|gid| *gid <= i32::MAX as u32);
-    groups(group)
-        .find(|g| g.name == wanted)
-        .map(|g| g.gid)
-        .or(number)
-        .ok_or_else(|| Error::Invalid(format!("unable to find group {wanted}: no matching entries in group file")))
+    let named = groups(group).find(|g| g.name == wanted).map(|g| g.gid);
+    let known = if named.is_some() { named } else { id(wanted)? };
+    known.ok_or_else(|| Error::Invalid(format!("unable to find group {wanted}: no matching entries in group file")))
 }
 
 fn accounts(text: &str) -> impl Iterator<Item = Account<'_>> {
@@ -145,6 +151,9 @@ mod tests {
         assert_eq!(check("33:wheel", &[]), Ok((33, 10, vec![10], "/var/www".into())));
         assert_eq!(check("1000:1001", &[]), Ok((1000, 1001, vec![1001], "/".into())));
         assert_eq!(check("no", &[]), Err("unable to find user no: no matching entries in passwd file".into()));
+        for wrong in ["-1", "4294967294", "33:-1"] {
+            assert_eq!(check(wrong, &[]), Err("uids and gids must be in range 0-2147483647".into()), "{wrong}");
+        }
         assert_eq!(check("web:no", &[]), Err("unable to find group no: no matching entries in group file".into()));
     }
 

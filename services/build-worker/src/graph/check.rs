@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dockerfile::{BaseImage, Checks, LintInput, Warning};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dockerfile::{BaseImage, Checks, Findings, Globals, Lexer, LintInput, Warning};
 use futures::future::try_join_all;
 use model::Platform;
 use oci::ImageConfig;
@@ -24,39 +26,95 @@ impl Graph {
     /// # Errors
     /// `User` for what nobody knows.
     pub(super) async fn answer(&self, source: &Source, plan: &Plan) -> Result<Option<Finished>, Failure> {
-        let answer = match self.options.check.as_str() {
-            "" => return Ok(None),
-            "lint" => self.lint(source, plan).await?,
-            "outline" => dockerfile::outline(&plan.file, &plan.graph, &plan.globals, &plan.lexer).json(),
+        let text = || BASE64.encode(self.dockerfile.content());
+        match self.options.check.as_str() {
+            "" => Ok(None),
+            "lint" => self.lint(source, plan).await.map(Some),
+            "outline" => {
+                let mut answer = dockerfile::outline(&plan.file, &plan.graph, &plan.globals, &plan.lexer).json();
+                answer["sources"] = json!([text()]);
+                Ok(Some(answered(&answer, true)))
+            }
             "targets" => {
                 let targets = dockerfile::targets(&plan.file);
-                json!({"targets": targets.iter().map(dockerfile::Target::json).collect::<Vec<_>>()})
+                let targets: Vec<Value> = targets.iter().map(dockerfile::Target::json).collect();
+                Ok(Some(answered(&json!({"targets": targets, "sources": [text()]}), true)))
             }
-            other => return Err(Failure::user(format!("unsupported request {other:?}"))),
-        };
-        let response = HashMap::from([("result.json".to_owned(), answer.to_string())]);
-        Ok(Some(Finished { response, ..Finished::default() }))
+            other => Err(Failure::user(format!("unsupported request {other:?}"))),
+        }
     }
 
     /// As BuildKit's `frontend.lint` answers. Without a target all stages are looked at. A base image that cannot be had
     /// is told of beside what was found without it.
-    async fn lint(&self, source: &Source, plan: &Plan) -> Result<Value, Failure> {
+    async fn lint(&self, source: &Source, plan: &Plan) -> Result<Finished, Failure> {
         let all_stages = self.options.target.is_empty();
-        let (images, error) = match self.base_images(plan, all_stages).await {
+        let (images, missing) = match self.base_images(plan, all_stages).await {
             Ok(images) => (images, None),
-            Err(Failure::User(why)) => (BaseImages::new(), Some(why)),
+            Err(error @ (Failure::User(_) | Failure::Dockerfile { .. } | Failure::Bus(_))) => {
+                (BaseImages::new(), Some(error))
+            }
             Err(error) => return Err(error),
         };
-        let warnings = warnings(source, plan, &checks(plan)?, &images, all_stages);
+        let checks = match checks(plan) {
+            Ok(checks) => checks,
+            Err(error) => return Ok(self.linted(&[], Some(error))),
+        };
+        let Findings { warnings, error } = findings(source, plan, &checks, &images, all_stages);
+        let error = missing.or_else(|| error.map(Failure::from));
+        let error = error.or_else(|| checks.failure(&warnings).map(Failure::user));
+        Ok(self.linted(&warnings, error))
+    }
+
+    /// The answer for a client, which shows it and ends with its status.
+    fn linted(&self, warnings: &[Warning], error: Option<Failure>) -> Finished {
         let filename = if self.options.dockerfile.is_empty() { "Dockerfile" } else { &self.options.dockerfile };
         let mut answer = json!({
             "warnings": warnings.iter().map(Warning::json).collect::<Vec<_>>(),
-            "sources": [{"filename": filename, "language": "Dockerfile"}],
+            "sources": [{
+                "filename": filename,
+                "data": BASE64.encode(self.dockerfile.content()),
+                "language": "Dockerfile",
+            }],
         });
-        if let Some(message) = error {
-            answer["error"] = json!({"message": message});
+        let is_clean = warnings.is_empty() && error.is_none();
+        if let Some(error) = error {
+            answer["buildError"] = json!({"message": error.to_string(), "location": self.dockerfile.location(&error)});
         }
-        Ok(answer)
+        answered(&answer, is_clean)
+    }
+
+    /// The answer about a file that cannot be read as one.
+    pub(super) fn unparsed(&self, error: Failure) -> Result<Finished, Failure> {
+        match (&error, self.options.check.as_str()) {
+            (Failure::Dockerfile { .. }, "lint") => Ok(self.linted(&[], Some(error))),
+            _ => Err(error),
+        }
+    }
+
+    /// Tells what the text alone says where nothing could be planned, for `error`.
+    pub(super) async fn unplanned(&self, source: &Source, error: Failure) -> Result<Finished, Failure> {
+        let lexer = Lexer::new(source.file.directives.escape);
+        let given = self.options.build_args.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let automatic = dockerfile::automatic_args("", "", "");
+        let Ok(globals) = Globals::new(&source.file.meta_args, &lexer, automatic, &given) else { return Err(error) };
+        let Ok(checks) = Checks::of(&source.file, &globals) else { return Err(error) };
+        let Findings { warnings, .. } = dockerfile::lint(LintInput {
+            file: &source.file,
+            globals: &globals,
+            lexer: &lexer,
+            graph: None,
+            checks: &checks,
+            all_stages: true,
+            image: &|_| None,
+            ignore: None,
+        });
+        if self.options.check == "lint" {
+            return Ok(self.linted(&warnings, Some(error)));
+        }
+        for warning in &warnings {
+            self.trace.warn(&source.definition, warned(warning)).await;
+        }
+        Err(error)
     }
 
     /// Builds, and warns of the Dockerfile meanwhile: the base images that it is about are the build's own.
@@ -85,8 +143,9 @@ impl Graph {
     }
 
     async fn warn(&self, source: &Source, plan: &Plan, checks: &Checks) -> Result<Vec<Warning>, Failure> {
-        let images = self.base_images(plan, false).await?;
-        let warnings = warnings(source, plan, checks, &images, false);
+        // What fails there fails the build by itself; the text is looked at all the same.
+        let images = self.base_images(plan, false).await.unwrap_or_default();
+        let Findings { warnings, .. } = findings(source, plan, checks, &images, false);
         for warning in &warnings {
             self.trace.warn(&source.definition, warned(warning)).await;
         }
@@ -110,7 +169,7 @@ impl Graph {
             _ => return Ok(Some((number, BaseImage::default()))),
         };
         let wanted = plan.platform_of(number)?;
-        let image = self.image(&reference, &wanted).await?;
+        let image = self.image(&reference, &wanted).await.map_err(|error| error.on(plan.stage(number).0.line))?;
         let config = ImageConfig::parse(&image.image.config).map_err(Failure::caused)?;
         let known = BaseImage {
             environment: config.config.env,
@@ -128,12 +187,21 @@ fn checks(plan: &Plan) -> Result<Checks, Failure> {
     Checks::of(&plan.file, &plan.globals).map_err(Failure::user)
 }
 
-fn warnings(source: &Source, plan: &Plan, checks: &Checks, images: &BaseImages, all_stages: bool) -> Vec<Warning> {
+/// What a client is answered; `is_clean`: it ends well.
+fn answered(answer: &Value, is_clean: bool) -> Finished {
+    let text = serde_json::to_string_pretty(answer).unwrap_or_default();
+    let status = if is_clean { "0" } else { "1" };
+    let response = [("result.json", text), ("result.statuscode", status.to_owned())];
+    let response = response.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<HashMap<_, _>>();
+    Finished { response, ..Finished::default() }
+}
+
+fn findings(source: &Source, plan: &Plan, checks: &Checks, images: &BaseImages, all_stages: bool) -> Findings {
     dockerfile::lint(LintInput {
         file: &plan.file,
         globals: &plan.globals,
         lexer: &plan.lexer,
-        graph: &plan.graph,
+        graph: Some(&plan.graph),
         checks,
         all_stages,
         image: &|number: usize| images.get(&number).cloned(),

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use dockerfile::{Dialect, Dockerfile};
+use serde_json::{Value, json};
 
 use super::Graph;
 use crate::failure::Failure;
@@ -20,6 +20,21 @@ impl Text {
     /// Keeps the file's name and content.
     pub fn keep(&self, name: &str, text: &str) {
         self.0.get_or_init(|| (name.to_owned(), text.to_owned()));
+    }
+
+    /// The file's content; empty before it was read.
+    pub fn content(&self) -> &str {
+        self.0.get().map_or("", |(_, text)| text)
+    }
+
+    /// The lines that an error is about, as BuildKit's answers tell them.
+    pub fn location(&self, error: &Failure) -> Value {
+        match error {
+            Failure::Dockerfile { line, .. } => {
+                dockerfile::location(*line, dockerfile::last_line(self.content(), *line))
+            }
+            _ => json!({}),
+        }
     }
 }
 
@@ -43,7 +58,7 @@ fn lines(text: &str, line: usize) -> proto::BuildFault {
     if line == 0 {
         return proto::BuildFault::default();
     }
-    let last = last_line(text, line);
+    let last = dockerfile::last_line(text, line);
     let shown: Vec<&str> = text.split_inclusive('\n').take(last + AROUND).collect();
     let shown = if text.len() <= TEXT_BYTES { text.to_owned() } else { shown.concat() };
     let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
@@ -53,16 +68,6 @@ fn lines(text: &str, line: usize) -> proto::BuildFault {
         last_line: number(last),
         ..Default::default()
     }
-}
-
-/// Where the instruction ends that begins at `line`; of a file that cannot be parsed only that line is known.
-fn last_line(text: &str, line: usize) -> usize {
-    let file = Dockerfile::parse_as(text, Dialect::BuildKit).ok();
-    let ends = file.iter().flat_map(|file| &file.stages).flat_map(|stage| {
-        let own = stage.instructions.iter().map(|instruction| (instruction.line, instruction.end_line));
-        std::iter::once((stage.line, stage.end_line)).chain(own)
-    });
-    ends.into_iter().find(|(first, _)| *first == line).map_or(line, |(_, last)| last)
 }
 
 #[cfg(test)]

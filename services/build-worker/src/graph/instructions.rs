@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use dockerfile::{Copy, Mount, MountType, Run};
+use dockerfile::{Command, Copy, Mount, MountType, Run};
+use model::Digest;
 use proto::step_definition::Operation;
 
+use super::execute::Chmod;
 use super::files::{Origin, Reading};
 use super::key::{self, FileInput, Inputs};
 use super::named::Resolved;
@@ -41,19 +43,14 @@ impl Solving {
         vertex: &mut Vertex,
         run: Run,
     ) -> Result<(), Failure> {
-        if let Some(device) = run.devices.first() {
-            return Err(Failure::user(format!("device {device:?} is not available: this worker has no CDI devices")));
-        }
-        let network = self.network(run.network.as_deref())?;
+        let network = self.network(run.network.as_deref());
         let security = run.security.unwrap_or_else(|| "sandbox".to_owned());
-        if security == "insecure" {
-            self.entitled("security.insecure")?;
-        }
         let script = script(&run.command, &run.heredocs);
-        let args = match &script {
-            Some(script) => vec![script.target()],
-            None => resolve(with_heredocs(run.command, &run.heredocs), image::shell(&state.file.config)),
+        let command = match &script {
+            Some(script) => Command::Shell(Some(script.target())),
+            None => with_heredocs(run.command, &run.heredocs),
         };
+        let args = resolve(command, image::shell(&state.file.config));
         let scripts = script
             .into_iter()
             .map(|script| proto::InlineFile { name: script.name, content: script.content.into_bytes() })
@@ -109,28 +106,7 @@ impl Solving {
         copy: Copy,
     ) -> Result<(), Failure> {
         let (remote, local): (Vec<_>, Vec<_>) = copy.sources.iter().cloned().partition(|source| is_remote(source));
-        if let Some(source) = remote.first().filter(|_| name != "ADD") {
-            let what = if crate::remote::git::is_git(source) { "git ref" } else { "URL" };
-            return Err(Failure::user(format!("source can't be a {what} for COPY")));
-        }
-        if copy.checksum.is_some() {
-            match (copy.sources.len(), remote.is_empty()) {
-                (1, false) => {}
-                (1, true) => return Err(Failure::user("checksum requires HTTP(S) or Git sources")),
-                _ => return Err(Failure::user("checksum can't be specified for multiple sources")),
-            }
-        }
-        let mut line = name.to_owned();
-        let flags = [("chown", &copy.chown), ("chmod", &copy.chmod)];
-        if copy.parents {
-            line.push_str(" --parents");
-        }
-        for (flag, value) in flags.iter().filter_map(|(flag, value)| Some((flag, value.as_ref()?))) {
-            line.push_str(&format!(" --{flag}={value}"));
-        }
-        copy.sources.iter().for_each(|source| line.push_str(&format!(" {source}")));
-        copy.heredocs.iter().for_each(|heredoc| line.push_str(&format!(" <<{}", heredoc.name)));
-        line.push_str(&format!(" {} # buildkit", copy.destination));
+        let line = copied_line(name, &copy);
         let (mut sources, mut reads) = (Vec::new(), Vec::new());
         if !local.is_empty() {
             let origin = match &copy.from {
@@ -328,20 +304,34 @@ impl Solving {
         self.graph.build_context(&self.source, needs).await
     }
 
-    fn network(&self, asked: Option<&str>) -> Result<String, Failure> {
+    /// Whether a command is there, and asks for nothing that this build may not have.
+    ///
+    /// # Errors
+    /// `User`, in BuildKit's words.
+    pub(super) fn may_run(&self, run: &Run) -> Result<(), Failure> {
+        if matches!(&run.command, Command::Exec(words) if words.is_empty()) {
+            return Err(Failure::user("arguments are required"));
+        }
+        if let Some(device) = run.devices.first() {
+            return Err(Failure::user(format!("device {device:?} is not available: this worker has no CDI devices")));
+        }
+        if run.network.as_deref() == Some("host") && self.graph.options.network_mode != "host" {
+            self.entitled("network.host")?;
+        }
+        match run.security.as_deref() {
+            Some("insecure") => self.entitled("security.insecure"),
+            _ => Ok(()),
+        }
+    }
+
+    fn network(&self, asked: Option<&str>) -> String {
         match asked {
             // Clients say the usual one by its name or not at all: both are one step.
-            None | Some("default") => Ok(match self.graph.options.network_mode.as_str() {
+            None | Some("default") => match self.graph.options.network_mode.as_str() {
                 "default" => String::new(),
                 mode => mode.to_owned(),
-            }),
-            Some("host") => {
-                if self.graph.options.network_mode != "host" {
-                    self.entitled("network.host")?;
-                }
-                Ok("host".to_owned())
-            }
-            Some(other) => Ok(other.to_owned()),
+            },
+            Some(other) => other.to_owned(),
         }
     }
 
@@ -351,6 +341,49 @@ impl Solving {
             false => Err(Failure::user(format!("{entitlement} is not allowed"))),
         }
     }
+}
+
+/// Whether COPY and ADD ask for what they can do.
+///
+/// # Errors
+/// `User`, in BuildKit's words.
+pub(super) fn may_copy(name: &str, copy: &Copy) -> Result<(), Failure> {
+    let remote = copy.sources.iter().find(|source| is_remote(source));
+    if let Some(source) = remote.filter(|_| name != "ADD") {
+        let what = if crate::remote::git::is_git(source) { "git ref" } else { "URL" };
+        return Err(Failure::user(format!("source can't be a {what} for COPY")));
+    }
+    if let Some(checksum) = &copy.checksum {
+        match (copy.sources.len(), remote.is_some()) {
+            (1, true) if !remote.is_some_and(|source| crate::remote::git::is_git(source)) => {
+                checksum.parse::<Digest>().map_err(|error| Failure::user(error.to_string()))?;
+            }
+            (1, true) => {}
+            (1, false) => return Err(Failure::user("checksum requires HTTP(S) or Git sources")),
+            _ => return Err(Failure::user("checksum can't be specified for multiple sources")),
+        }
+    }
+    match copy.chmod.as_deref() {
+        None | Some("") => Ok(()),
+        Some(mode) => Chmod::parse(mode).map(drop).map_err(Failure::User),
+    }
+}
+
+/// A copy's line in the history; flags that variables have left empty are not in it.
+fn copied_line(name: &str, copy: &Copy) -> String {
+    let mut line = name.to_owned();
+    if copy.parents {
+        line.push_str(" --parents");
+    }
+    for (flag, value) in [("chown", &copy.chown), ("chmod", &copy.chmod)] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            line.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    copy.sources.iter().for_each(|source| line.push_str(&format!(" {source}")));
+    copy.heredocs.iter().for_each(|heredoc| line.push_str(&format!(" <<{}", heredoc.name)));
+    line.push_str(&format!(" {} # buildkit", copy.destination));
+    line
 }
 
 /// A step's name without its number.

@@ -11,7 +11,7 @@ use proto::step_definition::Operation;
 use serde_json::{Value, json};
 
 /// Changes when keys are made in another way: no older result is found then.
-const VERSION: &str = "graph step 2";
+const VERSION: &str = "graph step 3";
 
 /// What a key is made of besides the definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -119,8 +119,14 @@ impl Graph {
     async fn finish(&self) -> Result<Finished, Failure> {
         let outputs = export::options::parse(&self.options)?;
         let (source, ()) = tokio::join!(self.source(), self.look_ahead());
-        let mut source = source?;
-        let plans = self.plans(&source)?;
+        let mut source = match source {
+            Ok(source) => source,
+            Err(error) => return self.unparsed(error),
+        };
+        let plans = match self.plans(&source) {
+            Ok(plans) => plans,
+            Err(error) => return self.unplanned(&source, error).await,
+        };
         source.read_by(&plans);
         let source = Arc::new(source);
         let first = plans[0].clone();

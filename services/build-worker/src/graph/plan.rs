@@ -77,10 +77,14 @@ impl Plan {
         self.graph.mount_origin(from, &|name: &str| context_of(&self.contexts, name))
     }
 
-    /// Proxies of the client: every command sees them, and no key or history does.
+    /// Proxies of the client: every command sees them, under the name in capitals and in small letters, whichever was
+    /// given; no key or history does.
     pub fn proxies(&self) -> Vec<(String, String)> {
-        let value = |name: &str| Some((name.to_owned(), self.globals.given(name)?.to_owned()));
-        PREDEFINED_ARGS.into_iter().filter_map(value).collect()
+        let either = |name: &str| {
+            let given = |name: &str| self.globals.given(name).map(str::to_owned);
+            given(name).or_else(|| given(&name.to_lowercase())).or_else(|| given(&name.to_uppercase()))
+        };
+        PREDEFINED_ARGS.into_iter().filter_map(|name| Some((name.to_owned(), either(name)?))).collect()
     }
 
     /// `SOURCE_DATE_EPOCH`, in seconds.
@@ -120,7 +124,8 @@ mod tests {
         let source = "FROM a\n";
         let plan_with = |args: &[(&str, &str)]| plan(source, &given(args));
         let proxied = plan_with(&[("http_proxy", "p"), ("OTHER", "x")]);
-        assert_eq!(proxied.proxies(), [("http_proxy".to_owned(), "p".to_owned())]);
+        let both = ["HTTP_PROXY", "http_proxy"].map(|name| (name.to_owned(), "p".to_owned()));
+        assert_eq!(proxied.proxies(), both);
         for (text, epoch) in [("", Some(None)), ("17", Some(Some(17))), ("x", None)] {
             assert_eq!(plan_with(&[("SOURCE_DATE_EPOCH", text)]).epoch().ok(), epoch, "{text:?}");
         }

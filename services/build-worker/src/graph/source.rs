@@ -88,7 +88,7 @@ impl Graph {
         }
         let definition = vertex.digest().to_owned();
         let of_client = match self.options.session_dockerfile {
-            true => Some(self.dockerfile_of_client(name).await?.0),
+            true => Some(self.dockerfile_of_client(name).await?.0.ok_or_else(|| missing_dockerfile(name))?),
             false => None,
         };
         let text = of_client.as_ref().unwrap_or(&context.dockerfile);
@@ -140,6 +140,7 @@ impl Graph {
         };
         let (loaded, general) = tokio::join!(vertex.around(self.dockerfile_of_client(path)), general);
         let (text, own_rules) = loaded?;
+        let text = text.ok_or_else(|| missing_dockerfile(path))?;
         let definition = vertex.digest().to_owned();
         let shown = format!("[internal] load {}", if own_rules.is_some() { &own_ignore } else { &ignore });
         let mut vertex = Vertex::new(&self.trace, &self.named("ignore"), shown);
@@ -152,8 +153,8 @@ impl Graph {
         Ok(Source { file, definition, ignore, context: Files::Client(Box::new(client)), told: OnceCell::new() })
     }
 
-    /// The Dockerfile out of the client's folder for it, and the ignore file of its own.
-    async fn dockerfile_of_client(&self, path: &str) -> Result<(String, Option<String>), Failure> {
+    /// The Dockerfile out of the client's folder for it, and the ignore file of its own, where they are there.
+    async fn dockerfile_of_client(&self, path: &str) -> Result<(Option<String>, Option<String>), Failure> {
         let [own_ignore, _] = dockerfile::ignore_files(path);
         let lower = path.to_lowercase();
         let mut wanted = vec![path.to_owned(), own_ignore.clone()];
@@ -161,12 +162,11 @@ impl Graph {
             wanted.push(lower.clone());
         }
         let sent = self.small_files("dockerfile", wanted).await?;
-        let missing = || Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"));
         let text = match self.text(&sent, path).await? {
             None if path == "Dockerfile" => self.text(&sent, &lower).await?,
             text => text,
         };
-        Ok((text.ok_or_else(missing)?, self.text(&sent, &own_ignore).await?))
+        Ok((text, self.text(&sent, &own_ignore).await?))
     }
 
     /// Asks the client for files, of which only those are sent whose content is not known.
@@ -237,6 +237,9 @@ impl Graph {
                 source.told.get_or_init(|| tell).await;
                 Ok(origin.clone())
             }
+            Files::Client(_) if source.ignore.as_ref().is_some_and(|ignore| !ignore.is_legal()) => {
+                Err(Failure::user("syntax error in pattern"))
+            }
             Files::Client(client) => {
                 let (cell, paths) = match needs {
                     Needs::Named if !client.paths.is_empty() => (&client.some, client.paths.clone()),
@@ -252,6 +255,10 @@ impl Graph {
             }
         }
     }
+}
+
+fn missing_dockerfile(path: &str) -> Failure {
+    Failure::user(format!("failed to read dockerfile: open {path}: no such file or directory"))
 }
 
 /// The patterns of an ignore file, as a client takes them.

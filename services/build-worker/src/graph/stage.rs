@@ -4,12 +4,14 @@ use dockerfile::{Dialect, Instruction, Kind, is_step};
 use model::Platform;
 
 use super::folders::Folder;
+use super::instructions::may_copy;
 use super::named::Resolved;
-use super::plan::{Base, Plan};
+use super::plan::Base;
 use super::solving::Solving;
 use super::state::State;
 use super::trace::Vertex;
 use crate::failure::Failure;
+use crate::heredocs::only_heredoc;
 
 /// Names of a stage's steps, as BuildKit writes them: `[build 2/5] RUN make`.
 pub struct Names {
@@ -68,6 +70,9 @@ impl Solving {
             from.cached().await;
             from.digest().clone_into(&mut below);
         }
+        if let Err((at, error)) = self.rehearse(state.clone(), &all) {
+            return Err(if all[at].trigger { error } else { error.on(all[at].instruction.line) });
+        }
         let mut vertices = Vec::new();
         for (step, next) in all.iter().enumerate().filter(|(_, next)| is_step(&next.instruction.kind)) {
             let mark = if next.trigger { "ONBUILD " } else { "" };
@@ -79,13 +84,6 @@ impl Solving {
             vertices.push((step, vertex));
         }
         let mut vertices = vertices.into_iter().peekable();
-        if let Err((at, error)) = rehearse(plan, state.clone(), &all) {
-            let error = if all[at].trigger { error } else { error.on(all[at].instruction.line) };
-            if let Some((_, mut vertex)) = vertices.find(|(step, _)| *step == at) {
-                vertex.complete(Some(&error)).await;
-            }
-            return Err(error);
-        }
         for (step, next) in all.iter().enumerate() {
             let kind = &next.instruction.kind;
             if let Kind::Arg(declarations) = kind {
@@ -163,6 +161,38 @@ impl Solving {
         }
     }
 
+    /// Evaluates a stage without making anything, so that its author's mistakes are told before any of its commands runs,
+    /// and not as a step's.
+    ///
+    /// # Errors
+    /// Which of the instructions is wrong, and why.
+    fn rehearse(&self, mut state: State, all: &[Next]) -> Result<(), (usize, Failure)> {
+        for (at, next) in all.iter().enumerate() {
+            self.rehearse_one(&mut state, &next.instruction.kind).map_err(|error| (at, error))?;
+        }
+        Ok(())
+    }
+
+    fn rehearse_one(&self, state: &mut State, kind: &Kind) -> Result<(), Failure> {
+        let plan = &self.wanted.plan;
+        if let Kind::Arg(declarations) = kind {
+            return state.declare(&plan.globals, &plan.lexer, declarations);
+        }
+        match kind.expanded(&plan.lexer, &|name: &str| state.scope.value(name))? {
+            Kind::Workdir(path) => drop(state.enter(&path)),
+            Kind::Run(run) => {
+                for mount in &run.mounts {
+                    mount.expanded(&plan.lexer, &|name: &str| state.scope.value(name), state.working_dir())?;
+                }
+                self.may_run(&run)?;
+            }
+            Kind::Copy(copy) => may_copy("COPY", &copy)?,
+            Kind::Add(copy) => may_copy("ADD", &copy)?,
+            kind => state.configure(kind)?,
+        }
+        Ok(())
+    }
+
     /// Whether a stage's steps neither look into the cache nor follow others.
     pub fn ignores_cache(&self, number: usize) -> bool {
         let options = &self.graph.options;
@@ -170,34 +200,6 @@ impl Solving {
         let named = |other: &String| name.is_some_and(|name| name.eq_ignore_ascii_case(other));
         options.no_cache || options.no_cache_stages.iter().any(named)
     }
-}
-
-/// Evaluates a stage without making anything, so that its author's mistakes are told before any of its commands runs.
-///
-/// # Errors
-/// Which of the instructions is wrong, and why.
-fn rehearse(plan: &Plan, mut state: State, all: &[Next]) -> Result<(), (usize, Failure)> {
-    for (at, next) in all.iter().enumerate() {
-        rehearse_one(plan, &mut state, &next.instruction.kind).map_err(|error| (at, error))?;
-    }
-    Ok(())
-}
-
-fn rehearse_one(plan: &Plan, state: &mut State, kind: &Kind) -> Result<(), Failure> {
-    if let Kind::Arg(declarations) = kind {
-        return state.declare(&plan.globals, &plan.lexer, declarations);
-    }
-    match kind.expanded(&plan.lexer, &|name: &str| state.scope.value(name))? {
-        Kind::Workdir(path) => drop(state.enter(&path)),
-        Kind::Run(run) => {
-            for mount in &run.mounts {
-                mount.expanded(&plan.lexer, &|name: &str| state.scope.value(name), state.working_dir())?;
-            }
-        }
-        Kind::Copy(_) | Kind::Add(_) => {}
-        kind => state.configure(kind)?,
-    }
-    Ok(())
 }
 
 /// Tells of a failure that the step has not told itself.
@@ -224,7 +226,7 @@ fn shown(instruction: &Instruction) -> String {
     let (word, rest) = instruction.original.split_once(char::is_whitespace).unwrap_or((&instruction.original, ""));
     let text = format!("{} {}", word.to_uppercase(), rest.trim_start());
     let heredoc = match &instruction.kind {
-        Kind::Run(run) => run.heredocs.first(),
+        Kind::Run(run) => only_heredoc(&run.command, &run.heredocs),
         _ => None,
     };
     match heredoc.map(|heredoc| heredoc.content.trim()) {
@@ -250,5 +252,7 @@ mod tests {
         let shown_of = |text: &str| shown(&dockerfile::parse_instruction_as(text, Dialect::BuildKit).expect(text));
         assert_eq!(shown_of("run echo  a"), "RUN echo  a");
         assert_eq!(shown_of("RUN <<EOF\na\nb\nEOF\n"), "RUN <<EOF (a...)");
+        assert_eq!(shown_of("RUN << EOF\na\nEOF\n"), "RUN << EOF (a)");
+        assert_eq!(shown_of("RUN cat <<EOF\na\nEOF\n"), "RUN cat <<EOF");
     }
 }

@@ -37,11 +37,9 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    pub(super) fn print(&self, solve: &Solve, error: &str) {
-        let of_step = failed(solve).find(|vertex| vertex.line > 0).map(|vertex| vertex.line as usize);
-        if let Some(line) = of_step.or_else(|| line_of(error)) {
-            eprint!("{}", self.at(line));
-        }
+    /// Shows the instruction at a line; 0: nothing.
+    pub(super) fn print(&self, line: usize) {
+        eprint!("{}", self.at(line));
     }
 
     /// The lines around an instruction, which may go on over several.
@@ -50,7 +48,7 @@ impl Excerpt {
         if line == 0 || line > lines.len() {
             return String::new();
         }
-        let last = self.last_line(line);
+        let last = dockerfile::last_line(&self.text, line);
         let (from, to) = (line.saturating_sub(AROUND).max(1), (last + AROUND).min(lines.len()));
         let rule = "-".repeat(20);
         let shown = lines[from - 1..to].iter().enumerate().map(|(at, text)| {
@@ -60,21 +58,6 @@ impl Excerpt {
         });
         format!("{}:{line}\n{rule}\n{}{rule}\n", self.name, shown.collect::<String>())
     }
-
-    fn last_line(&self, line: usize) -> usize {
-        let file = dockerfile::Dockerfile::parse(&self.text).ok();
-        let ends = file.iter().flat_map(|file| &file.stages).flat_map(|stage| {
-            let own = stage.instructions.iter().map(|instruction| (instruction.line, instruction.end_line));
-            std::iter::once((stage.line, stage.end_line)).chain(own)
-        });
-        ends.into_iter().find(|(start, _)| *start == line).map_or(line, |(_, end)| end)
-    }
-}
-
-/// The line that an error of the Dockerfile itself names.
-fn line_of(error: &str) -> Option<usize> {
-    let (_, rest) = error.split_once("dockerfile parse error on line ")?;
-    rest.split(':').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -93,7 +76,5 @@ mod tests {
             )
         );
         assert_eq!(excerpt.at(9), "");
-        assert_eq!(line_of("dockerfile parse error on line 12: unknown instruction: X"), Some(12));
-        assert_eq!(line_of("exit code: 1"), None);
     }
 }

@@ -72,6 +72,8 @@ fn to_stderr(text: &str) {
 pub struct Progress {
     solve: Solve,
     screen: Screen,
+    /// The line of the Dockerfile where the build failed.
+    failed_at: Option<usize>,
 }
 
 impl Progress {
@@ -83,7 +85,7 @@ impl Progress {
             Mode::Rawjson => Screen::Raw,
             Mode::Quiet => Screen::Nothing,
         };
-        Self { solve: Solve::default(), screen }
+        Self { solve: Solve::default(), screen, failed_at: None }
     }
 
     /// Takes a SolveStatus in.
@@ -133,10 +135,15 @@ impl Progress {
         }
     }
 
+    /// Remembers where in the Dockerfile the build failed.
+    pub fn failed_at(&mut self, line: Option<u64>) {
+        self.failed_at = line.and_then(|line| usize::try_from(line).ok());
+    }
+
     /// Why a build failed, with the lines of the Dockerfile that did.
     pub fn failure(&self, failure: Failure, excerpt: &Excerpt) -> Failure {
         if !matches!(self.screen, Screen::Raw) {
-            excerpt.print(&self.solve, &failure.message);
+            excerpt.print(self.failed_at.unwrap_or_default());
         }
         let message = format!("ERROR: failed to solve: {}", failure.message);
         Failure { message, code: 1, ..failure }

@@ -7,7 +7,7 @@ use proto::build_log::What;
 use serde_json::{Map, Value, json};
 
 /// `{"stream": text}`, `{"status": progress line of Docker's}`, `{"aux": {"ID": image}}`, `{"trace": steps}`; the last line is
-/// `{"error": why, "code": exit code}` or `{"end": true}`.
+/// `{"error": why, "code": exit code, "line": where in the Dockerfile, if it is known}` or `{"end": true}`.
 pub fn line(chunk: &proto::BuildLog) -> Option<Value> {
     Some(match chunk.what.as_ref()? {
         What::Stream(text) => json!({"stream": text}),
@@ -16,7 +16,13 @@ pub fn line(chunk: &proto::BuildLog) -> Option<Value> {
         }
         What::AuxId(image) => json!({"aux": {"ID": image}}),
         What::Trace(trace) => json!({"trace": self::trace(trace)}),
-        What::Error(message) => json!({"error": message, "code": chunk.error_code}),
+        What::Error(message) => {
+            let mut told = json!({"error": message, "code": chunk.error_code});
+            if let Some(fault) = chunk.fault.as_ref().filter(|fault| fault.first_line > 0) {
+                told["line"] = json!(fault.first_line);
+            }
+            told
+        }
         What::End(_) if chunk.response.is_empty() => json!({"end": true}),
         What::End(_) => json!({"end": true, "response": chunk.response}),
     })

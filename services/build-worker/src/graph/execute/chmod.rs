@@ -17,6 +17,8 @@ pub struct Clause {
     bits: u32,
     /// `X`: to be run only by whom it is run already, and folders.
     run_if: bool,
+    /// A class whose bits are taken as well (`g=u`): how far they lie to the left.
+    like: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,15 @@ impl Chmod {
             return mode.map(Self::Exactly).ok_or_else(wrong);
         }
         let clauses: Option<Vec<Vec<Clause>>> = text.split(',').map(clauses).collect();
-        clauses.map(|all| Self::Clauses(all.concat())).ok_or_else(wrong)
+        clauses.map(|all| Self::Clauses(all.concat())).ok_or_else(|| "invalid syntax".to_owned())
+    }
+
+    /// What folders have that are made on the way: an octal mode counts for them, changes do not.
+    pub fn of_made_folders(&self) -> Option<u32> {
+        match self {
+            Self::Exactly(mode) => Some(*mode),
+            Self::Clauses(_) => None,
+        }
     }
 
     pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
@@ -50,7 +60,8 @@ impl Chmod {
 impl Clause {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let run = if self.run_if && (is_dir || mode & 0o111 != 0) { 0o111 } else { 0 };
-        let bits = (self.bits | run) & self.mask;
+        let like = self.like.map_or(0, |shift| (mode >> shift & 0o7) * 0o111);
+        let bits = (self.bits | run | like) & self.mask;
         match self.change {
             Change::Add => mode | bits,
             Change::Take => mode & !bits,
@@ -68,7 +79,7 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
         mask |= match class {
             'u' => 0o4700,
             'g' => 0o2070,
-            'o' => 0o1007,
+            'o' => 0o0007,
             _ => 0o7777,
         };
     }
@@ -85,9 +96,12 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
         };
         rest = &rest[1..];
         let end = rest.find(['+', '-', '=']).unwrap_or(rest.len());
-        let (mut bits, mut run_if) = (0, false);
+        let (mut bits, mut run_if, mut like) = (0, false, None);
         for letter in rest[..end].chars() {
             match letter {
+                'u' => like = Some(6),
+                'g' => like = Some(3),
+                'o' => like = Some(0),
                 'r' => bits |= 0o444,
                 'w' => bits |= 0o222,
                 'x' => bits |= 0o111,
@@ -97,7 +111,7 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
                 _ => return None,
             }
         }
-        all.push(Clause { mask, change, bits, run_if });
+        all.push(Clause { mask, change, bits, run_if, like });
         rest = &rest[end..];
     }
     (!all.is_empty()).then_some(all)
@@ -120,6 +134,11 @@ mod tests {
             ("u+s", 0o755, false, 0o4755),
             ("ug+w-x", 0o555, false, 0o665),
             ("o=", 0o777, false, 0o770),
+            ("g=u", 0o600, false, 0o660),
+            ("ug+s,o+t", 0o600, false, 0o6600),
+            ("+t", 0o644, false, 0o1644),
+            ("u=g", 0o644, false, 0o444),
+            ("ug=o+w,o=", 0o644, false, 0o660),
         ] {
             assert_eq!(Chmod::parse(text).expect(text).apply(before, is_dir), after, "{text}");
         }

@@ -1,8 +1,8 @@
 //! Copies between two hostile trees by BuildKit's rules.
 //!
 //! - What is put where a folder is goes into it; a file never replaces a folder, nor a folder a file.
-//! - Folders that are made on the way are the copy's owner's, with mode 0755; one that was there stays as it is. Folders
-//!   below a copied one are as their source, also where they were there.
+//! - Folders that are made on the way are the copy's owner's, with mode 0755 or an octal `--chmod`; one that was there
+//!   stays as it is. Folders below a copied one are as their source, also where they were there.
 //! - Links are copied as links, except for the source itself, which is followed.
 
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use dockerfile::Ignore;
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::{FileStat, SFlag, major, minor};
 
 use super::chmod::Chmod;
 use crate::copy::content::content;
@@ -91,7 +91,7 @@ impl Copier<'_> {
 
     /// The folder that is copied, and the one that its content goes into.
     fn folders(&self, source: &Path, to: &Destination) -> io::Result<(Place, Place)> {
-        make_dirs(self.to, &to.path, self.owner, self.epoch)?;
+        self.make_dirs(&to.path)?;
         let from = Place { dir: self.from.dir(source)?.into(), name: ".".into() };
         let to = Place { dir: self.to.dir(&to.path)?.into(), name: ".".into() };
         Ok((from, to))
@@ -103,8 +103,13 @@ impl Copier<'_> {
         let there = self.to.stat(&to.path).is_ok_and(|stat| is_dir(&stat));
         let path = if to.is_folder || there { to.path.join(name) } else { self.to.resolve_missing(&to.path)? };
         let parent = path.parent().unwrap_or(Path::new(""));
-        make_dirs(self.to, parent, self.owner, self.epoch)?;
+        self.make_dirs(parent)?;
         self.to.place(&path)
+    }
+
+    fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        let mode = self.chmod.as_ref().and_then(Chmod::of_made_folders);
+        make_dirs(self.to, path, &Made { owner: self.owner, mode, epoch: self.epoch })
     }
 
     fn inside(&self, from: &Place, to: &Place, path: &Path) -> io::Result<()> {
@@ -165,7 +170,14 @@ impl Copier<'_> {
                 target.fifo()?;
                 self.finish(stat, target)
             }
-            // Sockets cannot be copied; a device would be a hole out of the sandbox.
+            // What the device may be used for is up to whoever runs the image: a container has its own rules for that.
+            SFlag::S_IFCHR | SFlag::S_IFBLK => {
+                refuse_folder(target)?;
+                let numbers = (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
+                target.device(kind(stat) == SFlag::S_IFBLK, numbers)?;
+                self.finish(stat, target)
+            }
+            // Sockets cannot be copied.
             _ => Ok(()),
         }
     }
@@ -253,11 +265,25 @@ fn refuse_folder(target: &Place) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and those above it that are missing, for `owner`, with mode 0755.
-pub fn make_dirs(root: &Root, path: &Path, owner: Option<Owner>, epoch: Option<i64>) -> io::Result<()> {
+/// What folders are like that had to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Made {
+    /// `None`: root.
+    pub owner: Option<Owner>,
+    /// `None`: 0755.
+    pub mode: Option<u32>,
+    /// Their time in seconds; `None`: now.
+    pub epoch: Option<i64>,
+}
+
+/// Makes a folder and those above it that are missing.
+pub fn make_dirs(root: &Root, path: &Path, made: &Made) -> io::Result<()> {
     let describe = |place: &Place| {
-        place.set_owner(owner.unwrap_or(Owner::ROOT))?;
-        epoch.map_or(Ok(()), |seconds| place.set_times(seconds, 0))
+        place.set_owner(made.owner.unwrap_or(Owner::ROOT))?;
+        if let Some(mode) = made.mode {
+            place.set_mode(mode)?;
+        }
+        made.epoch.map_or(Ok(()), |seconds| place.set_times(seconds, 0))
     };
     root.make_dirs_as(path, &describe).map(drop)
 }

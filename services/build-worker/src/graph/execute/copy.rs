@@ -10,7 +10,7 @@ use proto::step_input::From;
 
 use super::Executor;
 use super::chmod::Chmod;
-use super::copier::{Copier, Destination, make_dirs};
+use super::copier::{Copier, Destination, Made, make_dirs};
 use super::owner;
 use crate::archive;
 use crate::context::Context;
@@ -48,7 +48,16 @@ struct Work {
     to: PathBuf,
     parts: Vec<(Files, proto::CopySource)>,
     copy: proto::CopyOperation,
-    epoch: Option<i64>,
+    on: Ground,
+}
+
+/// What a step stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground {
+    /// No layer, so no file that knows a name of a user.
+    pub is_empty: bool,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
 }
 
 impl Executor {
@@ -76,17 +85,12 @@ impl Executor {
         self.context.get_or_try_init(fetch).await.cloned()
     }
 
-    pub(super) async fn copy(
-        &self,
-        tree: &Tree,
-        copy: &proto::CopyOperation,
-        epoch: Option<i64>,
-    ) -> Result<(), Failure> {
+    pub(super) async fn copy(&self, tree: &Tree, copy: &proto::CopyOperation, on: Ground) -> Result<(), Failure> {
         let mut parts = Vec::new();
         for source in &copy.sources {
             parts.push((self.files(source.from.as_ref()).await?, source.clone()));
         }
-        let work = Work { to: tree.root(), parts, copy: copy.clone(), epoch };
+        let work = Work { to: tree.root(), parts, copy: copy.clone(), on };
         blocking(move || work.run()).await
     }
 }
@@ -97,6 +101,9 @@ impl Work {
         let chmod = (!self.copy.chmod.is_empty()).then(|| Chmod::parse(&self.copy.chmod)).transpose();
         let chmod = chmod.map_err(Failure::User)?;
         let owner = owner::of(&to, &self.copy.chown);
+        if self.on.is_empty && owner::is_named(&self.copy.chown) {
+            return Err(Failure::user(format!("no such user or group in an empty image: {}", self.copy.chown)));
+        }
         let destination = Destination::new(&self.copy.cwd, &self.copy.destination);
         for (files, source) in &self.parts {
             let folder = files.folder().unwrap_or_else(|| self.to.clone());
@@ -110,7 +117,7 @@ impl Work {
                 owner: owner.or(of_client),
                 chmod: chmod.clone(),
                 excludes,
-                epoch: self.epoch,
+                epoch: self.on.epoch,
                 disk: &self.to,
                 linked: RefCell::default(),
             };
@@ -160,9 +167,13 @@ impl Work {
         if !archive::is_archive(&mut file).map_err(reading)? {
             return Ok(false);
         }
-        make_dirs(copier.to, &to.path, copier.owner, self.epoch).map_err(|error| failed(&to.path, &error))?;
+        // A mode is not for what archives hold, nor for the folder that they are unpacked in.
+        let made = Made { owner: copier.owner, mode: None, epoch: self.on.epoch };
+        make_dirs(copier.to, &to.path, &made).map_err(|error| failed(&to.path, &error))?;
         let tar = archive::decompress(io::BufReader::new(file)).map_err(reading)?;
-        let options = snapshots::UnpackOptions::default();
+        // What an archive holds keeps its owners, unless others are asked for.
+        let owner = copier.owner.filter(|_| !self.copy.chown.is_empty()).map(|owner| (owner.uid, owner.gid));
+        let options = snapshots::UnpackOptions { owner, ..snapshots::UnpackOptions::default() };
         let unpacked = snapshots::unpack(&self.to, &to.path, Watched::new(tar, &self.to), &options);
         unpacked
             .map(|_| true)

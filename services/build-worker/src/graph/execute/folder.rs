@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Executor;
-use super::copier::make_dirs;
+use super::copier::{Made, make_dirs};
 use super::owner;
 use crate::failure::Failure;
 use crate::layers::blocking;
@@ -24,7 +24,7 @@ impl Executor {
             };
             let root = Root::open(&root).map_err(failed)?;
             let owner = owner::of(&root, &user);
-            make_dirs(&root, &path, owner, epoch).map_err(failed)
+            make_dirs(&root, &path, &Made { owner, epoch, ..Made::default() }).map_err(failed)
         })
         .await
     }

@@ -26,6 +26,9 @@ use crate::space;
 use crate::tree::Tree;
 use crate::worker::Worker;
 
+pub use chmod::Chmod;
+use copy::Ground;
+
 /// What a failed command has changed is kept up to so much where nobody has asked for it: its client waits for it.
 const LEFT_BYTES: u64 = 64 << 20;
 
@@ -100,7 +103,7 @@ impl Executor {
     ) -> Result<Option<Failure>, Failure> {
         match &step.operation {
             Some(Operation::Run(run)) => return self.run(tree, run, lifeline, output).await,
-            Some(Operation::Copy(copy)) => self.copy(tree, copy, epoch(step)).await?,
+            Some(Operation::Copy(copy)) => self.copy(tree, copy, ground(step)).await?,
             Some(Operation::Folder(folder)) => self.folder(tree, folder, epoch(step)).await?,
             None => return Err(Failure::internal("a step without an operation")),
         }
@@ -132,6 +135,10 @@ impl Executor {
     async fn mount(&self, layers: &[proto::Layer]) -> Result<Tree, Failure> {
         Tree::mount(&self.layers, layers, self.worker.machine.step_folder(&self.folder)).await
     }
+}
+
+fn ground(step: &proto::StepDefinition) -> Ground {
+    Ground { is_empty: step.parent.is_empty(), epoch: epoch(step) }
 }
 
 /// The time of whatever is made, in seconds.

@@ -4,7 +4,7 @@ use crate::copy::owner::in_line;
 use crate::rooted::{Owner, Root};
 
 /// Reads it as BuildKit does: a number alone stands for the group too, a name for its account's own group, and a name
-/// that the image does not know for root. `None` where nothing is written.
+/// that the image does not know for root, as an empty group does. `None` where nothing is written.
 pub fn of(image: &Root, text: &str) -> Option<Owner> {
     if text.is_empty() {
         return None;
@@ -18,12 +18,20 @@ pub fn of(image: &Root, text: &str) -> Option<Owner> {
         },
     };
     if let Some(group) = group {
+        if group.is_empty() {
+            owner.gid = 0;
+        }
         let known = || fields(image, "/etc/group", group).and_then(|numbers| numbers.first().copied());
         if let Some(gid) = group.parse().ok().or_else(known) {
             owner.gid = gid;
         }
     }
     Some(owner)
+}
+
+/// Whether a user or a group is written by its name.
+pub fn is_named(text: &str) -> bool {
+    text.split(':').any(|word| !word.is_empty() && word.parse::<u32>().is_err())
 }
 
 /// The numbers after the password in the line that starts with the name.
@@ -48,8 +56,10 @@ mod tests {
             ("app:staff", Some((1000, 50))),
             ("7", Some((7, 7))),
             ("7:8", Some((7, 8))),
+            ("app:", Some((1000, 0))),
             ("nobody-knows", Some((0, 0))),
         ] {
+            assert_eq!(is_named(text), text.contains(char::is_alphabetic), "{text}");
             assert_eq!(of(&root, text).map(|owner| (owner.uid, owner.gid)), expected, "{text}");
         }
     }

@@ -48,12 +48,17 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The lines that something is about.
+fn excerpt_of(what: &Value, excerpt: &Excerpt) -> String {
+    let line = what["location"]["ranges"][0]["start"]["line"].as_u64().unwrap_or(0);
+    excerpt.at(usize::try_from(line).unwrap_or(0))
+}
+
 fn check(answer: &Value, excerpt: &Excerpt) -> Outcome {
     let warnings = list(answer, "warnings");
-    if let Some(error) = answer["error"]["message"].as_str() {
-        return Err(Failure::new(format!("ERROR: {error}")));
-    }
+    let error = answer["buildError"]["message"].as_str();
     match warnings.len() {
+        0 if error.is_some() => {}
         0 => output::line("Check complete, no warnings found."),
         1 => output::line("Check complete, 1 warning has been found!"),
         count => output::line(format!("Check complete, {count} warnings have been found!")),
@@ -62,8 +67,11 @@ fn check(answer: &Value, excerpt: &Excerpt) -> Outcome {
         let url = text(warning, "url");
         let dash = if url.is_empty() { "" } else { " - " };
         output::line(format!("\nWARNING: {}{dash}{url}\n{}", text(warning, "ruleName"), text(warning, "detail")));
-        let line = warning["location"]["ranges"][0]["start"]["line"].as_u64().unwrap_or(0);
-        output::write(excerpt.at(usize::try_from(line).unwrap_or(0)).as_bytes());
+        output::write(excerpt_of(warning, excerpt).as_bytes());
+    }
+    if let Some(error) = error {
+        let lines = excerpt_of(&answer["buildError"], excerpt);
+        return Err(Failure::new(format!("ERROR: {error}\n{lines}").trim_end().to_owned()));
     }
     if warnings.is_empty() { Ok(()) } else { Err(Failure::exit(1)) }
 }

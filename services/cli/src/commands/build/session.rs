@@ -260,6 +260,7 @@ impl Following<'_> {
     fn line(&mut self, line: &Value, known: &mut usize) -> Outcome<Option<End>> {
         if let Some(message) = line["error"].as_str() {
             self.told.command_failed = line["code"].as_i64().is_some_and(|code| code != 0);
+            self.progress.failed_at(line["line"].as_u64());
             return Ok(Some(End::Failed(Failure::new(message))));
         }
         if line["end"] == true {

@@ -49,7 +49,11 @@ impl Executor {
         let Some(value) = self.secret_of_client(&wanted.id).await? else {
             return match wanted.required {
                 true => Err(Failure::user(format!("secret {}: not found", wanted.id))),
-                false => Ok(()),
+                false => {
+                    // The variable is there all the same, and empty.
+                    mounted.env.extend((!wanted.env.is_empty()).then(|| format!("{}=", wanted.env)));
+                    Ok(())
+                }
             };
         };
         if !wanted.env.is_empty() {
