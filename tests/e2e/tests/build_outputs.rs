@@ -300,3 +300,27 @@ fn two_workers_make_the_same_bytes() {
     assert_eq!(boxyard.docker(&["run", "--rm", "two", "cat", "/copied/b/twin", "/late"]).ok(), "1\nof the context");
     boxyard.stop();
 }
+
+#[test]
+fn a_layout_for_buildx_is_written_blob_by_blob() {
+    let (boxyard, folder) = start();
+    file(&folder.join("src/a"), "of the layout\n");
+    file(&folder.join("Dockerfile"), DOCKERFILE);
+    let buildx = |flags: &[&str]| {
+        let folder = folder.to_string_lossy();
+        let mut docker = kit::client26(boxyard.socket());
+        kit::run_command(&mut docker, &[&["buildx", "build"], flags, &[&folder]].concat(), None)
+    };
+    let layout = folder.with_file_name("layout");
+    buildx(&["-o", &format!("type=oci,dest={},tar=false,name=base:v1", layout.display())]).ok();
+    let index = json(&fs::read_to_string(layout.join("index.json")).expect("buildx has written it"));
+    let annotations = index["manifests"][0]["annotations"].as_object().into_iter().flatten();
+    let mut names = annotations.filter_map(|(_, value)| value.as_str());
+    assert!(names.any(|named| named.ends_with("base:v1")), "{index}");
+    let place = format!("oci:{}", layout.display());
+    let manifest = raw(&place);
+    assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(3), "{manifest}");
+    // All that it names is there, and is what it is called.
+    skopeo(&["copy", "-q", &place, &format!("oci:{}", folder.with_file_name("copied").display())]).ok();
+    boxyard.stop();
+}

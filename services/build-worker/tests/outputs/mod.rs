@@ -8,7 +8,7 @@ use crate::farm::{Farm, Outcome};
 
 fn output(kind: &str, attributes: &[(&str, &str)]) -> proto::BuildOutput {
     let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    proto::BuildOutput { r#type: kind.to_owned(), attributes }
+    proto::BuildOutput { r#type: kind.to_owned(), attributes, store: String::new() }
 }
 
 fn options(outputs: Vec<proto::BuildOutput>) -> proto::BuildOptions {

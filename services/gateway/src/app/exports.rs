@@ -2,15 +2,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bus::calls;
 use metadata::TagPlatform;
 use model::{Digest, ImageRef, Platform};
-use prost::Message as _;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::images::{Image, no_such_image};
+use super::layouts::content_of;
 use super::push::{Parcel, saved};
 use super::{App, Failure, Outcome};
+
+/// Where clients are told what the index of their layout is to name.
+const DESCRIPTOR: &str = "containerimage.descriptor";
 
 /// What an export makes, with what its client is told.
 type Response = HashMap<String, String>;
@@ -28,7 +34,7 @@ impl App {
         if request.cache {
             return self.export_cache(&build, request).await;
         }
-        let options = proto::BuildOptions::decode(build.options.as_slice()).unwrap_or_default();
+        let options = self.options_of(&build).await?;
         let named = names_of(&options, request.index)?;
         let wanted = request.image.iter().flat_map(|image| &image.names).chain(&request.names);
         if let Some(other) = wanted.into_iter().find(|name| !named.contains(*name)) {
@@ -48,7 +54,11 @@ impl App {
                 let (response, ()) = tokio::join!(self.export_images(&request, output, sender), forward);
                 Ok(proto::BuildExportReply { archive: None, response: response? })
             }
-            None => self.export_archive(request).await,
+            None => {
+                let store = options.outputs.get(request.index as usize).map(|output| output.store.as_str());
+                let content = store.filter(|store| !store.is_empty()).map(|store| content_of(&options, store));
+                self.export_archive(request, content.transpose()?).await
+            }
         }
     }
 
@@ -156,7 +166,12 @@ impl App {
         Ok(())
     }
 
-    async fn export_archive(&self, request: proto::BuildExport) -> Outcome<proto::BuildExportReply> {
+    /// One blob, or those of a layout in the client's `content`, which writes the layout's index itself.
+    async fn export_archive(
+        &self,
+        request: proto::BuildExport,
+        content: Option<proto::ClientContent>,
+    ) -> Outcome<proto::BuildExportReply> {
         let parcel = self.parcel(&request).await?;
         let own = own(&request.images)?;
         let config = request.images[own].image.as_ref().map(|image| image.id.clone()).unwrap_or_default();
@@ -168,12 +183,15 @@ impl App {
             with_docker: request.with_docker,
             lease: request.lease,
             packed,
-            content: None,
+            content,
         };
         let reply = self.ask_sync::<calls::SyncArchive>(&archive, None).await?;
         self.record_packed(reply.packed).await?;
         let mut response = HashMap::from([("containerimage.config.digest".to_owned(), config)]);
         if let Some(image) = reply.image {
+            if archive.content.is_some() {
+                response.insert(DESCRIPTOR.to_owned(), descriptor(&image));
+            }
             response.insert("containerimage.digest".to_owned(), image.digest);
         }
         if !request.names.is_empty() {
@@ -181,6 +199,12 @@ impl App {
         }
         Ok(proto::BuildExportReply { archive: reply.blob, response })
     }
+}
+
+/// In base64, as clients read it.
+fn descriptor(image: &proto::Descriptor) -> String {
+    let proto::Descriptor { media_type, digest, size } = image;
+    STANDARD.encode(json!({"mediaType": media_type, "digest": digest, "size": size}).to_string())
 }
 
 /// The names that a build was asked to give to this output.

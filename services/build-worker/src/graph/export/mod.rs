@@ -217,11 +217,22 @@ impl Graph {
     }
 
     async fn export_archive(&self, vertex: &Vertex, request: proto::BuildExport) -> Result<Response, Failure> {
-        let reply = vertex.status("packing layers", self.ask(&request)).await?;
-        let archive = reply.archive.ok_or_else(|| Failure::internal("an archive that is not there"))?;
+        let takes_blobs =
+            self.options.outputs.get(request.index as usize).is_some_and(|output| !output.store.is_empty());
+        let asked = async {
+            match takes_blobs {
+                true => exported(self.executor.client.ask_through::<calls::BuildExport>(&request).await),
+                false => self.ask(&request).await,
+            }
+        };
+        let reply = vertex.status("packing layers", asked).await?;
         if let Some(digest) = reply.response.get("containerimage.digest") {
             vertex.status(&format!("exporting manifest {digest}"), async { Ok(()) }).await?;
         }
+        if takes_blobs {
+            return Ok(reply.response);
+        }
+        let archive = reply.archive.ok_or_else(|| Failure::internal("an archive that is not there"))?;
         let index = request.index as usize;
         vertex.status("sending tarball", self.send(index, archive, reply.response.clone())).await?;
         Ok(reply.response)

@@ -40,7 +40,7 @@ pub struct Written {
 /// `User` for a type or an attribute that nobody knows, and for values that mean nothing.
 pub fn parse(options: &proto::BuildOptions) -> Result<Vec<Output>, Failure> {
     if options.outputs.is_empty() {
-        let image = proto::BuildOutput { r#type: "image".to_owned(), attributes: HashMap::new() };
+        let image = proto::BuildOutput { r#type: "image".to_owned(), ..proto::BuildOutput::default() };
         return Ok(vec![output(&image, &options.tags)?]);
     }
     let outputs = options.outputs.iter().map(|asked| output(asked, &options.tags)).collect::<Result<Vec<_>, _>>()?;
@@ -231,7 +231,8 @@ mod tests {
 
     fn read(exporter: &str, attributes: &[(&str, &str)]) -> Result<Output, String> {
         let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        output(&proto::BuildOutput { r#type: exporter.to_owned(), attributes }, &[]).map_err(|error| error.to_string())
+        output(&proto::BuildOutput { r#type: exporter.to_owned(), attributes, store: String::new() }, &[])
+            .map_err(|error| error.to_string())
     }
 
     #[test]

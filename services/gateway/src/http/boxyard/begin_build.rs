@@ -245,7 +245,7 @@ impl From<Typed> for proto::CacheOption {
 
 impl From<Typed> for proto::BuildOutput {
     fn from(Typed { r#type, attributes }: Typed) -> Self {
-        Self { r#type, attributes }
+        Self { r#type, attributes, store: String::new() }
     }
 }
 

@@ -12,6 +12,9 @@ const IMAGE_EXPORTERS: [&str; 3] = ["moby", "image", ""];
 /// dummy address (RFC 7600), which stands for that.
 pub const HOST_GATEWAY: &str = "192.0.0.8";
 
+/// What they call the store that takes the blobs of a layout, where an archive is to be a folder.
+const LAYOUT_STORE: &str = "export";
+
 /// A build as BuildKit's clients ask for it.
 #[derive(Debug, Default, Clone)]
 pub struct Solve {
@@ -203,7 +206,10 @@ fn export(options: &mut proto::BuildOptions, exporter: &wire::Exporter) -> Outco
         attributes.insert("name".to_owned(), options.tags.join(","));
     }
     let r#type = if is_image { "image" } else { r#type }.to_owned();
-    options.outputs.push(proto::BuildOutput { r#type, attributes });
+    let is_layout =
+        matches!(r#type.as_str(), "oci" | "docker") && attributes.get("tar").is_some_and(|tar| tar == "false");
+    let store = if is_layout { LAYOUT_STORE } else { "" }.to_owned();
+    options.outputs.push(proto::BuildOutput { r#type, attributes, store });
     Ok(())
 }
 
@@ -307,5 +313,13 @@ mod tests {
         assert_eq!(of("", "a,b:1"), Ok(image()));
         assert_eq!(of("oci", "a"), Ok(("oci".to_owned(), "a".to_owned(), String::new())));
         assert!(of("image", "UPPER").is_err());
+        let store = |kind: &str, tar: &str| {
+            let mut options = proto::BuildOptions::default();
+            let attrs = HashMap::from([("tar".to_owned(), tar.to_owned())]);
+            export(&mut options, &wire::Exporter { r#type: kind.to_owned(), attrs }).expect("read");
+            options.outputs.remove(0).store
+        };
+        assert_eq!((store("oci", "false"), store("oci", "true")), ("export".to_owned(), String::new()));
+        assert_eq!((store("docker", "false"), store("local", "false")), ("export".to_owned(), String::new()));
     }
 }
