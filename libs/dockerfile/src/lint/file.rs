@@ -106,11 +106,11 @@ fn description(name: &str, keys: &[&str], comments: &[String], at: Place, report
 fn stage_name<'a>(stage: &'a Stage, names: &mut BTreeSet<&'a str>, report: &mut Report) {
     let Some(name) = stage.name.as_deref() else { return };
     if ["context", "scratch"].contains(&name) {
-        let message = format!("Stage name should not use the same name as reserved stage {name:?}");
+        let message = format!("Stage name should not use the same name as reserved stage {}", quote(name));
         report.add(&rules::RESERVED_STAGE_NAME, stage.into(), message);
     }
     if !names.insert(name) {
-        let message = format!("Duplicate stage name {name:?}, stage names should be unique");
+        let message = format!("Duplicate stage name {}, stage names should be unique", quote(name));
         report.add(&rules::DUPLICATE_STAGE_NAME, stage.into(), message);
     }
 }

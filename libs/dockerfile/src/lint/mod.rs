@@ -17,6 +17,7 @@ use crate::ignore::Ignore;
 use crate::mount::boolean;
 use crate::outline::location;
 use crate::parse::Dockerfile;
+use crate::quote::quote;
 use crate::scope::Globals;
 use rules::Rule;
 
@@ -81,7 +82,7 @@ impl Checks {
         let text = text.trim();
         for part in text.splitn(3, ';').filter(|_| !text.is_empty()) {
             let Some((key, value)) = part.split_once('=') else {
-                return Err(format!("invalid check option {part:?}"));
+                return Err(format!("invalid check option {}", quote(part)));
             };
             match key.trim() {
                 "skip" => (checks.skip_all, checks.skip) = list(value),
@@ -89,12 +90,13 @@ impl Checks {
                 "error" => {
                     let value = value.trim();
                     checks.error = boolean(value).ok_or_else(|| {
+                        let (part, value) = (quote(part), quote(value));
                         format!(
-                            "failed to parse check option {part:?}: strconv.ParseBool: parsing {value:?}: invalid syntax"
+                            "failed to parse check option {part}: strconv.ParseBool: parsing {value}: invalid syntax"
                         )
                     })?;
                 }
-                key => return Err(format!("invalid check option {key:?}")),
+                key => return Err(format!("invalid check option {}", quote(key))),
             }
         }
         Ok(checks)

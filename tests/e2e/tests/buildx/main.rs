@@ -26,7 +26,7 @@ fn frontend(options: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
 }
 
 fn asked(name: &str, exporters: Vec<control::Exporter>) -> Asked {
-    Asked { name: name.to_owned(), frontend: frontend(&[]), exporters, ..Default::default() }
+    Asked { name: name.to_owned(), frontend: frontend(&[]), exporters }
 }
 
 fn offers(dockerfile: &'static str, context: &[(&'static str, &'static str)]) -> Offered {
