@@ -34,7 +34,9 @@ pub async fn bring(held: &Held, state: &mut State, lease: &str) -> Result<bool, 
             (there, here) if there == here && is_there => {
                 // An earlier process has left it. What the step changes is told from this, also when others store meanwhile.
                 if state.base.is_none() {
-                    state.base = Some(Arc::new(Files::of(&held.caches.tree(&stored).await?)));
+                    let files = Arc::new(Files::of(&held.caches.tree(&stored).await?));
+                    held.slot.known.note(files.0.len());
+                    state.base = Some(files);
                 }
                 return Ok(true);
             }
@@ -92,6 +94,7 @@ async fn fetch(held: &Held, state: &mut State, stored: &proto::CacheMount, lease
     let index = blocking(move || Index::of(&folder, &written).doing(|| "looking at a cache".to_owned())).await?;
     tracing::debug!(id = held.told.id, version = stored.version, bytes, "a cache was brought here");
     metrics::add(&MOVED, &[("direction", "in")], bytes);
+    held.slot.known.note(files.0.len());
     *state = State {
         version: stored.version,
         base: Some(files),
@@ -101,7 +104,7 @@ async fn fetch(held: &Held, state: &mut State, stored: &proto::CacheMount, lease
     Ok(())
 }
 
-fn look(folder: &Path, index: &Index) -> std::io::Result<Files> {
+fn look(folder: &Path, index: &Index) -> std::io::Result<Arc<Files>> {
     std::fs::create_dir_all(folder)?;
     Ok(scan::scan(folder, index)?.files)
 }

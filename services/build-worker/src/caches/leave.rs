@@ -64,7 +64,8 @@ pub async fn leave(held: &Held) -> Result<(), Failure> {
         return Ok(());
     }
     let Scanned { files, index, .. } = left.scanned;
-    (state.base, state.index, state.is_ahead) = (Some(Arc::new(files)), Arc::new(index), false);
+    slot.known.note(files.0.len());
+    (state.base, state.index, state.is_ahead) = (Some(files), Arc::new(index), false);
     state.version = match stored {
         Stored::Version(version) => version,
         Stored::Merged | Stored::Overtaken => 0,
@@ -90,7 +91,7 @@ async fn store(held: &Held, left: &Left) -> Result<Option<Stored>, Failure> {
 
 async fn try_store(held: &Held, left: &Left, lease: &str) -> Result<Option<Stored>, Failure> {
     let (caches, told) = (&held.caches, &held.told);
-    let ours = &left.scanned.files;
+    let ours = &*left.scanned.files;
     let mut there = caches.stored(&told.key, false).await?;
     let mut places = Places::new();
     let mut base = left.base.clone();
@@ -150,7 +151,7 @@ async fn send(
     let store = &held.caches.store;
     leave_waste(places, files, &left.scanned.files);
     loop {
-        let sent = upload((store, lease), (&held.slot.folder, &left.scanned.files), files, places).await;
+        let sent = upload((store, lease), (&held.slot.folder, &*left.scanned.files), files, places).await;
         if held.slot.state.lock().await.begun != left.begun {
             return Ok(None);
         }

@@ -20,6 +20,7 @@
 
 mod bring;
 mod files;
+mod known;
 mod leave;
 mod scan;
 mod upload;
@@ -44,6 +45,7 @@ use crate::flight::Ended;
 use crate::halt;
 use crate::patience::patiently;
 use files::Files;
+use known::Known;
 use scan::{Index, ROOT};
 
 const SHARED: &str = "shared";
@@ -79,6 +81,7 @@ struct Slot {
     steps: AtomicUsize,
     /// Sum of its files' sizes, when they were looked at last.
     bytes: AtomicU64,
+    known: Known,
     state: Arc<tokio::sync::Mutex<State>>,
 }
 
@@ -299,6 +302,7 @@ impl Slot {
             users: AtomicUsize::new(0),
             steps: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
+            known: Known::default(),
             state: Arc::default(),
         }
     }
@@ -373,6 +377,7 @@ impl Held {
         if let Err(failure) = leave::leave(&self).await {
             tracing::warn!(%failure, id = self.told.id, "what a step left in a cache is not stored");
         }
+        self.caches.bound_known();
     }
 }
 

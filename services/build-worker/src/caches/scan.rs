@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use contexts::{Content, Entry, Kind};
 use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
@@ -36,14 +37,16 @@ struct Seen {
 /// Files that were read, by path.
 #[derive(Debug, Default)]
 pub struct Index {
-    seen: HashMap<String, (Seen, Entry)>,
+    /// How those looked that stand among `files`.
+    seen: HashMap<String, Seen>,
+    files: Arc<Files>,
     taken_ns: i64,
 }
 
 /// What was found.
 #[derive(Debug)]
 pub struct Scanned {
-    pub files: Files,
+    pub files: Arc<Files>,
     pub index: Index,
     /// Names that are no UTF-8, and what lies too deep: they stay on this worker.
     pub left_out: usize,
@@ -63,15 +66,15 @@ impl Seen {
 
 impl Index {
     /// Files that were just written into a folder, which nobody uses.
-    pub fn of(folder: &Path, files: &Files) -> io::Result<Self> {
-        let mut index = Self { seen: HashMap::new(), taken_ns: now_ns() };
+    pub fn of(folder: &Path, files: &Arc<Files>) -> io::Result<Self> {
+        let mut index = Self { seen: HashMap::new(), files: files.clone(), taken_ns: now_ns() };
         let mut names = Names::open(folder)?;
         for (path, entry) in &files.0 {
             halt::check()?;
             if matches!(entry.kind, Kind::File { .. })
                 && let Some(stat) = names.place(path)?.stat()?
             {
-                index.seen.insert(path.clone(), (Seen::of(&stat), entry.clone()));
+                index.seen.insert(path.clone(), Seen::of(&stat));
             }
         }
         Ok(index)
@@ -79,22 +82,27 @@ impl Index {
 
     fn find(&self, path: &str, seen: Seen) -> Option<&Entry> {
         let is_old = seen.changed_ns < self.taken_ns - TICK_NS;
-        self.seen.get(path).filter(|(known, _)| is_old && *known == seen).map(|(_, entry)| entry)
+        let is_same = is_old && self.seen.get(path).is_some_and(|known| *known == seen);
+        is_same.then(|| self.files.0.get(path)).flatten()
     }
 }
 
 /// Looks at a slot's folder. What is removed meanwhile is not there; links are not followed. Blocks.
 pub fn scan(folder: &Path, index: &Index) -> io::Result<Scanned> {
-    let scanned = Scanned { files: Files::default(), index: Index::default(), left_out: 0 };
-    let mut scan = Scan { known: index, scanned, firsts: HashMap::new() };
-    scan.scanned.index.taken_ns = now_ns();
+    let taken_ns = now_ns();
+    let (files, seen, firsts) = (Files::default(), HashMap::new(), HashMap::new());
+    let mut scan = Scan { known: index, files, seen, left_out: 0, firsts };
     scan.visit(&Root::open(folder)?.place(Path::new(ROOT))?, ROOT.to_owned(), 0)?;
-    Ok(scan.scanned)
+    let Scan { files, seen, left_out, .. } = scan;
+    let files = Arc::new(files);
+    Ok(Scanned { files: files.clone(), index: Index { seen, files, taken_ns }, left_out })
 }
 
 struct Scan<'a> {
     known: &'a Index,
-    scanned: Scanned,
+    files: Files,
+    seen: HashMap<String, Seen>,
+    left_out: usize,
     /// Files with several names, by inode: the first of them.
     firsts: HashMap<u64, String>,
 }
@@ -126,7 +134,7 @@ impl Scan<'_> {
                 .unwrap_or_default(),
             false => Vec::new(),
         };
-        self.scanned.files.0.insert(path.clone(), entry(path.clone(), &stat, xattrs, kind));
+        self.files.0.insert(path.clone(), entry(path.clone(), &stat, xattrs, kind));
         if !is_folder {
             return Ok(());
         }
@@ -142,19 +150,19 @@ impl Scan<'_> {
     }
 
     fn leave_out(&mut self) -> io::Result<()> {
-        self.scanned.left_out += 1;
+        self.left_out += 1;
         Ok(())
     }
 
     fn file(&mut self, place: &Place, path: String, stat: &FileStat) -> io::Result<()> {
         let has_names = stat.st_nlink > 1;
         if has_names && let Some(first) = self.firsts.get(&stat.st_ino) {
-            let mut linked = self.scanned.files.0[first].clone();
+            let mut linked = self.files.0[first].clone();
             linked.path.clone_from(&path);
             if let Kind::File { hard_link, .. } = &mut linked.kind {
                 *hard_link = Some(first.clone());
             }
-            self.scanned.files.0.insert(path, linked);
+            self.files.0.insert(path, linked);
             return Ok(());
         }
         let mut seen = Some(Seen::of(stat));
@@ -174,12 +182,12 @@ impl Scan<'_> {
             }
         };
         if let Some(seen) = seen {
-            self.scanned.index.seen.insert(path.clone(), (seen, made.clone()));
+            self.seen.insert(path.clone(), seen);
         }
         if has_names {
             self.firsts.insert(stat.st_ino, path.clone());
         }
-        self.scanned.files.0.insert(path, made);
+        self.files.0.insert(path, made);
         Ok(())
     }
 }

@@ -61,11 +61,17 @@ impl App {
         let vertex = &steps[place];
         let view = vertex.view.as_ref().ok_or_else(|| not_remembered(&id, number, vertex))?;
         let lease = self.lease("step shell").await?;
-        self.must_hold(&view.layers, &lease.id, (&id, number)).await?;
-        let left = match &view.left {
-            Some(left) if self.is_stored(left, &lease.id).await? => Some(left.clone()),
-            _ => None,
-        };
+        let digest = |layer: &Layer| layer.blob.as_ref().map(|blob| blob.digest.clone()).unwrap_or_default();
+        let digests = view.layers.iter().chain(&view.left).map(digest).collect();
+        // Under the lease they stay.
+        let gone = self.pin(&lease.id, digests).await?;
+        if let Some(layer) = view.layers.iter().find(|layer| gone.contains(&digest(layer))) {
+            return Err(Failure::not_found(format!(
+                "the file system of step {number} of build {id} is not held any more (layer {}): build it again",
+                layer.diff_id
+            )));
+        }
+        let left = view.left.clone().filter(|layer| !gone.contains(&digest(layer)));
         let (tmpfs, missing) = mounts(&view.mounts);
         let image_name = format!("build {} step {number}", &id[..SHORT.min(id.len())]);
         let raw = request.create(
@@ -87,24 +93,6 @@ impl App {
         };
         let created = self.create_on(&image, None, CreateRequest::deserialize_from(&raw)?, &raw).await?;
         Ok(StepShell { container_id: created.id, number, name: vertex.name.clone(), left: is_left, missing })
-    }
-
-    async fn must_hold(&self, layers: &[Layer], lease: &str, (build, number): (&str, u32)) -> Outcome<()> {
-        for layer in layers {
-            if !self.is_stored(layer, lease).await? {
-                return Err(Failure::not_found(format!(
-                    "the file system of step {number} of build {build} is not held any more (layer {}): build it again",
-                    layer.diff_id
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the layer store has it; under the lease it stays.
-    async fn is_stored(&self, layer: &Layer, lease: &str) -> Outcome<bool> {
-        let digest = layer.blob.as_ref().map(|blob| blob.digest.as_str()).unwrap_or_default();
-        Ok(self.store.has(&digest.parse()?, Some(lease)).await?.is_some())
     }
 }
 
