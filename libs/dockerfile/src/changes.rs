@@ -27,7 +27,7 @@ pub fn parse_changes(changes: &[String]) -> Result<Vec<Instruction>, Error> {
     let source = changes.join("\n");
     let nodes = parse::nodes(&source, Dialect::Classic).map_err(|error| Error::Change(error.bare()))?.nodes;
     if let Some(node) = nodes.iter().find(|node| !ALLOWED.contains(&node.name.as_str())) {
-        return Err(Error::Change(format!("{} is not a valid change command", node.name.to_lowercase())));
+        return Err(Error::Change(format!("{} is not a valid change command", node.name)));
     }
     nodes.iter().map(interpret::instruction).collect::<Result<_, _>>().map_err(|error| Error::Change(error.bare()))
 }

@@ -10,8 +10,8 @@ pub enum Error {
     #[error("{}{message}", dialect.syntax())]
     Syntax { dialect: Dialect, line: usize, message: String },
     /// One instruction is wrong; the line is where it starts.
-    #[error("{} {line}: {message}", dialect.at())]
-    Instruction { dialect: Dialect, line: usize, message: String },
+    #[error("dockerfile parse error on line {line}: {message}")]
+    Instruction { line: usize, message: String },
     /// An instruction other than ARG stands before the first FROM.
     #[error("no build stage in current context")]
     BeforeFrom { line: usize },

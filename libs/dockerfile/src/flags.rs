@@ -1,6 +1,6 @@
 //! `--name=value` words between an instruction's name and its arguments.
 
-use crate::dialect::Dialect;
+use crate::suggest;
 
 /// The flags of one instruction, checked against what it takes.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Allowed {
 }
 
 impl Flags {
-    pub fn check(words: &[String], allowed: Allowed, dialect: Dialect) -> Result<Self, String> {
+    pub fn check(words: &[String], allowed: Allowed) -> Result<Self, String> {
         let mut flags = Self::default();
         for word in words {
             let body = word.strip_prefix("--").unwrap_or(word);
@@ -35,15 +35,15 @@ impl Flags {
             let many = allowed.many.contains(&name);
             let bare = allowed.bare.contains(&name);
             if !many && !bare && !allowed.once.contains(&name) {
-                return Err(dialect.unknown_flag(name, allowed.names()));
+                return Err(suggest::exact(format!("unknown flag: --{name}"), name, allowed.names()));
             }
             if !many && flags.0.iter().any(|(key, _)| key == name) {
-                return Err(dialect.duplicate_flag(name));
+                return Err(format!("duplicate flag specified: --{name}"));
             }
             let value = match (bare, value) {
-                (true, value) => boolean(name, value, dialect)?,
+                (true, value) => boolean(name, value)?,
                 (false, Some(value)) => value,
-                (false, None) => return Err(dialect.missing_value(name)),
+                (false, None) => return Err(missing_value(name)),
             };
             flags.0.push((name.to_owned(), value.to_owned()));
         }
@@ -65,12 +65,16 @@ impl Flags {
     }
 }
 
-fn boolean<'a>(name: &str, value: Option<&'a str>, dialect: Dialect) -> Result<&'a str, String> {
+fn missing_value(name: &str) -> String {
+    format!("missing a value on flag: --{name}")
+}
+
+fn boolean<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, String> {
     match value.map(str::to_ascii_lowercase).as_deref() {
-        Some("") if dialect == Dialect::BuildKit => Err(dialect.missing_value(name)),
-        None | Some("true" | "") => Ok("true"),
+        Some("") => Err(missing_value(name)),
+        None | Some("true") => Ok("true"),
         Some("false") => Ok("false"),
-        Some(_) => Err(dialect.not_boolean(name, value.unwrap_or_default())),
+        Some(_) => Err(format!("expecting boolean value for flag --{name}, not: {}", value.unwrap_or_default())),
     }
 }
 

@@ -55,14 +55,14 @@ fn kind(node: &Node) -> Result<Kind, String> {
         "HEALTHCHECK" => Kind::Healthcheck(healthcheck(node)?),
         "SHELL" => Kind::Shell(shell(node)?),
         "FROM" => return Err("FROM isn't allowed here".to_owned()),
-        _ => return Err(node.dialect.unknown_instruction(node.original.split_whitespace().next().unwrap_or_default())),
+        _ => return Err(unknown(node.original.split_whitespace().next().unwrap_or_default())),
     })
 }
 
 fn single(node: &Node) -> Result<String, String> {
     match &node.arguments {
         Arguments::Text(text) if !text.is_empty() => {
-            Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+            Flags::check(&node.flags, NO_FLAGS)?;
             Ok(text.clone())
         }
         _ => Err(format!("{} requires exactly one argument", node.name)),
@@ -72,7 +72,7 @@ fn single(node: &Node) -> Result<String, String> {
 fn list(node: &Node) -> Result<Vec<String>, String> {
     match &node.arguments {
         Arguments::Words(words) | Arguments::Json(words) if !words.is_empty() => {
-            Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+            Flags::check(&node.flags, NO_FLAGS)?;
             Ok(words.clone())
         }
         _ => Err(format!("{} requires at least one argument", node.name)),
@@ -80,7 +80,7 @@ fn list(node: &Node) -> Result<Vec<String>, String> {
 }
 
 fn pairs(node: &Node) -> Result<Vec<(String, String)>, String> {
-    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+    Flags::check(&node.flags, NO_FLAGS)?;
     match &node.arguments {
         Arguments::Pairs(pairs) if !pairs.is_empty() => {
             if pairs.iter().any(|(name, _)| name.is_empty()) {
@@ -100,13 +100,38 @@ fn command(node: &Node) -> Command {
     }
 }
 
+const INSTRUCTIONS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+fn unknown(name: &str) -> String {
+    crate::suggest::ignoring_case(format!("unknown instruction: {name}"), name, INSTRUCTIONS)
+}
+
 fn plain_command(node: &Node) -> Result<Command, String> {
-    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+    Flags::check(&node.flags, NO_FLAGS)?;
     Ok(command(node))
 }
 
 fn run(node: &Node) -> Result<Run, String> {
-    let flags = Flags::check(&node.flags, RUN_FLAGS, node.dialect)?;
+    let flags = Flags::check(&node.flags, RUN_FLAGS)?;
     let (network, security) = (flags.one("network"), flags.one("security"));
     if let Some(mode) = &network
         && node.dialect == Dialect::BuildKit
@@ -145,7 +170,7 @@ fn copy(node: &Node, allowed: Allowed) -> Result<Copy, String> {
             node.name
         ));
     };
-    let flags = Flags::check(&node.flags, allowed, node.dialect)?;
+    let flags = Flags::check(&node.flags, allowed)?;
     let is_heredoc = |word: &String| {
         !node.heredocs.is_empty() && (word == heredoc::APART || heredoc::parse_word(word, node.escape).is_some())
     };
@@ -184,7 +209,7 @@ fn arg(node: &Node) -> Result<Vec<ArgDeclaration>, String> {
         }
         declarations.push(ArgDeclaration { name: name.to_owned(), default });
     }
-    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+    Flags::check(&node.flags, NO_FLAGS)?;
     Ok(declarations)
 }
 
@@ -197,7 +222,7 @@ fn volume(node: &Node) -> Result<Vec<String>, String> {
 }
 
 fn onbuild(node: &Node) -> Result<String, String> {
-    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+    Flags::check(&node.flags, NO_FLAGS)?;
     let text = match &node.arguments {
         Arguments::Text(text) if !text.trim().is_empty() => text.trim(),
         _ => return Err("ONBUILD requires at least one argument".to_owned()),
@@ -225,7 +250,7 @@ fn healthcheck(node: &Node) -> Result<Healthcheck, String> {
     };
     let (kind, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
-    let flags = Flags::check(&node.flags, HEALTHCHECK_FLAGS, node.dialect)?;
+    let flags = Flags::check(&node.flags, HEALTHCHECK_FLAGS)?;
     let test = match kind.to_uppercase().as_str() {
         "NONE" if rest.is_empty() => Test::None,
         "NONE" => return Err("HEALTHCHECK NONE takes no arguments".to_owned()),
@@ -268,7 +293,7 @@ fn retries(text: Option<String>) -> Result<i64, String> {
 }
 
 fn shell(node: &Node) -> Result<Vec<String>, String> {
-    Flags::check(&node.flags, NO_FLAGS, node.dialect)?;
+    Flags::check(&node.flags, NO_FLAGS)?;
     match &node.arguments {
         Arguments::Json(words) if !words.is_empty() => Ok(words.clone()),
         Arguments::Text(text) if !text.is_empty() => Err("SHELL requires the arguments to be in JSON form".to_owned()),

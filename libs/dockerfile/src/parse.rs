@@ -101,7 +101,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub fn error(&self, message: String) -> Error {
-        Error::Instruction { dialect: self.dialect, line: self.line, message }
+        Error::Instruction { line: self.line, message }
     }
 }
 
@@ -218,7 +218,7 @@ fn stage(node: &Node) -> Result<Stage, Error> {
         )));
     }
     let allowed = Allowed { once: &["platform"], ..Allowed::default() };
-    let flags = Flags::check(&node.flags, allowed, node.dialect).map_err(fail)?;
+    let flags = Flags::check(&node.flags, allowed).map_err(fail)?;
     Ok(Stage {
         line: node.line,
         end_line: node.end_line,

@@ -1,4 +1,4 @@
-//! What Docker's classic builder (20.10) answers to wrong Dockerfiles, recorded from a dockerd.
+//! What Docker's classic builder (28.5) answers to wrong Dockerfiles, recorded from a dockerd.
 
 use dockerfile::{Dockerfile, parse_changes, parse_instruction};
 
@@ -9,7 +9,7 @@ fn check(source: &str, expected: &str) {
 
 /// The message of an instruction that stands on line 2, after a FROM.
 fn on_line_2(instruction: &str, message: &str) {
-    check(&format!("FROM scratch\n{instruction}\n"), &format!("dockerfile parse error line 2: {message}"));
+    check(&format!("FROM scratch\n{instruction}\n"), &format!("dockerfile parse error on line 2: {message}"));
 }
 
 fn syntax(instruction: &str, message: &str) {
@@ -19,11 +19,14 @@ fn syntax(instruction: &str, message: &str) {
 #[test]
 fn whole_file() {
     check("# c\n", "failed to parse Dockerfile: file with no instructions");
-    check("FRM x\n", "dockerfile parse error line 1: unknown instruction: FRM");
+    check("FRM x\n", "dockerfile parse error on line 1: unknown instruction: FRM (did you mean FROM?)");
     check("RUN x\n", "no build stage in current context");
     check("ENV a=b\nFROM scratch\n", "no build stage in current context");
     check("ARG A\n", "no build stage in current context");
-    check("FROM scratch\n\n\nLABEL a=b \\\n c=d\n\nFOO x\n", "dockerfile parse error line 7: unknown instruction: FOO");
+    check(
+        "FROM scratch\n\n\nLABEL a=b \\\n c=d\n\nFOO x\n",
+        "dockerfile parse error on line 7: unknown instruction: FOO (did you mean FROM?)",
+    );
     check("# escape=x\nFROM scratch\n", "failed to parse Dockerfile: invalid escape token 'x' does not match ` or \\");
     check(
         "# escape=\\\n# escape=`\nFROM scratch\n",
@@ -33,7 +36,7 @@ fn whole_file() {
 
 #[test]
 fn from() {
-    let arguments = "dockerfile parse error line 1: FROM requires either one or three arguments";
+    let arguments = "dockerfile parse error on line 1: FROM requires either one or three arguments";
     for source in ["FROM\n", "FROM a b\n", "FROM a AS\n", "FROM a b c\n"] {
         check(source, arguments);
     }
@@ -41,12 +44,12 @@ fn from() {
         check(
             &format!("FROM scratch AS {name}\n"),
             &format!(
-                "dockerfile parse error line 1: invalid name for build stage: \"{name}\", name can't start with a number or contain symbols"
+                "dockerfile parse error on line 1: invalid name for build stage: \"{name}\", name can't start with a number or contain symbols"
             ),
         );
     }
-    check("FROM --platform scratch\n", "dockerfile parse error line 1: Missing a value on flag: platform");
-    check("FROM --foo=x scratch\n", "dockerfile parse error line 1: Unknown flag: foo");
+    check("FROM --platform scratch\n", "dockerfile parse error on line 1: missing a value on flag: --platform");
+    check("FROM --foo=x scratch\n", "dockerfile parse error on line 1: unknown flag: --foo");
 }
 
 #[test]
@@ -96,14 +99,14 @@ fn splitting() {
 
 #[test]
 fn flags() {
-    on_line_2("RUN --foo=1 y", "Unknown flag: foo");
-    on_line_2("COPY --foo a b", "Unknown flag: foo");
-    on_line_2("COPY --from a b", "Missing a value on flag: from");
-    on_line_2("COPY --from=x --from=y a b", "Duplicate flag specified: from");
-    on_line_2("ADD --from=x a b", "Unknown flag: from");
-    on_line_2("USER --x=1 a", "Unknown flag: x");
-    on_line_2("ENV --x=1", "Unknown flag: x");
-    on_line_2("COPY --link=maybe a b", "Expecting boolean value for flag link, not: maybe");
+    on_line_2("RUN --foo=1 y", "unknown flag: --foo");
+    on_line_2("COPY --foo a b", "unknown flag: --foo (did you mean from?)");
+    on_line_2("COPY --from a b", "missing a value on flag: --from");
+    on_line_2("COPY --from=x --from=y a b", "duplicate flag specified: --from");
+    on_line_2("ADD --from=x a b", "unknown flag: --from");
+    on_line_2("USER --x=1 a", "unknown flag: --x");
+    on_line_2("ENV --x=1", "unknown flag: --x");
+    on_line_2("COPY --link=maybe a b", "expecting boolean value for flag --link, not: maybe");
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn healthcheck() {
         ("NONE x", "HEALTHCHECK NONE takes no arguments"),
         ("CMD", "Missing command after HEALTHCHECK CMD"),
         ("FOO a", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
-        ("--foo=1 CMD a", "Unknown flag: foo"),
+        ("--foo=1 CMD a", "unknown flag: --foo"),
         ("--interval=x CMD a", "time: invalid duration \"x\""),
         ("--interval=5 CMD a", "time: missing unit in duration \"5\""),
         ("--interval=5d CMD a", "time: unknown unit \"d\" in duration \"5d\""),
@@ -128,12 +131,12 @@ fn healthcheck() {
 #[test]
 fn changes() {
     for (change, expected) in [
-        ("FOO x", "foo is not a valid change command"),
-        ("RUN x", "run is not a valid change command"),
-        ("SHELL [\"a\"]", "shell is not a valid change command"),
+        ("FOO x", "FOO is not a valid change command"),
+        ("RUN x", "RUN is not a valid change command"),
+        ("SHELL [\"a\"]", "SHELL is not a valid change command"),
         ("USER", "USER requires exactly one argument"),
         ("ENV a", "ENV must have two arguments"),
-        ("USER --foo=x a", "Unknown flag: foo"),
+        ("USER --foo=x a", "unknown flag: --foo"),
         ("", "file with no instructions"),
     ] {
         let error = parse_changes(&[change.to_owned()]).expect_err(change);
@@ -149,7 +152,7 @@ fn changes() {
 fn triggers() {
     assert_eq!(
         parse_instruction("FOO x").expect_err("unknown").to_string(),
-        "dockerfile parse error line 1: unknown instruction: FOO"
+        "dockerfile parse error on line 1: unknown instruction: FOO (did you mean FROM?)"
     );
     assert!(parse_instruction("RUN a\nRUN b").is_err());
     assert_eq!(parse_instruction("COPY a b").expect("legal").name(), "COPY");

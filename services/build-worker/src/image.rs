@@ -67,7 +67,7 @@ pub fn health(check: Healthcheck) -> oci::Healthcheck {
 
 /// Refuses what is no signal, in Docker's words.
 pub fn check_signal(signal: &str) -> Result<(), String> {
-    let invalid = || format!("Invalid signal: {signal}");
+    let invalid = || format!("invalid signal: {signal}");
     if let Ok(number) = signal.parse::<i32>() {
         return if number > 0 { Ok(()) } else { Err(invalid()) };
     }
@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(check_signal(fine), Ok(()), "{fine}");
         }
         for wrong in ["SIGX", "", "a b", "-1", "RTMIN+99"] {
-            assert_eq!(check_signal(wrong), Err(format!("Invalid signal: {wrong}")));
+            assert_eq!(check_signal(wrong), Err(format!("invalid signal: {wrong}")));
         }
     }
 }

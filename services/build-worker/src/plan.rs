@@ -18,9 +18,10 @@ impl Plan {
         let Dockerfile { directives, meta_args, mut stages, warnings, blank_lines: _ } = Dockerfile::parse(source)?;
         if !options.target.is_empty() {
             let target = options.target.to_lowercase();
-            let at = stages.iter().position(|stage| stage.name.as_deref() == Some(&target)).ok_or_else(|| {
-                Failure::user(format!("failed to reach build target {} in Dockerfile", options.target))
-            })?;
+            let at = stages
+                .iter()
+                .position(|stage| stage.name.as_deref() == Some(&target))
+                .ok_or_else(|| Failure::user(format!("target stage {:?} could not be found", options.target)))?;
             stages.truncate(at + 1);
         }
         let mut labels: Vec<_> = options.labels.iter().collect();
@@ -66,6 +67,6 @@ mod tests {
             cut.stages[0].instructions[1].kind.expanded(&dockerfile::Lexer::new('\\'), &|_| None).expect("expanded");
         assert_eq!(expanded, dockerfile::Kind::Label(vec![("a".into(), "it's $x".into())]));
         let error = plan(source, "0", &[]).expect_err("no such stage");
-        assert_eq!(error.to_string(), "failed to reach build target 0 in Dockerfile");
+        assert_eq!(error.to_string(), "target stage \"0\" could not be found");
     }
 }

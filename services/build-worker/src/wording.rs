@@ -22,17 +22,9 @@ pub fn pairs(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!(" {name}={value}")).collect()
 }
 
-/// `&{["CMD-SHELL" "x"] "5s" "0s" "0s" '\x03'}`, as the classic builder writes it, which knows no interval of the start.
+/// `&{["CMD-SHELL" "x"] "5s" "0s" "0s" "0s" '\x03'}`: interval, timeout, start period and the interval in it.
 pub fn health(health: &Healthcheck) -> String {
-    health_of(health, &[health.interval, health.timeout, health.start_period])
-}
-
-/// As [`health`], as BuildKit writes it: with the interval of the start as the fourth time.
-pub fn health_whole(health: &Healthcheck) -> String {
-    health_of(health, &[health.interval, health.timeout, health.start_period, health.start_interval])
-}
-
-fn health_of(health: &Healthcheck, times: &[i64]) -> String {
+    let times = [health.interval, health.timeout, health.start_period, health.start_interval];
     let times: String = times.iter().map(|nanos| format!(" {}", quote(&duration(*nanos)))).collect();
     format!("&{{{}{times} {}}}", quoted_list(&health.test), quote_number(health.retries))
 }
@@ -102,8 +94,7 @@ mod tests {
             start_interval: 0,
             retries: 3,
         };
-        assert_eq!(health(&check), r#"&{["CMD-SHELL" "a b"] "5s" "3s" "1m0s" '\x03'}"#);
-        assert_eq!(health_whole(&check), r#"&{["CMD-SHELL" "a b"] "5s" "3s" "1m0s" "0s" '\x03'}"#);
+        assert_eq!(health(&check), r#"&{["CMD-SHELL" "a b"] "5s" "3s" "1m0s" "0s" '\x03'}"#);
         assert_eq!(quoted_list(&words(&["\u{1}ä\u{200b}'"])), r#"["\x01ä\u200b'"]"#);
     }
 }

@@ -32,7 +32,7 @@ async fn output_and_cache(farm: &Farm) {
     assert_eq!(id(lines[2]).len(), 12);
     assert_eq!(lines[3], "Step 2/4 : MAINTAINER shilps");
     assert!(lines[5].starts_with(" ---> Running in "));
-    assert_eq!(lines[6], lines[5].replace(" ---> Running in", "Removing intermediate container"));
+    assert_eq!(lines[6], lines[5].replace(" ---> Running in", " ---> Removed intermediate container"));
     first.says("hello\n").says("\x1b[91moops\n\x1b[0m");
     let image = first.image.as_ref().expect("an image");
     assert_eq!(first.aux, std::slice::from_ref(&image.id));
@@ -187,7 +187,9 @@ async fn failures(farm: &Farm) {
     let layer = next.image.as_ref().expect("an image").layers[1].blob.clone().expect("a blob");
     let digest = layer.digest.parse().expect("a digest");
     assert_eq!(farm.store.has(&digest, None).await.expect("asked"), Some(layer.size), "what is recorded is stored");
-    farm.build("FRM x\n", &[]).await.fails("dockerfile parse error line 1: unknown instruction: FRM");
+    farm.build("FRM x\n", &[])
+        .await
+        .fails("dockerfile parse error on line 1: unknown instruction: FRM (did you mean FROM?)");
     farm.build("", &[]).await.fails("the Dockerfile (Dockerfile) cannot be empty");
     farm.build("FROM nosuch\n", &[]).await.fails("No such image: nosuch");
     farm.build("FROM Busybox\n", &[])

@@ -81,7 +81,7 @@ fn eight_builds_on_four_workers_run_each_step_once() {
     for (other_id, other) in &built {
         assert_eq!(other_id, id, "{other}");
         assert_eq!(container(other, "one"), container(said, "one"), "{other}");
-        assert!(other.contains("one ended\nRemoving intermediate container"), "{other}");
+        assert!(other.contains("one ended\n ---> Removed intermediate container"), "{other}");
     }
     assert_eq!((bell.count("one"), bell.count("two")), (1, 1));
     let images = boxyard.docker(&["images", "-aq"]);

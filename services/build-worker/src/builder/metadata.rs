@@ -203,7 +203,7 @@ mod tests {
             ("ONBUILD COPY   a    b", "ONBUILD COPY   a    b"),
             ("STOPSIGNAL TERM", "STOPSIGNAL TERM"),
             ("SHELL [\"/bin/sh\", \"-x\", \"-c\"]", "SHELL [/bin/sh -x -c]"),
-            ("HEALTHCHECK NONE", "HEALTHCHECK &{[\"NONE\"] \"0s\" \"0s\" \"0s\" '\\x00'}"),
+            ("HEALTHCHECK NONE", "HEALTHCHECK &{[\"NONE\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}"),
         ] {
             assert_eq!(after(&[instruction]).1, [expected]);
         }

@@ -131,7 +131,7 @@ impl Builder {
 
     pub async fn print_removed(&self, container_id: &str) -> Result<(), Failure> {
         if self.removes_containers() {
-            self.log.stream(&format!("Removing intermediate container {}\n", short_id(container_id))).await?;
+            self.log.stream(&format!(" ---> Removed intermediate container {}\n", short_id(container_id))).await?;
         }
         Ok(())
     }

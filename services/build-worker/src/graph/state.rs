@@ -262,7 +262,7 @@ impl State {
             }
             Kind::Healthcheck(check) => {
                 let health = health(check);
-                let line = format!("HEALTHCHECK {}", wording::health_whole(&health));
+                let line = format!("HEALTHCHECK {}", wording::health(&health));
                 config.healthcheck = Some(health);
                 line
             }

@@ -123,6 +123,7 @@ fn essential(line: &str) -> String {
         "rpc error: code = Unknown desc = ",
     ];
     let line = without_folders(line).replace("dockerfile parse error line", "dockerfile parse error on line");
+    let line = line.replace("Invalid signal:", "invalid signal:");
     let mut line = line.as_str();
     while let Some(rest) = PARTS.iter().find_map(|part| line.strip_prefix(part)) {
         line = rest;
