@@ -29,6 +29,22 @@ pub struct CreateRequest {
     pub host_config: Option<HostConfig>,
 }
 
+/// When and how a container's health is looked at; times in nanoseconds, 0 means the image's or Docker's own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HealthConfig {
+    /// Empty: the image's. `["NONE"]`: none. Else `CMD` and a command's words, or `CMD-SHELL` and a line of shell.
+    pub test: Option<Vec<String>>,
+    pub interval: Option<i64>,
+    pub timeout: Option<i64>,
+    /// Failures in it do not count.
+    pub start_period: Option<i64>,
+    /// Between two looks in the start period.
+    pub start_interval: Option<i64>,
+    /// Failures in a row that make it unhealthy.
+    pub retries: Option<i64>,
+}
+
 /// The part of a HostConfig that a node acts on.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -78,6 +94,23 @@ pub struct HostConfig {
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,
     pub init: Option<bool>,
+    /// `NAME`, `NAME:ro` or `NAME:rw` of containers.
+    pub volumes_from: Option<Vec<String>>,
+    pub device_cgroup_rules: Option<Vec<String>>,
+    pub blkio_device_read_bps: Option<Vec<DeviceRate>>,
+    pub blkio_device_write_bps: Option<Vec<DeviceRate>>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub blkio_device_read_iops: Option<Vec<DeviceRate>>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub blkio_device_write_iops: Option<Vec<DeviceRate>>,
+}
+
+/// Bytes or operations a second of a block device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceRate {
+    pub path: String,
+    pub rate: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -121,12 +154,31 @@ pub struct Mount {
     pub read_only: Option<bool>,
     pub volume_options: Option<VolumeOptions>,
     pub tmpfs_options: Option<TmpfsOptions>,
+    pub bind_options: Option<BindOptions>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BindOptions {
+    pub propagation: Option<String>,
+    /// A missing host path is made as a folder.
+    pub create_mountpoint: Option<bool>,
+    pub non_recursive: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct VolumeOptions {
     pub no_copy: Option<bool>,
+    pub subpath: Option<String>,
+    pub driver_config: Option<VolumeDriver>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeDriver {
+    pub name: Option<String>,
+    pub options: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -173,6 +225,15 @@ pub fn config_defaults() -> Value {
         "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
         "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": [], "Cmd": null,
         "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": {}
+    })
+}
+
+/// An image's Config with every field that Docker sends.
+pub fn image_config_defaults() -> Value {
+    json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
+        "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
+        "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null
     })
 }
 

@@ -11,8 +11,9 @@ mod fill;
 mod progress;
 
 pub use container::{
-    CreateRequest, DeviceMapping, ExecCreateRequest, HostConfig, LogConfig, Mount, RestartPolicy, TmpfsOptions, Ulimit,
-    VolumeOptions, config_defaults, host_config_defaults,
+    BindOptions, CreateRequest, DeviceMapping, DeviceRate, ExecCreateRequest, HealthConfig, HostConfig, LogConfig,
+    Mount, RestartPolicy, TmpfsOptions, Ulimit, VolumeOptions, config_defaults, host_config_defaults,
+    image_config_defaults,
 };
 pub use event::event;
 pub use fill::{fill, time};

@@ -85,6 +85,13 @@ impl Node {
         Ok(lock(&self.exec(&request.exec_id)?.status).clone())
     }
 
+    /// One that nobody will ask for.
+    pub fn forget_exec(&self, id: &str) {
+        if let Some(exec) = lock(&self.execs).remove(id) {
+            let _ = std::fs::remove_dir_all(&exec.dir);
+        }
+    }
+
     /// Those of a container that starts anew or goes.
     pub fn forget_execs(&self, container: &Container) {
         let id = container.status().id;
@@ -145,7 +152,7 @@ impl Node {
         }
     }
 
-    async fn exec_shim(&self, exec: &Exec, container: &Container, request: &ExecStart) -> Result<Handle, Error> {
+    pub async fn exec_shim(&self, exec: &Exec, container: &Container, request: &ExecStart) -> Result<Handle, Error> {
         let pid = container.status().pid;
         if pid == 0 {
             return Err(Error::conflict(format!("container {} is not running", exec.spec.container_id)));

@@ -16,6 +16,7 @@ mod containers;
 mod etc;
 mod exec;
 mod handlers;
+mod health;
 mod init_layer;
 mod logs;
 mod node;

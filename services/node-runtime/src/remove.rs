@@ -57,7 +57,7 @@ impl Node {
     async fn end_for_removal(self: &Arc<Self>, container: &Container, request: &ContainerRemove) -> Result<(), Error> {
         if !request.force {
             return Err(Error::conflict(format!(
-                "You cannot remove a running container {}. Stop the container before attempting removal or force remove",
+                "cannot remove container \"{}\": container is running: stop the container before removing or force remove",
                 request.id
             )));
         }

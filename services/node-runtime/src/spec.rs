@@ -64,7 +64,9 @@ impl Node {
                 Type::Volume => self.volume_data(&mount.source)?,
                 Type::Tmpfs => PathBuf::from("tmpfs"),
             };
-            let mut made = bind(source, mount.target.clone(), mount.read_only);
+            let read_only =
+                mount.read_only || mount.r#type() == Type::Volume && self.volume_is_read_only(&mount.source);
+            let mut made = bind(source, mount.target.clone(), read_only);
             made.propagation = mount.propagation.clone();
             if mount.r#type() == Type::Tmpfs {
                 made.kind = "tmpfs".to_owned();
@@ -190,6 +192,11 @@ fn bind(source: impl AsRef<Path>, target: String, read_only: bool) -> Mount {
     Mount { kind: "bind".to_owned(), source, target, read_only, propagation: String::new(), options: Vec::new() }
 }
 
+fn rates(devices: Vec<proto::DeviceRate>) -> Vec<bundle::ThrottleDevice> {
+    let rate = |device: proto::DeviceRate| bundle::ThrottleDevice { path: device.path.into(), rate: device.rate };
+    devices.into_iter().map(rate).collect()
+}
+
 pub fn resources(limits: proto::Resources) -> Resources {
     Resources {
         memory_bytes: limits.memory_bytes,
@@ -205,6 +212,10 @@ pub fn resources(limits: proto::Resources) -> Resources {
         cpuset_mems: limits.cpuset_mems,
         pids_limit: limits.pids_limit,
         blkio_weight: u16::try_from(limits.blkio_weight).unwrap_or(0),
-        ..Resources::default()
+        device_cgroup_rules: limits.device_cgroup_rules,
+        read_bps: rates(limits.read_bps),
+        write_bps: rates(limits.write_bps),
+        read_iops: rates(limits.read_iops),
+        write_iops: rates(limits.write_iops),
     }
 }

@@ -159,6 +159,7 @@ impl Node {
             status.error.clear();
             status.oom_killed = false;
             status.network = endpoint;
+            status.health = crate::health::at_start(&spec, status.health.take());
         })
     }
 
@@ -226,6 +227,7 @@ impl Node {
 
     /// Waits for the end in the background.
     pub fn watch(self: &Arc<Self>, container: &Arc<Container>) {
+        self.look_after(container);
         let (node, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let Some(shim) = container.shim() else { return };
@@ -268,6 +270,7 @@ impl Node {
             status.oom_killed = end.oom;
             status.finished_at_ns = end.finished_at_ns;
             status.pid = 0;
+            crate::health::at_end(status);
         });
         if let Err(error) = changed {
             tracing::error!(%error, container_id = %container.status().id, "an end could not be recorded");
@@ -275,7 +278,8 @@ impl Node {
         if end.oom {
             self.tell(container, "oom", &[]);
         }
-        self.tell(container, "die", &[("exitCode", end.code.to_string())]);
+        let seconds = (end.finished_at_ns - container.status().started_at_ns).max(0) / 1_000_000_000;
+        self.tell(container, "die", &[("execDuration", seconds.to_string()), ("exitCode", end.code.to_string())]);
         let shim = lock(&container.shim).take();
         let (node, container) = (self.clone(), container.clone());
         self.tasks.spawn(async move {

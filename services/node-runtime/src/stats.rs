@@ -21,11 +21,13 @@ impl Node {
                 "num_procs": 0,
                 "name": format!("/{name}"),
                 "id": status.id,
-                "pids_stats": {}, "cpu_stats": {}, "memory_stats": {}, "blkio_stats": {}, "storage_stats": {},
+                "pids_stats": {}, "cpu_stats": no_cpu(), "memory_stats": {}, "storage_stats": {},
+                "blkio_stats": blkio(None),
             });
             if container.is_running() {
                 all["cpu_stats"] = cpu(&group);
                 all["memory_stats"] = memory(&group);
+                all["blkio_stats"] = blkio(Some(&group));
                 all["pids_stats"] = json!({
                     "current": number(&group, "pids", "pids.current"),
                     "limit": group.read("pids", "pids.max").and_then(|t| t.trim().parse().ok()).unwrap_or(u64::MAX),
@@ -53,6 +55,72 @@ fn field(map: &Map<String, Value>, key: &str) -> u64 {
     map.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// Of a container that doesn't run.
+fn no_cpu() -> Value {
+    json!({
+        "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+    })
+}
+
+/// Bytes and operations by device; the lists that only the CFQ scheduler of old kernels filled are empty, all are null
+/// where nothing runs.
+fn blkio(group: Option<&Cgroup>) -> Value {
+    const OF_CFQ: [&str; 6] = [
+        "io_queue_recursive",
+        "io_service_time_recursive",
+        "io_wait_time_recursive",
+        "io_merged_recursive",
+        "io_time_recursive",
+        "sectors_recursive",
+    ];
+    let mut all = Map::new();
+    for (name, file, keys) in [
+        ("io_service_bytes_recursive", "blkio.throttle.io_service_bytes_recursive", ["rbytes", "wbytes"]),
+        ("io_serviced_recursive", "blkio.throttle.io_serviced_recursive", ["rios", "wios"]),
+    ] {
+        let entries = group.map(|group| match group.is_v2() {
+            true => by_key(&group.read("io", "io.stat").unwrap_or_default(), keys),
+            false => by_operation(&group.read("blkio", file).unwrap_or_default()),
+        });
+        all.insert(name.to_owned(), entries.map_or(Value::Null, Value::Array));
+    }
+    for name in OF_CFQ {
+        all.insert(name.to_owned(), group.map_or(Value::Null, |_| json!([])));
+    }
+    Value::Object(all)
+}
+
+/// A line of cgroup v1: `8:0 Read 4096`; the sum over all devices has no device.
+fn by_operation(text: &str) -> Vec<Value> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (device, operation, value) = (words.next()?, words.next()?, words.next()?);
+        counted(device, &operation.to_ascii_lowercase(), value)
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// A line of cgroup v2: `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 …`.
+fn by_key(text: &str, [read, write]: [&str; 2]) -> Vec<Value> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let found = lines.flat_map(|(device, words)| {
+        let pairs = words.split_whitespace().filter_map(|word| word.split_once('='));
+        pairs.filter_map(move |(key, value)| match key {
+            _ if key == read => counted(device, "read", value),
+            _ if key == write => counted(device, "write", value),
+            _ => None,
+        })
+    });
+    found.collect()
+}
+
+fn counted(device: &str, operation: &str, value: &str) -> Option<Value> {
+    let (major, minor) = device.split_once(':')?;
+    let number = |text: &str| text.parse::<u64>().ok();
+    Some(json!({"major": number(major)?, "minor": number(minor)?, "op": operation, "value": number(value)?}))
+}
+
 fn cpu(group: &Cgroup) -> Value {
     let stat = pairs(&group.read("cpu", "cpu.stat").unwrap_or_default());
     let (total, user, kernel, throttled) = if group.is_v2() {
@@ -65,8 +133,12 @@ fn cpu(group: &Cgroup) -> Value {
     let machine = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     // user nice system idle iowait irq softirq steal; the guests' are part of user's.
     let ticks: u64 = machine.split_whitespace().skip(1).take(8).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let mut usage = json!({"total_usage": total, "usage_in_kernelmode": kernel, "usage_in_usermode": user});
+    if let Some(each) = group.read("cpuacct", "cpuacct.usage_percpu").filter(|_| !group.is_v2()) {
+        usage["percpu_usage"] = each.split_whitespace().filter_map(|word| word.parse::<u64>().ok()).collect();
+    }
     json!({
-        "cpu_usage": {"total_usage": total, "usage_in_kernelmode": kernel, "usage_in_usermode": user},
+        "cpu_usage": usage,
         "system_cpu_usage": ticks * (1_000_000_000 / TICKS),
         "online_cpus": std::thread::available_parallelism().map_or(1, usize::from),
         "throttling_data": {
@@ -161,6 +233,20 @@ mod tests {
         }
         assert_eq!(memory(&v1.1)["max_usage"], 8192);
         assert_eq!(memory(&v2.1)["stats"]["inactive_file"], 2);
+    }
+
+    #[test]
+    fn bytes_of_devices() {
+        let bytes = |files: &[(&str, &str)]| blkio(Some(&recorded(files).1))["io_service_bytes_recursive"].clone();
+        let wanted = json!([
+            {"major": 8, "minor": 0, "op": "read", "value": 4096}, {"major": 8, "minor": 0, "op": "write", "value": 512},
+        ]);
+        let v1 =
+            [("blkio/b/c/blkio.throttle.io_service_bytes_recursive", "8:0 Read 4096\n8:0 Write 512\nTotal 4608\n")];
+        let v2 = [("cgroup.controllers", "io\n"), ("b/c/io.stat", "8:0 rbytes=4096 wbytes=512 rios=1 wios=2\n")];
+        assert_eq!(bytes(&v1), wanted);
+        assert_eq!(bytes(&v2), wanted);
+        assert_eq!(blkio(None)["io_time_recursive"], Value::Null);
     }
 
     #[test]

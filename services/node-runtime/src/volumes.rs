@@ -116,9 +116,14 @@ impl Node {
                 }
                 Type::Volume => {
                     let name = std::mem::take(&mut mount.source);
+                    let mode = match (name.is_empty(), mount.read_only) {
+                        (true, _) => "",
+                        (false, true) => "ro",
+                        (false, false) => "z",
+                    };
                     let info = self.volume_create(VolumeSpec { name, ..VolumeSpec::default() })?;
                     mount.source = info.name.clone();
-                    (point.r#type, point.driver, point.mode) = ("volume".into(), "local".into(), "z".into());
+                    (point.r#type, point.driver, point.mode) = ("volume".into(), "local".into(), mode.into());
                     (point.name, point.source) = (info.name, info.mountpoint);
                 }
             }
@@ -127,13 +132,38 @@ impl Node {
         Ok(points)
     }
 
+    /// Where a volume's files lie: in its own folder, or where its options bind it to.
+    ///
+    /// # Errors
+    /// `Internal` when it is bound to what is not there.
     pub fn volume_data(&self, name: &str) -> Result<PathBuf, Error> {
-        Ok(self.volume_folder(name)?.join("_data"))
+        let folder = self.volume_folder(name)?;
+        let data = folder.join("_data");
+        let info = read(&folder).unwrap_or_default();
+        let Some(device) = info.options.get("device") else { return Ok(data) };
+        match Path::new(device).exists() {
+            true => Ok(device.into()),
+            false => Err(Error::internal(format!(
+                "error while mounting volume '{}': failed to mount local volume: mount \
+                 {device}:{}, flags: 0x1000: no such file or directory",
+                data.display(),
+                data.display()
+            ))),
+        }
+    }
+
+    /// Whether a volume's options bind it for reading only.
+    pub fn volume_is_read_only(&self, name: &str) -> bool {
+        let info = self.volume_folder(name).ok().and_then(|folder| read(&folder)).unwrap_or_default();
+        info.options.get("o").is_some_and(|words| words.split(',').any(|word| word == "ro"))
     }
 
     /// An empty volume begins with what the image has at its place.
     pub fn fill_volumes(&self, spec: &ContainerSpec, rootfs: &Path) -> Result<(), Error> {
         for mount in spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume && !mount.no_copy) {
+            if self.volume_is_read_only(&mount.source) {
+                continue;
+            }
             let data = self.volume_data(&mount.source)?;
             if std::fs::read_dir(&data).map_err(io)?.next().is_some() {
                 continue;

@@ -184,6 +184,12 @@ pub fn failure(config: &ShimConfig) -> (String, i32) {
 
 fn translate(said: &str, program: &str) -> (String, i32) {
     let lower = said.to_ascii_lowercase();
+    // The working folder: crun's words, whose reason stands behind the last colon.
+    if let Some((folder, reason)) = said.strip_prefix("chdir `").and_then(|rest| rest.split_once("`: ")) {
+        let reason = reason.to_ascii_lowercase();
+        let code = if reason == "no such file or directory" { 127 } else { 126 };
+        return (format!("chdir to cwd (\"{folder}\") set in config.json failed: {reason}"), code);
+    }
     let of_program = lower.contains("exec");
     if of_program && (lower.contains("not found in $path") || lower.contains("no such file or directory")) {
         let reason = if program.contains('/') {
@@ -223,6 +229,11 @@ mod tests {
             ),
             ("open executable: Operation not permitted", "/etc", ("exec: \"/etc\": permission denied", 126)),
             ("open executable: Permission denied", "/a", ("exec: \"/a\": permission denied", 126)),
+            (
+                "chdir `/n`: No such file or directory",
+                "pwd",
+                ("chdir to cwd (\"/n\") set in config.json failed: no such file or directory", 127),
+            ),
             ("mount `proc` to `proc`: Invalid argument", "/a", ("mount `proc` to `proc`: Invalid argument", 128)),
         ] {
             let (reason, code) = translate(said, program);

@@ -25,7 +25,7 @@ const CASES: &[Case] = &[
     case("GET", "/images/nosuch/json", "", 404, "no such image: nosuch"),
     case("GET", "/images/nosuch:tag/history", "", 404, "no such image: nosuch:tag"),
     case("GET", "/images/sha256:zz/json", "", 404, "no such image: sha256:zz"),
-    case("GET", "/images/UPPER/json", "", 400, "repository name must be lowercase"),
+    case("GET", "/images/UPPER/json", "", 400, "must be lowercase"),
     case("DELETE", "/images/nosuch", "", 404, "no such image: nosuch"),
     case("POST", "/images/nosuch/tag?repo=a&tag=b", "", 404, "no such image: nosuch"),
     case("POST", "/images/busybox/tag?repo=UPPER&tag=b", "", 400, "invalid reference format"),

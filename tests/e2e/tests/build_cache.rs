@@ -59,7 +59,9 @@ fn caps_are_held_while_builds_go_on_and_a_prune_takes_what_it_names() {
     prune(&["--filter", "unused-for=1h"]).says("Total: 0B");
     prune(&["--filter", "description=echo 6"]).says("Total: 1.0");
     assert!(!was_found(&boxyard, 6), "it was removed");
-    boxyard.docker(&["builder", "prune", "-f", "--filter", "nosuch=x"]).fails(1, "Invalid filter 'nosuch'");
+    boxyard
+        .docker(&["builder", "prune", "-f", "--filter", "nosuch=x"])
+        .fails(1, "failed to prune build cache: invalid filter 'nosuch'");
     boxyard.docker(&["builder", "prune", "-af"]).says("Total reclaimed space: 2.0");
     assert_eq!(cached(&boxyard), 0);
     boxyard.stop();

@@ -71,8 +71,8 @@ fn a_build_is_remembered_with_its_steps_its_log_and_its_reasons() {
     ] {
         assert_eq!(listed(filters).ok(), found, "{filters:?}");
     }
-    listed(&["status=over"]).fails(1, "Invalid filter 'status=over'");
-    listed(&["colour=red"]).fails(1, "Invalid filter 'colour'");
+    listed(&["status=over"]).fails(1, "invalid filter 'status=over'");
+    listed(&["colour=red"]).fails(1, "invalid filter 'colour'");
     let logged = boxyard.boxyard(&["build", "logs", &id[..12]]);
     logged
         .says("Step 3/5 : RUN echo built $V")

@@ -29,7 +29,7 @@ on_both! {
         assert_eq!(engine.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "life"]).ok(), "exited 137");
         engine.docker(&["restart", "-t", "0", "life"]).ok();
         assert_eq!(state(engine), "running");
-        engine.docker(&["rm", "life"]).fails(1, "You cannot remove a running container");
+        engine.docker(&["rm", "life"]).fails(1, "or force remove");
         engine.docker(&["kill", "-s", "KILL", "life"]).ok();
         assert_eq!(engine.docker(&["wait", "life"]).ok(), "137");
         engine.docker(&["kill", "life"]).fails(1, "is not running");

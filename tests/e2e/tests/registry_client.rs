@@ -235,7 +235,7 @@ mod flows {
         engine.shell(&by_environment).fails(1, "leave out DOCKER_CONTENT_TRUST");
         let switched_off = ["pull", "-q", "--disable-content-trust", "hello-world"];
         engine.boxyard_command(&switched_off).ok();
-        engine.boxyard_command(&["search", "--limit", "500", "x"]).fails(1, "Limit 500 is outside the range");
+        engine.boxyard_command(&["search", "--limit", "500", "x"]).fails(1, "500 is outside the range of [1, 100]");
     }
 
     /// Our command asks the registry as Docker's does, and finds short names through the engine's mirror as well.

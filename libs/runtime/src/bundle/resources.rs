@@ -54,6 +54,12 @@ fn swap_is_counted() -> bool {
     !v1.exists() || v1.join("memory.memsw.limit_in_bytes").exists()
 }
 
+/// Kernels without the CFQ or BFQ scheduler have no weights on v1, and a runtime fails on them.
+fn weights_are_there() -> bool {
+    let v1 = Path::new("/sys/fs/cgroup/blkio");
+    !v1.exists() || ["blkio.weight", "blkio.bfq.weight"].iter().any(|file| v1.join(file).exists())
+}
+
 fn cpu(limits: &Resources) -> Map<String, Value> {
     let mut map = Map::new();
     let (mut period, mut quota) = (limits.cpu_period_us, limits.cpu_quota_us);
@@ -76,7 +82,7 @@ fn cpu(limits: &Resources) -> Map<String, Value> {
 
 fn block_io(limits: &Resources) -> Result<Map<String, Value>, Error> {
     let mut map = Map::new();
-    if limits.blkio_weight != 0 {
+    if limits.blkio_weight != 0 && weights_are_there() {
         map.insert("weight".into(), limits.blkio_weight.into());
     }
     for (key, list) in [

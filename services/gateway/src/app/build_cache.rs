@@ -27,10 +27,32 @@ pub struct Prune {
     pub filters: Filters,
     /// Also results that images share: only their rows go.
     pub all: bool,
-    /// As soon as no more than this is left, no more go.
-    pub keep_bytes: u64,
+    pub keep: Keep,
     /// Nothing goes, and it is said what would.
     pub is_dry: bool,
+}
+
+/// How much of the cache may stay, as BuildKit counts it; without any of the three nothing stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// As soon as no more than this is left, no more go.
+    pub reserved_bytes: u64,
+    /// The cache may take this much; 0: no such bound.
+    pub max_used_bytes: u64,
+    /// What goes past the bound above makes this much of the store's disk free; 0: no such bound.
+    pub min_free_bytes: u64,
+}
+
+impl Keep {
+    /// How much stays of a cache of `used` bytes on a disk with `free` bytes.
+    fn bytes(self, used: u64, free: u64) -> u64 {
+        let mut kept = self.max_used_bytes;
+        if self.min_free_bytes > 0 {
+            let rest = used.saturating_sub(self.min_free_bytes.saturating_sub(free));
+            kept = if kept == 0 { rest } else { kept.min(rest) };
+        }
+        kept.max(self.reserved_bytes)
+    }
 }
 
 /// What went, or would.
@@ -164,7 +186,11 @@ impl App {
             let shown = cache.shown(record);
             (wanted.all || named.shared == Some(true) || !shown.is_shared) && named.takes(&shown)
         };
-        let going = cache.going(matches, wanted.keep_bytes);
+        let free = match wanted.keep.min_free_bytes {
+            0 => 0,
+            _ => self.bus.call::<calls::Usage>(&Target::Store, &proto::Empty {}).await?.free_bytes,
+        };
+        let going = cache.going(matches, wanted.keep.bytes(cache.bytes(), free));
         match wanted.is_dry {
             true => Ok(going.pruned()),
             false => self.let_go(going).await,
@@ -281,6 +307,8 @@ impl<'a> Named<'a> {
             && self.filters.any("id", |id| record.key.starts_with(id))
             && self.filters.any("type", |kind| kind == record.kind)
             && self.filters.any("description", |text| record.description.contains(text))
+            // No record has a label.
+            && self.filters.labels(|_, _| false)
     }
 }
 
@@ -408,6 +436,26 @@ mod tests {
                 (&keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>()[..], bytes),
                 "{keep}"
             );
+        }
+    }
+
+    #[test]
+    fn what_may_stay() {
+        for (reserved_bytes, max_used_bytes, min_free_bytes, wanted) in [
+            (0, 0, 0, 0),
+            (30, 0, 0, 30),
+            (30, 50, 0, 50),
+            (60, 50, 0, 60),
+            // 20 are free.
+            (0, 0, 10, 100),
+            (0, 0, 50, 70),
+            (80, 0, 50, 80),
+            (0, 60, 50, 60),
+            (0, 90, 50, 70),
+            (0, 0, 500, 0),
+        ] {
+            let keep = Keep { reserved_bytes, max_used_bytes, min_free_bytes };
+            assert_eq!(keep.bytes(100, 20), wanted, "{keep:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a request may not hold: refused before anything is written, in Docker's words.
 
-use engine_api::HostConfig;
+use engine_api::{HealthConfig, HostConfig};
 use serde_json::Value;
 
 use super::{Failure, Outcome};
@@ -17,7 +17,7 @@ pub fn request(env: &Option<Vec<String>>, mac_address: Option<&str>) -> Outcome<
         parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok())
     };
     match mac_address.filter(|address| !address.is_empty() && !is_mac(address)) {
-        Some(wrong) => Err(Failure::invalid(format!("{wrong} is not a valid mac address"))),
+        Some(wrong) => Err(Failure::invalid(format!("invalid config for network bridge: invalid MAC address {wrong}"))),
         None => Ok(()),
     }
 }
@@ -43,6 +43,13 @@ pub fn host(host: &HostConfig, raw: &Value) -> Outcome<()> {
             "invalid restart policy: unknown policy '{restart}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )));
     }
+    let retries = host.restart_policy.as_ref().and_then(|policy| policy.maximum_retry_count).unwrap_or(0);
+    if retries < 0 {
+        return Err(Failure::invalid("invalid restart policy: maximum retry count cannot be negative"));
+    }
+    if retries > 0 && restart != "on-failure" {
+        return Err(Failure::invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
+    }
     if host.auto_remove.unwrap_or(false) && !matches!(restart, "" | "no") {
         return Err(Failure::invalid("can't create 'AutoRemove' container with restart policy"));
     }
@@ -50,10 +57,12 @@ pub fn host(host: &HostConfig, raw: &Value) -> Outcome<()> {
         return Err(Failure::not_built("published ports are not built yet"));
     }
     if host.nano_cpus.unwrap_or(0) > 0 && host.cpu_quota.unwrap_or(0) > 0 {
-        return Err(Failure::invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set."));
+        return Err(Failure::invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set"));
     }
     modes(host)?;
     numbers(host)?;
+    logs(host)?;
+    security(host)?;
     not_built(raw)
 }
 
@@ -76,7 +85,9 @@ fn modes(host: &HostConfig) -> Outcome<()> {
     }
     let driver = host.log_config.as_ref().and_then(|log| log.driver.clone()).unwrap_or_default();
     if !matches!(driver.as_str(), "" | "json-file" | "local" | "none") {
-        return Err(Failure::invalid(format!("logger: no log driver named '{driver}' is registered")));
+        return Err(Failure::invalid(format!(
+            "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
+        )));
     }
     for entry in host.extra_hosts.iter().flatten() {
         let (name, address) = entry.split_once([':', '=']).unwrap_or((entry, ""));
@@ -94,7 +105,84 @@ fn modes(host: &HostConfig) -> Outcome<()> {
     Ok(())
 }
 
+/// Options of the log that nobody would act on.
+fn logs(host: &HostConfig) -> Outcome<()> {
+    let Some(log) = &host.log_config else { return Ok(()) };
+    let driver = log.driver.as_deref().filter(|driver| !driver.is_empty()).unwrap_or("json-file");
+    let known: &[&str] = match driver {
+        "none" => return Ok(()),
+        "local" => &["max-size", "max-file", "compress"],
+        _ => &["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"],
+    };
+    match log.config.iter().flatten().map(|(key, _)| key).find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(Failure::invalid(format!("unknown log opt '{key}' for {driver} log driver"))),
+        None => Ok(()),
+    }
+}
+
+/// `name`, `name=value` and the old `name:value`.
+fn security(host: &HostConfig) -> Outcome<()> {
+    for option in host.security_opt.iter().flatten() {
+        if matches!(option.as_str(), "no-new-privileges" | "disable" | "writable-cgroups") {
+            continue;
+        }
+        let Some((name, value)) = option.split_once('=').or_else(|| option.split_once(':')) else {
+            return Err(Failure::invalid(format!("invalid --security-opt 1: {option:?}")));
+        };
+        let is_flag = matches!(name, "no-new-privileges" | "writable-cgroups");
+        if is_flag && !matches!(value, "true" | "false" | "1" | "0" | "t" | "f") {
+            return Err(Failure::invalid(format!("invalid --security-opt value: {option:?}")));
+        }
+        if !is_flag && !matches!(name, "label" | "apparmor" | "seccomp" | "systempaths") {
+            return Err(Failure::invalid(format!("invalid --security-opt 2: {option:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// A health check's times: nothing, or a millisecond and more.
+pub fn health(check: &HealthConfig) -> Outcome<()> {
+    const MILLISECOND: i64 = 1_000_000;
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ];
+    for (name, time) in times {
+        if time.is_some_and(|time| time != 0 && time < MILLISECOND) {
+            return Err(Failure::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+    }
+    if check.retries.is_some_and(|retries| retries < 0) {
+        return Err(Failure::invalid("Retries in Healthcheck cannot be negative"));
+    }
+    Ok(())
+}
+
 fn numbers(host: &HostConfig) -> Outcome<()> {
+    let shares = host.cpu_shares.unwrap_or(0);
+    if shares < 0 {
+        return Err(Failure::invalid(format!("invalid CPU shares ({shares}): value must be a positive integer")));
+    }
+    if host.cpu_period.is_some_and(|period| period != 0 && !(1000..=1_000_000).contains(&period)) {
+        return Err(Failure::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
+    }
+    if host.cpu_quota.is_some_and(|quota| quota > 0 && quota < 1000) {
+        return Err(Failure::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
+    if let Some(swappiness) = host.memory_swappiness.filter(|value| !(-1..=100).contains(value)) {
+        return Err(Failure::invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
+    }
+    let (memory, reserved) = (host.memory.unwrap_or(0), host.memory_reservation.unwrap_or(0));
+    if reserved > 0 && reserved < MIN_MEMORY_BYTES {
+        return Err(Failure::invalid("Minimum memory reservation allowed is 6MB"));
+    }
+    if memory > 0 && memory < reserved {
+        return Err(Failure::invalid("Minimum memory limit can not be less than memory reservation limit, see usage"));
+    }
     if host.shm_size.is_some_and(|bytes| bytes < 0) {
         return Err(Failure::invalid("SHM size can not be less than 0"));
     }
@@ -112,7 +200,7 @@ fn numbers(host: &HostConfig) -> Outcome<()> {
     for (name, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
         let list = list.as_deref().unwrap_or_default();
         if !list.is_empty() && !is_cpu_list(list) {
-            return Err(Failure::invalid(format!("Invalid value {list} for cpuset {name}")));
+            return Err(Failure::invalid(format!("Invalid value {list} for cpuset {name}: invalid format: {list}")));
         }
     }
     Ok(())
@@ -129,16 +217,54 @@ fn is_cpu_list(text: &str) -> bool {
 /// Fields that would be passed over in silence.
 fn not_built(raw: &Value) -> Outcome<()> {
     let host = &raw["HostConfig"];
-    for (field, what) in
-        [("Links", "links"), ("VolumesFrom", "volumes of other containers"), ("DeviceRequests", "device requests")]
-    {
+    let lists =
+        [("Links", "links"), ("DeviceRequests", "device requests"), ("BlkioWeightDevice", "weights of one device")];
+    for (field, what) in lists {
         if host[field].as_array().is_some_and(|list| !list.is_empty()) {
             return Err(Failure::not_built(format!("{what} are not built yet")));
         }
     }
+    let isolation = host["Isolation"].as_str().unwrap_or_default();
+    if !matches!(isolation, "" | "default") {
+        return Err(Failure::invalid(format!("invalid isolation ({isolation}): linux only supports 'default'")));
+    }
+    if host["StorageOpt"].as_object().is_some_and(|options| !options.is_empty()) {
+        return Err(Failure::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
+    }
+    if !matches!(host["VolumeDriver"].as_str().unwrap_or_default(), "" | "local") {
+        let driver = host["VolumeDriver"].as_str().unwrap_or_default();
+        let words = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
+        return Err(Failure::not_found(words));
+    }
+    endpoints(raw)?;
     let runtime = host["Runtime"].as_str().unwrap_or_default();
     if !matches!(runtime, "" | "crun" | "runc" | "io.containerd.runc.v2") {
         return Err(Failure::invalid(format!("unknown or invalid runtime name: {runtime}")));
+    }
+    Ok(())
+}
+
+/// What only a user's own network could give: addresses and names.
+fn endpoints(raw: &Value) -> Outcome<()> {
+    let given = raw.pointer("/NetworkingConfig/EndpointsConfig").and_then(Value::as_object);
+    for (network, endpoint) in given.into_iter().flatten() {
+        let network = if network == "default" { "bridge" } else { network };
+        let mut wrong = Vec::new();
+        let address = ["IPv4Address", "IPv6Address"].into_iter().filter_map(|key| endpoint["IPAMConfig"][key].as_str());
+        if address.into_iter().any(|address| !address.is_empty()) {
+            wrong.push("user specified IP address is supported on user defined networks only");
+        }
+        if endpoint["Aliases"].as_array().is_some_and(|list| !list.is_empty()) {
+            wrong.push("network-scoped alias is supported only for containers in user defined networks");
+        }
+        if !wrong.is_empty() {
+            return Err(Failure::invalid(format!(
+                "invalid config for network {network}: invalid endpoint settings:\n{}",
+                wrong.join("\n")
+            )));
+        }
     }
     Ok(())
 }
@@ -156,7 +282,7 @@ mod tests {
             (json!({"IpcMode": "x"}), Some("invalid IPC mode: x")),
             (json!({"PidMode": "container:"}), Some("invalid PID mode")),
             (json!({"CgroupnsMode": "x"}), Some("cgroup namespace mode")),
-            (json!({"LogConfig": {"Type": "x"}}), Some("no log driver named 'x'")),
+            (json!({"LogConfig": {"Type": "x"}}), Some("plugin \"x\" not found")),
             (json!({"ExtraHosts": ["a:1.2.3.4", "b:host-gateway", "c:[::1]"]}), None),
             (json!({"ExtraHosts": ["a"]}), Some("bad format for add-host")),
             (json!({"ExtraHosts": ["a:b"]}), Some("invalid IP address in add-host")),

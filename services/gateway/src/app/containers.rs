@@ -19,6 +19,9 @@ pub struct Created {
 impl App {
     /// A container by id, name, or the beginning of an id.
     pub async fn find_container(&self, wanted: &str) -> Outcome<Container> {
+        if wanted.is_empty() {
+            return Err(Failure::invalid("invalid name or ID supplied: \"\""));
+        }
         let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
         if wanted.is_empty() {
             return Err(Failure::not_found("No such container: "));
@@ -44,6 +47,9 @@ impl App {
         let name =
             name.map(|name| name.strip_prefix('/').map(str::to_owned).unwrap_or(name)).filter(|name| !name.is_empty());
         let wanted = request.image.clone().unwrap_or_default();
+        if raw.as_object().is_none_or(serde_json::Map::is_empty) {
+            return Err(Failure::invalid("config cannot be empty in order to create a container"));
+        }
         if wanted.is_empty() {
             return Err(Failure::invalid("no command specified"));
         }
@@ -72,10 +78,11 @@ impl App {
         let shown_name = name.clone().unwrap_or_else(|| names::random_name(0));
         let merged = spec::merge(&id, &shown_name, image, request, raw)?;
         let (mut spec, request) = (merged.spec, merged.request);
+        let givers = self.inherit_volumes(&request, &mut spec).await?;
         let mut container = Container {
             id: id.clone(),
             name: shown_name,
-            node_id: self.place_container(&spec).await?,
+            node_id: self.place_container(&spec, &givers).await?,
             image_id: image.id.clone(),
             spec: spec.encode_to_vec(),
             request: request.to_string(),
@@ -126,6 +133,50 @@ impl App {
             }
         }
         Ok(raw)
+    }
+
+    /// Adds what VolumesFrom names: the volumes and binds of other containers, where this one has nothing of its own.
+    /// Answers those containers.
+    async fn inherit_volumes(&self, request: &Value, spec: &mut proto::ContainerSpec) -> Outcome<Vec<Container>> {
+        let mut givers = Vec::new();
+        for entry in request["HostConfig"]["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let (name, mode) = entry.split_once(':').unwrap_or((entry, "rw"));
+            if name.is_empty() {
+                return Err(Failure::invalid(format!("malformed volumes-from specification: {entry}")));
+            }
+            if !matches!(mode, "ro" | "rw" | "z" | "Z") {
+                return Err(Failure::invalid(format!("invalid mode: {mode}")));
+            }
+            // As Docker answers it: the fault is the request's.
+            let giver = self.find_container(name).await.map_err(|failure| Failure::invalid(failure.message))?;
+            let place = |target: &str| target.trim_end_matches('/').to_owned();
+            for point in view::status_of(&giver).mounts {
+                let kind = match point.r#type.as_str() {
+                    "bind" => proto::mount::Type::Bind,
+                    "volume" => proto::mount::Type::Volume,
+                    _ => continue,
+                };
+                let (is_own, is_anonymous) =
+                    match spec.mounts.iter().find(|own| place(&own.target) == place(&point.target)) {
+                        Some(own) => (true, own.r#type() == proto::mount::Type::Volume && own.source.is_empty()),
+                        None => (false, false),
+                    };
+                if is_own && !is_anonymous {
+                    continue;
+                }
+                spec.mounts.retain(|own| place(&own.target) != place(&point.target));
+                spec.mounts.push(proto::Mount {
+                    r#type: kind.into(),
+                    source: if kind == proto::mount::Type::Bind { point.source } else { point.name },
+                    target: point.target,
+                    read_only: mode == "ro" || !point.rw,
+                    propagation: if kind == proto::mount::Type::Bind { point.propagation } else { String::new() },
+                    ..Default::default()
+                });
+            }
+            givers.push(giver);
+        }
+        Ok(givers)
     }
 
     async fn name_taken(&self, name: &str) -> Failure {
@@ -202,13 +253,13 @@ impl App {
 
     pub async fn kill_container(&self, wanted: &str, signal: String) -> Outcome<()> {
         let container = self.find_container(wanted).await.map_err(|failure| {
-            Failure::new(failure.kind, format!("Cannot kill container: {wanted}: {}", failure.message))
+            Failure::new(failure.kind, format!("cannot kill container: {wanted}: {}", failure.message))
         })?;
-        let number =
-            super::signals::number(&signal).ok_or_else(|| Failure::invalid(format!("Invalid signal: {signal}")))?;
+        let number = super::signals::number(&signal)
+            .ok_or_else(|| Failure::invalid(format!("cannot kill container: {wanted}: invalid signal: {signal}")))?;
         if !is_up(view::status_of(&container).state()) {
             return Err(Failure::conflict(format!(
-                "Cannot kill container: {wanted}: Container {} is not running",
+                "cannot kill container: {wanted}: container {} is not running",
                 container.id
             )));
         }
@@ -225,7 +276,7 @@ impl App {
         match view::status_of(&container).state() {
             ContainerState::Running => {}
             ContainerState::Paused => return Err(Failure::conflict(format!("Container {wanted} is already paused"))),
-            _ => return Err(Failure::conflict(format!("Container {} is not running", container.id))),
+            _ => return Err(Failure::conflict(format!("container {} is not running", container.id))),
         }
         let request = proto::ContainerRef { id: container.id };
         self.change::<calls::ContainerPause>(&container.node_id, &request).await.map(drop)
@@ -234,7 +285,7 @@ impl App {
     pub async fn unpause_container(&self, wanted: &str) -> Outcome<()> {
         let container = self.find_container(wanted).await?;
         if view::status_of(&container).state() != ContainerState::Paused {
-            return Err(Failure::conflict(format!("Container {wanted} is not paused")));
+            return Err(Failure::conflict(format!("Container {} is not paused", container.id)));
         }
         let request = proto::ContainerRef { id: container.id };
         self.change::<calls::ContainerUnpause>(&container.node_id, &request).await.map(drop)
@@ -248,7 +299,7 @@ impl App {
         }
         if !names::is_name(name) {
             return Err(Failure::invalid(format!(
-                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+                "Error when allocating new name: Invalid container name (/{name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             )));
         }
         if container.name == name {
@@ -257,7 +308,10 @@ impl App {
         let before = view::spec_of(&container);
         let after = proto::ContainerSpec { name: name.to_owned(), ..before.clone() };
         match self.db.rename_container(&container.id, name, &after.encode_to_vec()).await {
-            Err(metadata::Error::Taken(_)) => return Err(self.name_taken(name).await),
+            Err(metadata::Error::Taken(_)) => {
+                let taken = self.name_taken(name).await;
+                return Err(Failure::new(taken.kind, format!("Error when allocating new name: {}", taken.message)));
+            }
             other => other?,
         }
         let request = proto::ContainerRename { id: container.id.clone(), name: name.to_owned() };
@@ -276,13 +330,11 @@ impl App {
         let state = view::status_of(&container).state();
         if !force && (is_up(state) || state == ContainerState::Restarting) {
             let (word, advice) = match state {
-                ContainerState::Paused => ("paused", "Unpause and then stop"),
-                ContainerState::Restarting => ("restarting", "Stop"),
-                _ => ("running", "Stop"),
+                ContainerState::Paused => ("paused and must be unpaused first", ""),
+                _ => (view::state_word(state), ": stop the container before removing or force remove"),
             };
             return Err(Failure::conflict(format!(
-                "You cannot remove a {word} container {}. {advice} the container before attempting removal or force remove",
-                container.id
+                "cannot remove container \"{wanted}\": container is {word}{advice}"
             )));
         }
         let request = proto::ContainerRemove { id: container.id.clone(), force, remove_volumes };

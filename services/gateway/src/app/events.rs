@@ -183,7 +183,6 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filters::OF_EVENTS;
     use super::*;
 
     #[test]
@@ -214,7 +213,7 @@ mod tests {
             (r#"{"label":["colour=red","missing"]}"#, false),
             (r#"{"daemon":["x"]}"#, false),
         ] {
-            let filters_read = Filters::parse(filters, OF_EVENTS).expect("reads");
+            let filters_read = Filters::read(filters).expect("reads");
             assert_eq!(die.passes(&filters_read), passes, "{filters}");
         }
     }

@@ -168,7 +168,7 @@ fn check_running(container: &metadata::Container, shown: &str) -> Outcome<()> {
             "Container {} is restarting, wait until the container is running",
             container.id
         ))),
-        _ => Err(Failure::conflict(format!("Container {} is not running", container.id))),
+        _ => Err(Failure::conflict(format!("container {} is not running", container.id))),
     }
 }
 

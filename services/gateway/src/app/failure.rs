@@ -59,13 +59,7 @@ impl From<model::DigestError> for Failure {
 
 impl From<model::ReferenceError> for Failure {
     fn from(error: model::ReferenceError) -> Self {
-        match error {
-            // Docker's words up to now; the name in them is the normalised one, which only puzzles.
-            model::ReferenceError::Uppercase(_) => {
-                Self::invalid("invalid reference format: repository name must be lowercase")
-            }
-            other => Self::invalid(other.to_string()),
-        }
+        Self::invalid(error.to_string())
     }
 }
 

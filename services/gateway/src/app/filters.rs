@@ -28,22 +28,6 @@ pub const OF_CONTAINERS: &[&str] = &[
     "status",
     "volume",
 ];
-pub const OF_EVENTS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
 pub const OF_NETWORKS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 pub const OF_VOLUMES: &[&str] = &["dangling", "driver", "label", "name"];
 /// Keys of `docker search`.
@@ -51,7 +35,8 @@ pub const OF_SEARCH: &[&str] = &["is-automated", "is-official", "stars"];
 pub const OF_PRUNE: &[&str] = &["label", "label!", "until"];
 pub const OF_IMAGE_PRUNE: &[&str] = &["dangling", "label", "label!", "until"];
 /// Keys of `docker builder prune`; `unused-for` is what `until` is called there by newer clients.
-pub const OF_BUILD_PRUNE: &[&str] = &["description", "id", "inuse", "private", "shared", "type", "unused-for", "until"];
+pub const OF_BUILD_PRUNE: &[&str] =
+    &["description", "id", "inuse", "label", "label!", "private", "shared", "type", "unused-for", "until"];
 /// Keys of `/boxyard/v1/caches`.
 pub const OF_CACHES: &[&str] = &["id", "sharing", "unused-for", "until", "worker"];
 /// Keys of `boxyard build ls`.
@@ -64,16 +49,25 @@ impl Filters {
     /// # Errors
     /// `InvalidArgument` for other JSON, and for a key that is not among `allowed`.
     pub fn parse(text: &str, allowed: &[&str]) -> Outcome<Self> {
+        let filters = Self::read(text)?;
+        match filters.0.keys().find(|key| !allowed.contains(&key.as_str())) {
+            Some(key) => Err(Failure::invalid(format!("invalid filter '{key}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// The same with whatever keys.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for other JSON.
+    pub fn read(text: &str) -> Outcome<Self> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let wrong = || Failure::invalid(format!("invalid filter: {text}"));
+        let wrong = || Failure::invalid("invalid filter");
         let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
         let mut filters = BTreeMap::new();
         for (key, values) in value.as_object().ok_or_else(wrong)? {
-            if !allowed.contains(&key.as_str()) {
-                return Err(Failure::invalid(format!("Invalid filter '{key}'")));
-            }
             let values: Vec<String> = match values {
                 Value::Object(map) => {
                     map.iter().filter(|(_, on)| **on != Value::Bool(false)).map(|(key, _)| key.clone()).collect()
@@ -83,19 +77,17 @@ impl Filters {
                 }
                 _ => return Err(wrong()),
             };
-            if !values.is_empty() {
-                filters.insert(key.clone(), values);
-            }
+            filters.insert(key.clone(), values);
         }
         Ok(Self(filters))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.values().all(Vec::is_empty)
     }
 
     pub fn has(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+        self.0.get(key).is_some_and(|values| !values.is_empty())
     }
 
     pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
@@ -117,10 +109,10 @@ impl Filters {
             let flag = match value {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Failure::invalid(format!("Invalid filter '{key}=[{value}]'"))),
+                _ => return Err(Failure::invalid(format!("invalid filter '{key}=[{value}]'"))),
             };
             if found.is_some_and(|other| other != flag) {
-                return Err(Failure::invalid(format!("Invalid filter '{key}': both true and false")));
+                return Err(Failure::invalid(format!("invalid filter '{key}': both true and false")));
             }
             found = Some(flag);
         }
@@ -154,9 +146,9 @@ impl Filters {
         if values.next().is_some() {
             return Err(Failure::invalid(format!("more than one {key} filter specified")));
         }
-        time_ms(text, now_ms).map(Some).ok_or_else(|| {
-            Failure::invalid(format!("invalid {key} filter: failed to parse value as time or duration: {text:?}"))
-        })
+        time_ms(text, now_ms)
+            .map(Some)
+            .ok_or_else(|| Failure::invalid(format!("failed to parse value as time or duration: {text:?}")))
     }
 }
 

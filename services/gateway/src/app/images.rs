@@ -31,6 +31,34 @@ impl App {
         Ok(image)
     }
 
+    /// The image of a name, which must be for this platform where one is given.
+    ///
+    /// # Errors
+    /// `NotFound` also for an image that is there for another platform only.
+    pub async fn find_image_of(&self, wanted: &str, platform: Option<&Platform>) -> Outcome<Image> {
+        let image = self.find_image_for(wanted, platform).await?;
+        match platform.and_then(|platform| super::platform::mismatch(platform, wanted, &image)) {
+            Some(mismatch) => Err(Failure::not_found(mismatch)),
+            None => Ok(image),
+        }
+    }
+
+    /// Whether a name means an image for this platform and for no other.
+    ///
+    /// # Errors
+    /// `NotFound` for another platform, `Unimplemented` where the name means images for several.
+    pub async fn check_only_platform(&self, wanted: &str, platform: &Platform) -> Outcome<()> {
+        self.find_image_of(wanted, Some(platform)).await?;
+        let rows = match wanted.parse::<ImageRef>() {
+            Ok(name) => self.db.platforms_of_tag(&name.or_latest().familiar()).await?,
+            Err(_) => Vec::new(),
+        };
+        match rows.len() {
+            0 | 1 => Ok(()),
+            _ => Err(Failure::not_built("one of a name's several platforms cannot be removed alone")),
+        }
+    }
+
     async fn image_id(&self, wanted: &str) -> Outcome<Option<String>> {
         let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
         if is_hex_id(hex) {
@@ -58,10 +86,12 @@ impl App {
         }
     }
 
-    /// Loads an archive that `body` brings over a ticket; says for each image how Docker names it.
+    /// Loads an archive that `body` brings over a ticket, with a platform only the images for it; says for each image how
+    /// Docker names it.
     pub async fn load_images(
         &self,
         load: proto::Load,
+        platform: Option<&Platform>,
         progress: mpsc::Sender<proto::Progress>,
     ) -> Outcome<Vec<String>> {
         let reply = self.bus.call_with_progress::<calls::SyncLoad>(&Target::Sync, &load, progress).await?;
@@ -69,6 +99,10 @@ impl App {
         for image in reply.images {
             let digest: Digest = image.id.parse().map_err(|_| Failure::invalid("an image without an id"))?;
             let config = self.store.get_bytes(&digest, MAX_CONFIG_BYTES).await?;
+            let made_for = super::platform::of_image(&serde_json::from_slice(&config).unwrap_or_default());
+            if platform.is_some_and(|platform| !platform.takes(&made_for)) {
+                continue;
+            }
             self.record(proto::Image {
                 id: image.id.clone(),
                 config,
@@ -162,7 +196,14 @@ impl App {
     }
 
     /// The images of GET /images/get: by id without tags, by a repository with all of its tags.
-    pub async fn images_to_save(&self, names: &[String]) -> Outcome<Vec<proto::SavedImage>> {
+    ///
+    /// # Errors
+    /// `NotFound` also where one of them is not for the platform that is given.
+    pub async fn images_to_save(
+        &self,
+        names: &[String],
+        platform: Option<&Platform>,
+    ) -> Outcome<Vec<proto::SavedImage>> {
         let mut saved: Vec<proto::SavedImage> = Vec::new();
         for name in names {
             let by_tag = name.parse::<ImageRef>().ok();
@@ -190,6 +231,10 @@ impl App {
                 None => chosen.push((self.find_saved(name).await?, Vec::new())),
             }
             for (image, tags) in chosen {
+                let image = match platform {
+                    None => image,
+                    Some(platform) => self.of_platform(image, &tags, platform).await?,
+                };
                 match saved.iter_mut().find(|other| other.id == image.id) {
                     Some(other) => other.tags.extend(tags),
                     None => saved.push(proto::SavedImage { tags, ..super::push::saved(&image) }),
@@ -197,6 +242,18 @@ impl App {
             }
         }
         Ok(saved)
+    }
+
+    /// What the first of these tags means for a platform, else the image itself.
+    async fn of_platform(&self, image: Image, tags: &[String], platform: &Platform) -> Outcome<Image> {
+        let image = match tags.first() {
+            Some(tag) => self.find_image_for(tag, Some(platform)).await?,
+            None => image,
+        };
+        match super::platform::mismatch(platform, &image.id, &image) {
+            Some(_) => Err(Failure::not_found(format!("no suitable export target found for platform {platform}"))),
+            None => Ok(image),
+        }
     }
 
     /// Saving names what is missing as it was typed.

@@ -10,9 +10,11 @@ use super::containers::{Container, is_up};
 use super::filters::Filters;
 use super::images::{Image, config_of};
 use super::remove_image::{has_name, is_of_other_platform};
+use super::system::SharedLayers;
 use super::{App, Failure, Outcome, nodes, now_ns, view};
 
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTHS: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 
 /// What GET /containers/json was asked for.
 #[derive(Clone, Copy, Default)]
@@ -23,14 +25,37 @@ pub struct Shown {
     pub size: bool,
 }
 
+/// What GET /images/json was asked for.
+#[derive(Clone, Copy)]
+pub struct ShownImages {
+    /// Intermediate ones too.
+    pub all: bool,
+    /// How many bytes each shares with others.
+    pub shared_size: bool,
+    /// How many containers stand on each.
+    pub containers: bool,
+}
+
 impl App {
     pub async fn list_containers(&self, filters: &Filters, shown: Shown) -> Outcome<Value> {
         if let Some(state) = filters.values("status").find(|state| !STATES.contains(state)) {
-            return Err(Failure::invalid(format!("Invalid filter 'status={state}'")));
+            return Err(Failure::invalid(format!(
+                "invalid filter 'status={state}': invalid value for state ({state}): must be one of {}",
+                STATES.join(", ")
+            )));
         }
         if let Some(code) = filters.values("exited").find(|code| code.parse::<i32>().is_err()) {
-            return Err(Failure::invalid(format!("Invalid filter 'exited={code}'")));
+            return Err(Failure::invalid(format!(
+                "invalid filter 'exited={code}': strconv.Atoi: parsing \"{code}\": invalid syntax"
+            )));
         }
+        if let Some(health) = filters.values("health").find(|health| !HEALTHS.contains(health)) {
+            return Err(Failure::invalid(format!(
+                "invalid filter 'health={health}': invalid value for health ({health}): must be one of {}",
+                HEALTHS.join(", ")
+            )));
+        }
+        let is_task = filters.flag("is-task")?;
         let all = shown.all || shown.limit.is_some() || filters.has("status") || filters.has("exited");
         let images = self.db.images().await?;
         let containers = self.db.containers().await?;
@@ -44,6 +69,8 @@ impl App {
         let mut kept: Vec<Container> = containers
             .into_iter()
             .filter(|c| c.created_ms > bounds.0 && c.created_ms < bounds.1 && matches(c, filters, &images, all))
+            // Tasks are swarm's.
+            .filter(|_| is_task != Some(true))
             .collect();
         if let Some(limit) = shown.limit {
             kept.truncate(limit);
@@ -64,10 +91,13 @@ impl App {
     }
 
     /// GET /images/json: intermediate images only with `all`.
-    pub async fn list_images(&self, filters: &Filters, all: bool) -> Outcome<Value> {
+    pub async fn list_images(&self, filters: &Filters, shown: ShownImages) -> Outcome<Value> {
+        let all = shown.all;
         let dangling = filters.flag("dangling")?;
         let until = filters.until_ms(metadata::now_ms())?;
         let images = self.db.images().await?;
+        let shared = if shown.shared_size { Some(SharedLayers::of(&images)) } else { None };
+        let containers = if shown.containers { Some(self.db.containers().await?) } else { None };
         let parents: HashSet<String> = images.iter().map(|image| image.parent_id.clone()).collect();
         let mut bounds = (i64::MIN, i64::MAX);
         for name in filters.values("since") {
@@ -109,7 +139,12 @@ impl App {
                 && at > bounds.0
                 && at < bounds.1
             {
-                rows.push((at, view::image_summary(&image, -1)));
+                let used = containers.as_ref().map(|all| all.iter().filter(|c| c.image_id == image.id).count());
+                let mut row = view::image_summary(&image, used.map_or(-1, |used| used as i64));
+                if let Some(shared) = &shared {
+                    row["SharedSize"] = shared.bytes_of(&image).into();
+                }
+                rows.push((at, row));
             }
         }
         rows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
@@ -127,9 +162,8 @@ fn matches(container: &Container, filters: &Filters, images: &[Image], all: bool
         && filters.any("name", |v| view::matches_name(&container.name, v))
         && filters.any("status", |v| view::state_word(state) == v)
         && filters.any("exited", |v| state == ContainerState::Exited && exit_code == v)
-        && filters.any("health", |v| v == "none")
+        && filters.any("health", |v| view::health_word(&status) == v)
         && filters.any("isolation", |v| v == "default")
-        && filters.any("is-task", |v| v == "false")
         && !filters.has("publish")
         && !filters.has("expose")
         && filters.any("volume", |v| status.mounts.iter().any(|m| m.name == v || m.target == v || m.source == v))

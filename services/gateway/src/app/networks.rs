@@ -30,8 +30,13 @@ impl App {
         let node = self.nodes().into_iter().next().unwrap_or_default();
         // Host and none have no bridge to be named after; the id must only stay the same.
         let id = |name: &str| model::Digest::of(format!("{}/{name}", node.id).as_bytes()).hex().to_owned();
-        let plain =
-            |name: &'static str, driver| Network { id: id(name), name, driver, subnet: json!([]), options: json!({}) };
+        let plain = |name: &'static str, driver| Network {
+            id: id(name),
+            name,
+            driver,
+            subnet: Value::Null,
+            options: json!({}),
+        };
         let bridge = Network {
             id: if node.bridge_network_id.is_empty() { id("bridge") } else { node.bridge_network_id },
             name: "bridge",

@@ -2,6 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use model::ErrorKind;
 
+use super::containers::Container;
 use super::{App, Failure, Outcome, view};
 
 /// The label by which a container, or a volume, is put on a node by name: `docker run --label com.boxyard.node=NAME`.
@@ -14,7 +15,7 @@ impl App {
     /// # Errors
     /// `InvalidArgument` when the label names no node that is there or two of these say different nodes;
     /// `Unavailable` when there is no node.
-    pub async fn place_container(&self, spec: &proto::ContainerSpec) -> Outcome<String> {
+    pub async fn place_container(&self, spec: &proto::ContainerSpec, beside: &[Container]) -> Outcome<String> {
         let nodes = self.known_nodes().await;
         if nodes.is_empty() {
             return Err(no_node());
@@ -23,7 +24,7 @@ impl App {
         if let [only] = nodes.as_slice() {
             return Ok(only.id.clone());
         }
-        let mut bound: Vec<String> = Vec::new();
+        let mut bound: Vec<String> = beside.iter().map(|other| other.node_id.clone()).collect();
         for mode in [&spec.network_mode, &spec.pid_mode, &spec.ipc_mode] {
             if let Some(other) = mode.strip_prefix("container:") {
                 bound.push(self.find_container(other).await?.node_id);

@@ -19,7 +19,7 @@ pub fn mismatch(wanted: &Platform, name: &str, image: &Image) -> Option<String> 
     let actual = of_image(&config_of(image));
     let text = || {
         format!(
-            "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+            "image with reference {name} was found but its platform ({actual}) does not match the specified platform ({wanted})"
         )
     };
     (!wanted.takes(&actual)).then(text)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bus::calls;
-use model::{ErrorKind, ImageRef};
+use model::{ErrorKind, ImageRef, Platform};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,23 +25,38 @@ impl Drop for Ending {
 }
 
 impl App {
-    /// Pushes the image of a tag; without a tag every image of the repository that has one.
-    pub fn push(&self, reference: ImageRef, auth: Option<proto::RegistryAuth>) -> Outcome<Pushing> {
+    /// Pushes the image of a tag; without a tag every image of the repository that has one. Of a tag that means images for
+    /// several platforms, only the one for `platform`, where it is given.
+    pub fn push(
+        &self,
+        reference: ImageRef,
+        platform: Option<Platform>,
+        auth: Option<proto::RegistryAuth>,
+    ) -> Outcome<Pushing> {
         let app = self.me.upgrade().ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the gateway ends"))?;
         let lines = Lines::new();
         let reader = lines.reader();
         let ending = Ending(lines);
         let task = tokio::spawn(async move {
-            let outcome = app.push_all(&reference, auth, &ending.0).await;
+            let outcome = app.push_all(&reference, platform.as_ref(), auth, &ending.0).await;
             ending.0.end(outcome);
         });
         Ok(Held::new(reader, AbortOnDropHandle::new(task)))
     }
 
-    async fn push_all(&self, name: &ImageRef, auth: Option<proto::RegistryAuth>, lines: &Lines) -> Outcome<()> {
+    async fn push_all(
+        &self,
+        name: &ImageRef,
+        platform: Option<&Platform>,
+        auth: Option<proto::RegistryAuth>,
+        lines: &Lines,
+    ) -> Outcome<()> {
         lines.message("", &format!("The push refers to repository [{}]", name.full_name()));
-        for (tag, image) in self.images_to_push(name).await? {
-            self.push_one(&name.clone().with_tag(&tag)?, image, auth.clone(), lines).await?;
+        for (tag, mut image) in self.images_to_push(name).await? {
+            if platform.is_some() {
+                image = self.find_image_of(&name.clone().with_tag(&tag)?.familiar(), platform).await?;
+            }
+            self.push_one(&name.clone().with_tag(&tag)?, (image, platform.is_some()), auth.clone(), lines).await?;
         }
         self.tell_registry(name, "push").await;
         Ok(())
@@ -81,14 +96,15 @@ impl App {
     async fn push_one(
         &self,
         name: &ImageRef,
-        image: Image,
+        (image, is_alone): (Image, bool),
         auth: Option<proto::RegistryAuth>,
         lines: &Lines,
     ) -> Outcome<()> {
         let lease = self.lease("push").await?;
         let tag = name.tag().unwrap_or_default().to_owned();
         let mut parcel = Parcel { form: None, platforms: Vec::new() };
-        for row in self.db.platforms_of_tag(&name.familiar()).await? {
+        let rows = if is_alone { Vec::new() } else { self.db.platforms_of_tag(&name.familiar()).await? };
+        for row in rows {
             let image = self.db.image(&row.image_id).await?.ok_or_else(|| no_such_image(&row.image_id))?;
             parcel.add(row.platform, saved(&image));
         }

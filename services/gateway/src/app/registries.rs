@@ -13,11 +13,11 @@ pub fn config(registries: &service::RegistryArgs) -> Value {
         .into_iter()
         .map(|host| (host.to_owned(), json!({"Name": host, "Mirrors": [], "Secure": false, "Official": false})))
         .collect();
+    let listed = if mirrors.is_empty() { Value::Null } else { json!(mirrors) };
     let hub = json!({"Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true});
     indexes.insert("docker.io".to_owned(), hub);
     json!({
-        "InsecureRegistryCIDRs": networks, "IndexConfigs": indexes, "Mirrors": mirrors,
-        "AllowNondistributableArtifactsCIDRs": null, "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": networks, "IndexConfigs": indexes, "Mirrors": listed,
     })
 }
 

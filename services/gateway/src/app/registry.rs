@@ -79,7 +79,7 @@ impl App {
             digest: digest.unwrap_or_default(),
             auth,
         };
-        let reply = self.ask_sync::<calls::RegistryInspect>(&request, None).await.map_err(unreachable)?;
+        let reply = self.ask_sync::<calls::RegistryInspect>(&request, None).await.map_err(unreachable).map_err(bare)?;
         let found = reply.descriptor.unwrap_or_default();
         let platforms = reply.platforms.iter().map(|text| platform(text)).collect::<Vec<_>>();
         Ok(json!({
@@ -106,7 +106,7 @@ impl App {
             }
         };
         if !(1..=MAX_RESULTS).contains(&limit) {
-            return Err(Failure::invalid(format!("Limit {limit} is outside the range of [1, {MAX_RESULTS}]")));
+            return Err(Failure::invalid(format!("limit {limit} is outside the range of [1, {MAX_RESULTS}]")));
         }
         let limit = u32::try_from(limit).unwrap_or_default();
         let request = proto::RegistrySearch { term: term.to_owned(), limit, auth };
@@ -145,6 +145,14 @@ fn platform(text: &str) -> Value {
         shown["variant"] = read.variant.into();
     }
     shown
+}
+
+/// What the registry said of a manifest that it lacks; pulls name the manifest before.
+fn bare(failure: Failure) -> Failure {
+    match failure.message.split_once(" not found: ") {
+        Some((name, said)) if name.starts_with("manifest for ") => Failure::new(failure.kind, said),
+        _ => failure,
+    }
 }
 
 #[cfg(test)]

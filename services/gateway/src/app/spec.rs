@@ -1,8 +1,9 @@
 //! Merges an image's config and a client's request into what a node needs.
 
-use engine_api::{CreateRequest, HostConfig, config_defaults, fill, host_config_defaults};
+use engine_api::{CreateRequest, DeviceRate, HealthConfig, HostConfig, config_defaults, fill, host_config_defaults};
 use serde_json::{Value, json};
 
+use super::containers::FromJson as _;
 use super::images::{Image, config_of, layer_message};
 use super::{Failure, Outcome, checks};
 
@@ -73,19 +74,22 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
     let user = text(request.user, "User");
     let stop_signal = text(request.stop_signal, "StopSignal");
     if !stop_signal.is_empty() && super::signals::number(&stop_signal).is_none() {
-        return Err(Failure::invalid(format!("invalid stop signal: {stop_signal}")));
+        return Err(Failure::invalid(format!("invalid signal: {stop_signal}")));
     }
     let log = host.log_config.clone().unwrap_or_default();
     let log_driver = log.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "json-file".to_owned());
     let log_options = log.config.unwrap_or_default();
     let mounts = super::view::mounts(&host, &volumes)?;
+    let healthcheck = merge_healthcheck(of_image("Healthcheck"), raw.get("Healthcheck").unwrap_or(&Value::Null));
+    let shell = Some(words("Shell")).filter(|shell| !shell.is_empty());
+    let health = health_of(&healthcheck, shell.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]))?;
     let shown = json!({
         "Hostname": hostname, "User": user, "Env": env, "Cmd": if cmd.is_empty() { Value::Null } else { json!(cmd) },
         "Entrypoint": if entrypoint.is_empty() { Value::Null } else { json!(entrypoint) },
         "WorkingDir": working_dir, "Labels": labels,
         "Volumes": if volumes.is_empty() { Value::Null } else { volumes.iter().map(|v| (v.clone(), json!({}))).collect::<serde_json::Map<_, _>>().into() },
         "ExposedPorts": exposed(&of_image("ExposedPorts"), raw), "StopSignal": if stop_signal.is_empty() { Value::Null } else { json!(stop_signal) },
-        "Healthcheck": raw.get("Healthcheck").cloned().filter(|v| !v.is_null()).unwrap_or_else(|| of_image("Healthcheck"))
+        "Healthcheck": healthcheck
     });
     let mut given = raw.clone();
     let host_raw = raw.get("HostConfig").filter(|host| host.is_object()).cloned().unwrap_or_else(|| json!({}));
@@ -93,10 +97,19 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
         given.remove("HostConfig");
         given.remove("NetworkingConfig");
     }
-    let config_json = fill(fill(config_defaults(), &given), &shown);
+    let mut config_json = fill(fill(config_defaults(), &given), &shown);
+    if config_json["Volumes"] == json!({}) {
+        config_json["Volumes"] = Value::Null;
+    }
     let mut host_json = fill(host_config_defaults(), &host_raw);
     host_json["NetworkMode"] = network_mode.clone().into();
     host_json["LogConfig"] = json!({"Type": log_driver, "Config": log_options});
+    // The docker command sends these where nothing is meant.
+    for (key, unset) in [("MemorySwappiness", -1), ("PidsLimit", 0)] {
+        if host_json[key].as_i64() == Some(unset) {
+            host_json[key] = Value::Null;
+        }
+    }
     for (key, default) in [("IpcMode", "private"), ("CgroupnsMode", "host")] {
         if host_json[key].as_str().is_none_or(str::is_empty) {
             host_json[key] = default.into();
@@ -173,6 +186,7 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
             .unwrap_or_default(),
         storage_owner: "node".to_owned(),
         network_disabled: request.network_disabled.unwrap_or_default(),
+        health,
     };
     Ok(Merged { spec, request: json!({"Config": config_json, "HostConfig": host_json}) })
 }
@@ -182,6 +196,46 @@ fn endpoint_mac(raw: &Value) -> Option<String> {
     let endpoints = raw.pointer("/NetworkingConfig/EndpointsConfig")?.as_object()?;
     let macs = endpoints.values().filter_map(|endpoint| endpoint["MacAddress"].as_str());
     macs.filter(|mac| !mac.is_empty()).map(str::to_owned).next()
+}
+
+/// The image's check with what the request says otherwise; zero and empty say nothing.
+fn merge_healthcheck(image: Value, given: &Value) -> Value {
+    let mut merged = image.as_object().cloned().unwrap_or_default();
+    for (key, value) in given.as_object().into_iter().flatten() {
+        let says_nothing =
+            value.is_null() || value.as_i64() == Some(0) || value.as_array().is_some_and(|words| words.is_empty());
+        if !says_nothing {
+            merged.insert(key.clone(), value.clone());
+        }
+    }
+    if merged.is_empty() { Value::Null } else { Value::Object(merged) }
+}
+
+/// What a node looks after, with Docker's values where nothing is said; None where nobody shall look.
+fn health_of(healthcheck: &Value, shell: Vec<String>) -> Outcome<Option<proto::HealthCheck>> {
+    const SECOND: u64 = 1_000_000_000;
+    if healthcheck.is_null() {
+        return Ok(None);
+    }
+    let check = HealthConfig::deserialize_from(healthcheck)?;
+    checks::health(&check)?;
+    let test = check.test.unwrap_or_default();
+    let args = match test.split_first() {
+        Some((kind, command)) if kind == "CMD" && !command.is_empty() => command.to_vec(),
+        Some((kind, [line, ..])) if kind == "CMD-SHELL" => shell.into_iter().chain([line.clone()]).collect(),
+        _ => return Ok(None),
+    };
+    let time = |given: Option<i64>, default: u64| {
+        given.and_then(|time| u64::try_from(time).ok()).filter(|&time| time > 0).unwrap_or(default)
+    };
+    Ok(Some(proto::HealthCheck {
+        args,
+        interval_ns: time(check.interval, 30 * SECOND),
+        timeout_ns: time(check.timeout, 30 * SECOND),
+        start_period_ns: time(check.start_period, 0),
+        start_interval_ns: time(check.start_interval, 5 * SECOND),
+        retries: check.retries.and_then(|retries| u32::try_from(retries).ok()).filter(|&n| n > 0).unwrap_or(3),
+    }))
 }
 
 pub fn restart_of(host: &HostConfig) -> proto::RestartPolicy {
@@ -210,7 +264,17 @@ pub fn resources(host: &HostConfig) -> proto::Resources {
         oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
         ulimits: ulimits.map(|u| proto::Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
         cgroup_parent: host.cgroup_parent.clone().unwrap_or_default(),
+        device_cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
+        read_bps: rates(&host.blkio_device_read_bps),
+        write_bps: rates(&host.blkio_device_write_bps),
+        read_iops: rates(&host.blkio_device_read_iops),
+        write_iops: rates(&host.blkio_device_write_iops),
     }
+}
+
+fn rates(devices: &Option<Vec<DeviceRate>>) -> Vec<proto::DeviceRate> {
+    let devices = devices.iter().flatten();
+    devices.map(|DeviceRate { path, rate }| proto::DeviceRate { path: path.clone(), rate: *rate }).collect()
 }
 
 /// The image's variables in their order with the request's laid over; a name without a value removes it.
@@ -258,6 +322,27 @@ mod tests {
         let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
         assert_eq!(merge_env(list(&["PATH=/a", "X=1"]), list(&["X=2", "Y=3"])), list(&["X=2", "Y=3", "PATH=/a"]));
         assert_eq!(merge_env(list(&["PATH=/a", "X=1"]), list(&["X"])), list(&["PATH=/a"]));
+    }
+
+    #[test]
+    fn health_checks_of_image_and_request() {
+        let of_image = json!({"Test": ["CMD-SHELL", "a b"], "Interval": 5_000_000_000_i64});
+        let args = |given: Value| {
+            let merged = merge_healthcheck(of_image.clone(), &given);
+            let check = health_of(&merged, vec!["/bin/bash".to_owned(), "-c".to_owned()]).expect("reads")?;
+            Some((check.args.join(" "), check.interval_ns / 1_000_000_000, check.retries))
+        };
+        for (given, wanted) in [
+            (Value::Null, Some(("/bin/bash -c a b", 5, 3))),
+            (json!({"Test": ["CMD", "x", "y"], "Retries": 9}), Some(("x y", 5, 9))),
+            (json!({"Test": [], "Interval": 0}), Some(("/bin/bash -c a b", 5, 3))),
+            (json!({"Test": ["NONE"]}), None),
+            (json!({"Test": ["CMD"]}), None),
+        ] {
+            let wanted = wanted.map(|(args, interval, retries)| (args.to_owned(), interval, retries));
+            assert_eq!(args(given.clone()), wanted, "{given}");
+        }
+        assert!(health_of(&json!({"Test": ["CMD", "x"], "Interval": 1}), Vec::new()).is_err());
     }
 
     #[test]

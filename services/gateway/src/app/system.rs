@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::build_cache::CacheRecord;
 use super::remove_image::has_name;
-use super::{App, Outcome, view};
+use super::{App, Failure, Outcome, view};
 
 /// Clients print a language here; Docker's is Go.
 const LANGUAGE: &str = "none (Rust)";
@@ -61,7 +61,7 @@ impl App {
             "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Using metacopy", "false"], ["Native Overlay Diff", "true"], ["userxattr", "false"]], "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
             "MemoryLimit": limits, "SwapLimit": limits, "CpuCfsPeriod": limits, "CpuCfsQuota": limits,
             "CPUShares": limits, "CPUSet": limits, "PidsLimit": limits, "IPv4Forwarding": true,
-            "OomKillDisable": false, "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
+            "OomKillDisable": node.cgroup_version != "2", "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
             "SystemTime": now, "LoggingDriver": "json-file"
         });
         let more = json!({
@@ -73,9 +73,9 @@ impl App {
             "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "Name": node.name, "Labels": [],
             "ExperimentalBuild": false, "ServerVersion": service::VERSION, "Runtimes": {runtime: {"path": runtime}},
             "DefaultRuntime": runtime, "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
-            "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "ContainerdCommit": {"ID": "", "Expected": ""},
-            "RuncCommit": {"ID": node.runtime_version, "Expected": node.runtime_version}, "InitCommit": {"ID": "", "Expected": ""},
-            "SecurityOptions": security, "Warnings": null
+            "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "", "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": node.runtime_version}, "InitCommit": {"ID": ""},
+            "SecurityOptions": security, "CDISpecDirs": [], "Warnings": null
         });
         if let (Some(info), Value::Object(more)) = (info.as_object_mut(), more) {
             info.extend(more);
@@ -83,41 +83,89 @@ impl App {
         Ok(info)
     }
 
-    pub async fn disk_usage(&self) -> Outcome<Value> {
+    /// GET /system/df; the lists of kinds that were not asked for are null. None named means all.
+    pub async fn disk_usage(&self, kinds: &[Kind]) -> Outcome<Value> {
+        let wanted = |kind: Kind| kinds.is_empty() || kinds.contains(&kind);
         let images = self.db.images().await?;
         let containers = self.db.containers().await?;
-        let mut layers: HashMap<&str, (u64, usize)> = HashMap::new();
-        for image in &images {
-            // An image may hold one layer twice.
-            let own: HashMap<&str, u64> = image.layers.iter().map(|l| (l.digest.as_str(), l.content_bytes)).collect();
-            for (digest, bytes) in own {
-                layers.entry(digest).or_insert((bytes, 0)).1 += 1;
-            }
-        }
+        let layers = SharedLayers::of(&images);
         let parents: HashSet<&str> = images.iter().map(|image| image.parent_id.as_str()).collect();
         let shown = images.iter().filter(|image| has_name(image) || !parents.contains(image.id.as_str()));
         let rows: Vec<Value> = shown
             .map(|image| {
                 let used = containers.iter().filter(|c| c.image_id == image.id).count();
-                let shared = |layer: &&metadata::Layer| layers.get(layer.digest.as_str()).is_some_and(|l| l.1 > 1);
-                let shared: u64 = image.layers.iter().filter(shared).map(|layer| layer.content_bytes).sum();
                 let mut row = view::image_summary(image, used as i64);
-                row["SharedSize"] = shared.into();
+                row["SharedSize"] = layers.bytes_of(image).into();
                 row
             })
             .collect();
-        let sizes = self.sizes(&containers).await?;
-        let cache = self.cache_usage().await?;
+        let sizes = if wanted(Kind::Container) { self.sizes(&containers).await? } else { HashMap::new() };
+        let volumes = if wanted(Kind::Volume) { self.volumes_with_usage().await? } else { Value::Null };
+        let cache = if wanted(Kind::BuildCache) { Some(self.cache_usage().await?) } else { None };
         let now = super::now_ns();
         let container_row = |c: &metadata::Container| {
             let sizes = sizes.get(&c.id).copied().unwrap_or((0, 0));
             view::summary(c, &view::image_name_of(c, &images), Some(sizes), now)
         };
+        let list = |kind: Kind, rows: Vec<Value>| if wanted(kind) { json!(rows) } else { Value::Null };
+        let cache_rows = cache.iter().flat_map(|cache| cache.records.iter().map(cache_row)).collect();
         Ok(json!({
-            "LayersSize": layers.values().map(|layer| layer.0).sum::<u64>(), "Images": rows,
-            "Containers": containers.iter().map(container_row).collect::<Vec<_>>(),
-            "Volumes": self.volumes_with_usage().await?, "BuildCache": cache.records.iter().map(cache_row).collect::<Vec<_>>(), "BuilderSize": cache.bytes
+            "LayersSize": if wanted(Kind::Image) { layers.all_bytes() } else { 0 }, "Images": list(Kind::Image, rows),
+            "Containers": list(Kind::Container, containers.iter().map(container_row).collect()),
+            "Volumes": volumes, "BuildCache": list(Kind::BuildCache, cache_rows),
+            "BuilderSize": cache.map_or(0, |cache| cache.bytes)
         }))
+    }
+}
+
+/// What GET /system/df may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Image,
+    Container,
+    Volume,
+    BuildCache,
+}
+
+impl std::str::FromStr for Kind {
+    type Err = Failure;
+
+    fn from_str(word: &str) -> Outcome<Self> {
+        match word {
+            "image" => Ok(Self::Image),
+            "container" => Ok(Self::Container),
+            "volume" => Ok(Self::Volume),
+            "build-cache" => Ok(Self::BuildCache),
+            _ => Err(Failure::invalid(format!("unknown object type: {word}"))),
+        }
+    }
+}
+
+/// All layers of all images: bytes of each, and how many images have it.
+pub struct SharedLayers(HashMap<String, (u64, usize)>);
+
+impl SharedLayers {
+    pub fn of(images: &[metadata::Image]) -> Self {
+        let mut layers: HashMap<String, (u64, usize)> = HashMap::new();
+        for image in images {
+            // An image may hold one layer twice.
+            let own: HashMap<&str, u64> = image.layers.iter().map(|l| (l.digest.as_str(), l.content_bytes)).collect();
+            for (digest, bytes) in own {
+                layers.entry(digest.to_owned()).or_insert((bytes, 0)).1 += 1;
+            }
+        }
+        Self(layers)
+    }
+
+    /// Bytes of an image's layers that other images have too.
+    pub fn bytes_of(&self, image: &metadata::Image) -> u64 {
+        let shared = |layer: &&metadata::Layer| self.0.get(&layer.digest).is_some_and(|l| l.1 > 1);
+        image.layers.iter().filter(shared).map(|layer| layer.content_bytes).sum()
+    }
+
+    /// Bytes of all layers, each once.
+    fn all_bytes(&self) -> u64 {
+        self.0.values().map(|(bytes, _)| bytes).sum()
     }
 }
 

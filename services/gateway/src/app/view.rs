@@ -1,6 +1,6 @@
 //! Records as the Engine API shows them.
 
-use engine_api::{HostConfig, time};
+use engine_api::{BindOptions, HostConfig, VolumeOptions, time};
 use model::short_id;
 use prost::Message as _;
 use proto::ContainerState;
@@ -34,13 +34,37 @@ pub fn status_words(status: &proto::ContainerStatus, now_ns: i64) -> String {
     let since = |from: i64| duration((now_ns - from) / 1_000_000_000);
     match status.state() {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running => format!("Up {}", since(status.started_at_ns)),
+        ContainerState::Running => match health_word(status) {
+            "none" => format!("Up {}", since(status.started_at_ns)),
+            "starting" => format!("Up {} (health: starting)", since(status.started_at_ns)),
+            word => format!("Up {} ({word})", since(status.started_at_ns)),
+        },
         ContainerState::Paused => format!("Up {} (Paused)", since(status.started_at_ns)),
         ContainerState::Restarting => format!("Restarting ({}) {} ago", status.exit_code, since(status.finished_at_ns)),
         ContainerState::Removing => "Removal In Progress".to_owned(),
         ContainerState::Exited => format!("Exited ({}) {} ago", status.exit_code, since(status.finished_at_ns)),
         ContainerState::Dead => "Dead".to_owned(),
     }
+}
+
+/// Whether a container is well, in the word of the health filter.
+pub fn health_word(status: &proto::ContainerStatus) -> &'static str {
+    match status.health.as_ref().map(proto::Health::status) {
+        None => "none",
+        Some(proto::health::Status::Starting) => "starting",
+        Some(proto::health::Status::Healthy) => "healthy",
+        Some(proto::health::Status::Unhealthy) => "unhealthy",
+    }
+}
+
+fn health(status: &proto::ContainerStatus) -> Option<Value> {
+    let proto::Health { status: _, failing_streak, log } = status.health.as_ref()?;
+    let look = |look: &proto::HealthLook| {
+        let proto::HealthLook { started_at_ns, ended_at_ns, exit_code, output } = look;
+        json!({"Start": time(*started_at_ns), "End": time(*ended_at_ns), "ExitCode": exit_code, "Output": output})
+    };
+    let log: Vec<Value> = log.iter().map(look).collect();
+    Some(json!({"Status": health_word(status), "FailingStreak": failing_streak, "Log": log}))
 }
 
 /// A length of time in Docker's words.
@@ -61,8 +85,18 @@ fn duration(seconds: i64) -> String {
     }
 }
 
-fn networks(spec: &proto::ContainerSpec, status: &proto::ContainerStatus) -> Value {
+/// Where a container is in its network; only the network's name and id outlive its process.
+fn endpoint(status: &proto::ContainerStatus) -> proto::NetworkEndpoint {
     let endpoint = status.network.clone().unwrap_or_default();
+    if super::containers::is_up(status.state()) {
+        return endpoint;
+    }
+    let proto::NetworkEndpoint { network_id, network_name, .. } = endpoint;
+    proto::NetworkEndpoint { network_id, network_name, ..Default::default() }
+}
+
+fn networks(spec: &proto::ContainerSpec, status: &proto::ContainerStatus) -> Value {
+    let endpoint = endpoint(status);
     let name = match spec.network_mode.as_str() {
         mode if mode.starts_with("container:") => return json!({}),
         mode => mode,
@@ -136,7 +170,7 @@ pub fn inspect(
     let (spec, status) = (spec_of(container), status_of(container));
     let request: Value = serde_json::from_str(&container.request).unwrap_or_default();
     let state = status.state();
-    let endpoint = status.network.clone().unwrap_or_default();
+    let endpoint = endpoint(&status);
     let bridged = spec.network_mode == "bridge";
     let of_bridge = |text: &str| if bridged { text.to_owned() } else { String::new() };
     let mut shown = json!({
@@ -167,6 +201,9 @@ pub fn inspect(
             "MacAddress": of_bridge(&endpoint.mac_address), "Networks": networks(&spec, &status)
         }
     });
+    if let Some(health) = health(&status) {
+        shown["State"]["Health"] = health;
+    }
     if let Some((rw, root)) = sizes {
         shown["SizeRw"] = rw.into();
         shown["SizeRootFs"] = root.into();
@@ -188,11 +225,6 @@ pub fn image_summary(image: &Image, containers: i64) -> Value {
 pub fn image_inspect(image: &Image) -> Value {
     let config = config_of(image);
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let defaults = json!({
-        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
-        "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
-        "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null
-    });
     let given = config.get("config").cloned().unwrap_or_default();
     let given = if given.is_object() { given } else { json!({}) };
     let comment =
@@ -202,7 +234,7 @@ pub fn image_inspect(image: &Image) -> Value {
         "Id": image.id, "RepoTags": image.tags, "RepoDigests": image.digests, "Parent": image.parent_id,
         "Comment": if text("comment").is_empty() { comment.to_owned() } else { text("comment") },
         "Created": text("created"), "DockerVersion": text("docker_version"), "Author": text("author"),
-        "Config": engine_api::fill(defaults, &given), "Architecture": text("architecture"), "Os": text("os"),
+        "Config": engine_api::fill(engine_api::image_config_defaults(), &given), "Architecture": text("architecture"), "Os": text("os"),
         "Size": size_of(image), "GraphDriver": {"Data": {}, "Name": "overlay2"},
         "RootFS": {"Type": "layers", "Layers": config.pointer("/rootfs/diff_ids").cloned().unwrap_or_default()},
         "Metadata": {"LastTagTime": time(image.recorded_ms * 1_000_000)}
@@ -330,6 +362,25 @@ fn is_bind_option(word: &str) -> bool {
     WORDS.contains(&word)
 }
 
+/// Options of a mount that would be passed over in silence.
+fn only_what_is_built(bind: &BindOptions, volume: &VolumeOptions) -> Outcome<()> {
+    if bind.non_recursive.unwrap_or(false) {
+        return Err(Failure::not_built("binds without what is mounted below are not built yet"));
+    }
+    if volume.subpath.as_ref().is_some_and(|path| !path.is_empty()) {
+        return Err(Failure::not_built("mounts of a part of a volume are not built yet"));
+    }
+    let driver = volume.driver_config.clone().unwrap_or_default();
+    if let Some(name) = driver.name.filter(|name| !matches!(name.as_str(), "" | "local")) {
+        let words = format!("error looking up volume plugin {name}: plugin \"{name}\" not found");
+        return Err(Failure::not_found(words));
+    }
+    match driver.options.is_some_and(|options| !options.is_empty()) {
+        true => Err(Failure::not_built("options of a volume in a mount are not built yet: make the volume before")),
+        false => Ok(()),
+    }
+}
+
 /// Binds, mounts, tmpfs and anonymous volumes of a request.
 pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount>> {
     let mut mounts = Vec::new();
@@ -373,7 +424,10 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             "bind" => proto::mount::Type::Bind,
             "volume" | "" => proto::mount::Type::Volume,
             "tmpfs" => proto::mount::Type::Tmpfs,
-            other => return Err(Failure::invalid(format!("mount type unknown: \"{other}\""))),
+            "image" => return Err(Failure::not_built("mounts of images are not built yet")),
+            other => {
+                return Err(Failure::invalid(format!("invalid mount config for type \"{other}\": mount type unknown")));
+            }
         };
         if !mount.target.starts_with('/') {
             return Err(Failure::invalid(format!(
@@ -381,6 +435,9 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
                 mount.kind, mount.target
             )));
         }
+        let bind = mount.bind_options.clone().unwrap_or_default();
+        let volume = mount.volume_options.clone().unwrap_or_default();
+        only_what_is_built(&bind, &volume)?;
         let tmpfs = mount.tmpfs_options.clone().unwrap_or_default();
         let size = tmpfs.size_bytes.filter(|&bytes| bytes > 0).map(|bytes| format!("size={bytes}"));
         let mode = tmpfs.mode.filter(|&mode| mode > 0).map(|mode| format!("mode={mode:o}"));
@@ -389,13 +446,16 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             source: mount.source.clone().unwrap_or_default(),
             target: mount.target.clone(),
             read_only: mount.read_only.unwrap_or(false),
-            propagation: String::new(),
+            propagation: bind.propagation.unwrap_or_default(),
             options: size.into_iter().chain(mode).collect::<Vec<_>>().join(","),
-            no_copy: mount.volume_options.as_ref().and_then(|options| options.no_copy).unwrap_or(false),
-            create_source: false,
+            no_copy: volume.no_copy.unwrap_or(false),
+            create_source: bind.create_mountpoint.unwrap_or(false),
         });
     }
     for (target, options) in host.tmpfs.iter().flatten() {
+        if !target.starts_with('/') {
+            return Err(Failure::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        }
         let kind = proto::mount::Type::Tmpfs.into();
         mounts.push(proto::Mount {
             r#type: kind,
@@ -455,7 +515,7 @@ pub fn with_changes(mut config: Value, changes: &[String]) -> Outcome<Value> {
                 list.push(rest.into());
                 config["config"]["OnBuild"] = list.into();
             }
-            _ => return Err(Failure::invalid(format!("{} is not a valid change command", word.to_ascii_lowercase()))),
+            _ => return Err(Failure::invalid(format!("{word} is not a valid change command"))),
         }
     }
     Ok(config)

@@ -14,7 +14,7 @@ use super::credentials;
 use super::images::error_line;
 use super::peer::UserName;
 use super::query::Query;
-use crate::app::build_cache::Prune;
+use crate::app::build_cache::{Keep, Prune};
 use crate::app::build_log::BuildLogReader;
 use crate::app::filters;
 use crate::app::{App, Failure, Outcome, random_id};
@@ -176,13 +176,34 @@ fn options(query: &Query) -> Outcome<proto::BuildOptions> {
 /// The classic builder's cache is its intermediate images, which an image prune takes; this is the graph builder's.
 /// `dry-run=1`, which is Boxyard's own, says what would go.
 pub async fn prune(State(app): State<Arc<App>>, query: Query) -> Answer {
+    let failed =
+        |failure: Failure| Failure::new(failure.kind, format!("failed to prune build cache: {}", failure.message));
     let wanted = Prune {
-        filters: query.filters(filters::OF_BUILD_PRUNE)?,
+        filters: query.filters(filters::OF_BUILD_PRUNE).map_err(failed)?,
         all: query.flag("all"),
-        keep_bytes: query.number("keep-storage")?.unwrap_or(0),
+        keep: kept(&query)?,
         is_dry: query.flag("dry-run"),
     };
-    let pruned = app.prune_cache(&wanted).await?;
+    let pruned = app.prune_cache(&wanted).await.map_err(failed)?;
     let deleted = if pruned.keys.is_empty() { Value::Null } else { json!(pruned.keys) };
     ok(&json!({"CachesDeleted": deleted, "SpaceReclaimed": pruned.bytes}))
+}
+
+/// How much may stay; `keep-storage` became `reserved-space` in 1.48.
+fn kept(query: &Query) -> Outcome<Keep> {
+    let bytes = |key: &str| -> Outcome<u64> {
+        match query.text(key) {
+        text if text.is_empty() => Ok(0),
+        text => text.parse().map_err(|_| {
+            Failure::invalid(format!(
+                "{key} is in bytes and expects an integer, got {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"
+            ))
+        }),
+    }
+    };
+    Ok(Keep {
+        reserved_bytes: bytes("reserved-space")?.max(bytes("keep-storage")?),
+        max_used_bytes: bytes("max-used-space")?,
+        min_free_bytes: bytes("min-free-space")?,
+    })
 }

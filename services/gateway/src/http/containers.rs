@@ -23,6 +23,9 @@ use crate::app::{App, Failure, Outcome, filters, view};
 const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub async fn create(State(app): State<Arc<App>>, query: Query, body: Bytes) -> Answer {
+    if body.is_empty() {
+        return Err(Failure::invalid("invalid JSON: got EOF while reading request body").into());
+    }
     let raw = json_body(&body)?;
     if !raw.is_object() {
         return Err(Failure::invalid("config cannot be empty in order to create a container").into());
@@ -90,11 +93,20 @@ pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>, query: 
 
 pub async fn resize(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
     let container = app.find_container(&id).await?;
-    let (height, width): (u32, u32) = (query.number("h")?.unwrap_or(0), query.number("w")?.unwrap_or(0));
+    let (height, width) = size_of_terminal(&query)?;
     let size = proto::TerminalSize { id: container.id.clone(), exec_id: String::new(), height, width };
     app.node_call::<calls::Resize>(&container.node_id, &size).await?;
     app.tell_container(&container, "resize", &[("height", &height.to_string()), ("width", &width.to_string())]);
     empty(StatusCode::OK)
+}
+
+/// `h` and `w` of a terminal, in characters.
+pub fn size_of_terminal(query: &Query) -> Outcome<(u32, u32)> {
+    let read = |key: &str, name: &str| {
+        let text = query.text(key);
+        text.parse().map_err(|_| Failure::invalid(format!("invalid resize {name} \"{text}\": invalid syntax")))
+    };
+    Ok((read("h", "height")?, read("w", "width")?))
 }
 
 /// The headers go out at once: the client starts the container when it has them.
@@ -260,10 +272,20 @@ pub async fn archive_put(State(app): State<Arc<App>>, Path(id): Path<String>, qu
         copy_uid_gid: query.flag("copyUIDGID"),
         name: id,
     };
-    let sending = tokio::spawn(hijack::send_body(pending, body.into_data_stream()));
-    let done = app.node_call::<calls::ArchivePut>(&container.node_id, &request).await;
-    sending.abort();
-    done?;
+    let mut body = body.into_data_stream();
+    let done = {
+        let sending = hijack::send_body(pending, &mut body);
+        let call = app.node_call::<calls::ArchivePut>(&container.node_id, &request);
+        tokio::pin!(sending, call);
+        tokio::select! {
+            done = &mut call => done,
+            _ = &mut sending => call.await,
+        }
+    };
+    if let Err(failure) = done {
+        hijack::drain(body).await;
+        return Err(failure.into());
+    }
     app.tell_container(&container, "extract-to-dir", &[]);
     empty(StatusCode::OK)
 }

@@ -51,12 +51,8 @@ pub async fn inspect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Ans
 
 pub async fn resize(State(app): State<Arc<App>>, Path(id): Path<String>, query: Query) -> Answer {
     let exec = app.find_exec(&id).await?;
-    let size = proto::TerminalSize {
-        id: exec.container_id,
-        exec_id: id,
-        height: query.number("h")?.unwrap_or(0),
-        width: query.number("w")?.unwrap_or(0),
-    };
+    let (height, width) = super::containers::size_of_terminal(&query)?;
+    let size = proto::TerminalSize { id: exec.container_id, exec_id: id, height, width };
     app.node_call::<bus::calls::Resize>(&exec.node_id, &size).await?;
     empty(StatusCode::OK)
 }

@@ -12,11 +12,17 @@ use super::answer::{Answer, empty, ok};
 use super::query::Query;
 use super::version::Version;
 use super::{hijack, registry, system};
+use crate::app::list::ShownImages;
 use crate::app::{App, Failure, filters, view};
 
 pub async fn list(State(app): State<Arc<App>>, version: Version, query: Query) -> Answer {
     let filters = query.filters(filters::OF_IMAGES)?;
-    let mut rows = app.list_images(&filters, query.flag("all")).await?;
+    let shown = ShownImages {
+        all: query.flag("all"),
+        shared_size: query.flag("shared-size"),
+        containers: version.counts_containers(),
+    };
+    let mut rows = app.list_images(&filters, shown).await?;
     version.images(&mut rows);
     ok(&rows)
 }
@@ -33,22 +39,34 @@ pub async fn named(
     let (name, verb) = rest.rsplit_once('/').unwrap_or((&rest, ""));
     match (method.clone(), verb) {
         (Method::GET, "json") => {
-            let mut image = view::image_inspect(&app.find_image(name).await?);
+            let platform = query.image_platform("platform")?;
+            if platform.is_some() && query.flag("manifests") {
+                let words = "conflicting options: manifests and platform options cannot both be set";
+                return Err(Failure::invalid(words).into());
+            }
+            let mut image = view::image_inspect(&app.find_image_of(name, platform.as_ref()).await?);
             version.image(&mut image);
             ok(&image)
         }
         (Method::GET, "history") => {
-            let image = app.find_image(name).await?;
+            let image = app.find_image_of(name, query.image_platform("platform")?.as_ref()).await?;
             let ancestors = app.ancestors(&image).await?;
             ok(&view::history(&image, &ancestors))
         }
-        (Method::GET, "get") => save(app, vec![name.to_owned()]).await,
+        (Method::GET, "get") => save(app, vec![name.to_owned()], &query).await,
         (Method::POST, "tag") => {
             app.tag_image(name, &query.text("repo"), &query.text("tag")).await?;
             empty(StatusCode::CREATED)
         }
         (Method::POST, "push") => registry::push(app, name, &query, request).await,
         (Method::DELETE, _) => {
+            let platforms = query.all("platforms");
+            if platforms.len() > 1 {
+                return Err(Failure::invalid("multiple platforms are not supported").into());
+            }
+            if let Some(platform) = query.image_platform("platforms")? {
+                app.check_only_platform(&rest, &platform).await?;
+            }
             let done = app.remove_image(&rest, query.flag("force"), !query.flag("noprune")).await?;
             ok(&done.into())
         }
@@ -57,11 +75,11 @@ pub async fn named(
 }
 
 pub async fn save_many(State(app): State<Arc<App>>, query: Query) -> Answer {
-    save(app, query.all("names")).await
+    save(app, query.all("names"), &query).await
 }
 
-async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
-    let images = app.images_to_save(&names).await?;
+async fn save(app: Arc<App>, names: Vec<String>, query: &Query) -> Answer {
+    let images = app.images_to_save(&names, query.image_platform("platform")?.as_ref()).await?;
     for image in &images {
         if let Some(image) = app.db.image(&image.id).await? {
             app.tell_image(&image, "save", &image.id);
@@ -84,6 +102,7 @@ async fn save(app: Arc<App>, names: Vec<String>) -> Answer {
 }
 
 pub async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Answer {
+    let platform = query.image_platform("platform")?;
     let (ticket, pending) = hijack::ticket(&app);
     let lease = app.lease("load").await?;
     let quiet = query.flag("quiet");
@@ -103,7 +122,7 @@ pub async fn load(State(app): State<Arc<App>>, query: Query, body: Body) -> Answ
                 }
             }
         });
-        let done = app.load_images(load, progress).await;
+        let done = app.load_images(load, platform.as_ref(), progress).await;
         let _ = forward.await;
         sending.abort();
         match done {

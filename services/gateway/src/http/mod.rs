@@ -82,15 +82,14 @@ fn without_version(mut request: Request) -> Result<Request, Box<Response>> {
     let path_and_query = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let Some(rest) = path_and_query.strip_prefix("/v") else { return Ok(request) };
     let (version, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some(minor) = version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()) else {
-        return Ok(request);
-    };
-    let refusal = match minor {
-        0..24 => format!(
+    let numbers = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let Some((major, minor)): Option<(u32, u32)> = numbers else { return Ok(request) };
+    let refusal = match (major, minor) {
+        (0, _) | (1, 0..24) => format!(
             "client version {version} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
             engine_api::MIN_API_VERSION
         ),
-        52.. => {
+        (1, 52..) | (2.., _) => {
             format!("client version {version} is too new. Maximum supported API version is {}", engine_api::API_VERSION)
         }
         _ => {
@@ -205,7 +204,7 @@ fn nanoseconds(query: &query::Query, key: &str) -> crate::app::Outcome<i64> {
         return Ok(0);
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let wrong = || crate::app::Failure::invalid(format!("invalid value for \"{key}\": {text}"));
+    let wrong = || crate::app::Failure::invalid(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"));
     let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
     let fraction: i64 = format!("{fraction:0<9}").get(..9).and_then(|f| f.parse().ok()).ok_or_else(wrong)?;
     Ok(seconds.saturating_mul(1_000_000_000).saturating_add(fraction))

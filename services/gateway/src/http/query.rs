@@ -57,10 +57,31 @@ impl Query {
         Ok(self.maybe("platform").filter(|text| !text.is_empty()).map(str::parse).transpose()?)
     }
 
+    /// A platform as the endpoints of images take it: the JSON of an OCI platform.
+    pub fn image_platform(&self, key: &str) -> Outcome<Option<Platform>> {
+        self.maybe(key).filter(|text| !text.is_empty()).map(image_platform).transpose()
+    }
+
+    /// `filters` with whatever keys, as `/events` takes them.
+    pub fn filters_of_any(&self) -> Outcome<Filters> {
+        Filters::read(self.maybe("filters").unwrap_or_default())
+    }
+
     /// `filters`, of which only the keys in `allowed` are known.
     pub fn filters(&self, allowed: &[&str]) -> Outcome<Filters> {
         Filters::parse(self.maybe("filters").unwrap_or_default(), allowed)
     }
+}
+
+fn image_platform(text: &str) -> Outcome<Platform> {
+    let read: Value =
+        serde_json::from_str(text).map_err(|e| Failure::invalid(format!("failed to parse platform: {e}")))?;
+    let part = |key: &str| read[key].as_str().unwrap_or_default();
+    let (os, architecture) = (part("os"), part("architecture"));
+    if os.is_empty() || architecture.is_empty() {
+        return Err(Failure::invalid("both OS and Architecture must be provided"));
+    }
+    Ok(Platform::new(os, architecture, part("variant")))
 }
 
 /// A JSON body; empty is null.
@@ -69,4 +90,25 @@ pub fn json_body(bytes: &[u8]) -> Outcome<Value> {
         return Ok(Value::Null);
     }
     serde_json::from_slice(bytes).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_of_images_are_json() {
+        for (text, wanted) in [
+            (r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, Ok("linux/arm/v7")),
+            (r#"{"os":"linux","architecture":"amd64"}"#, Ok("linux/amd64")),
+            (r#"{"os":"linux"}"#, Err("both OS and Architecture must be provided")),
+            ("linux/amd64", Err("failed to parse platform: ")),
+        ] {
+            match (image_platform(text), wanted) {
+                (Ok(platform), Ok(wanted)) => assert_eq!(platform.to_string(), wanted),
+                (Err(failure), Err(words)) => assert!(failure.message.starts_with(words), "{failure}"),
+                (read, _) => panic!("{text}: {read:?}"),
+            }
+        }
+    }
 }

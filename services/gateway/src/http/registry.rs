@@ -27,7 +27,12 @@ pub async fn push(app: Arc<App>, name: &str, query: &Query, request: Request) ->
     let body = axum::body::to_bytes(request.into_body(), MAX_AUTH_BYTES).await;
     let auth = credentials::of_push(&headers, &body.map_err(|error| Failure::invalid(error.to_string()))?)?;
     let reference = images::with_tag(name, &query.text("tag"))?;
-    answer(app.push(reference, auth)?).await
+    let platform = query.image_platform("platform")?;
+    if let Some(platform) = &platform {
+        let wanted = reference.clone().or_latest().familiar();
+        app.find_image_of(&wanted, Some(platform)).await?;
+    }
+    answer(app.push(reference, platform, auth)?).await
 }
 
 async fn answer<T: Send + 'static>(mut work: Held<T>) -> Answer {

@@ -9,14 +9,14 @@ use serde_json::json;
 use super::answer::{Answer, json_with, ok};
 use super::query::Query;
 use super::version::Version;
-use crate::app::{App, Failure, filters, now_ns};
+use crate::app::{App, Failure, now_ns};
 
 pub async fn ping() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (header::PRAGMA, "no-cache"),
-        (header::HeaderName::from_static("builder-version"), "1"),
+        (header::HeaderName::from_static("builder-version"), "2"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
     (headers, "OK").into_response()
@@ -32,18 +32,21 @@ pub async fn info(State(app): State<Arc<App>>, version: Version) -> Answer {
     ok(&info)
 }
 
-pub async fn disk_usage(State(app): State<Arc<App>>, version: Version) -> Answer {
-    let mut usage = app.disk_usage().await?;
+pub async fn disk_usage(State(app): State<Arc<App>>, version: Version, query: Query) -> Answer {
+    let kinds = query.all("type").iter().map(|word| word.parse()).collect::<Result<Vec<_>, Failure>>()?;
+    let mut usage = app.disk_usage(&kinds).await?;
     version.images(&mut usage["Images"]);
     ok(&usage)
 }
 
 pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
-    let filters = query.filters(filters::OF_EVENTS)?;
+    let filters = query.filters_of_any()?;
     let (since, until) = (super::nanoseconds(&query, "since")?, super::nanoseconds(&query, "until")?);
     let (since, until) = (Some(since).filter(|&at| at != 0), Some(until).filter(|&at| at != 0));
     if since.zip(until).is_some_and(|(since, until)| since > until) {
-        return Err(Failure::invalid("`since` time cannot be after `until` time").into());
+        let words =
+            format!("`since` time ({}) cannot be after `until` time ({})", query.text("since"), query.text("until"));
+        return Err(Failure::invalid(words).into());
     }
     let (past, live) = app.events.follow();
     let past: Vec<_> = past.into_iter().filter(|event| since.is_some_and(|since| event.time_ns >= since)).collect();
@@ -64,8 +67,26 @@ pub async fn events(State(app): State<Arc<App>>, query: Query) -> Answer {
     Ok(super::lines(kept.map(|event| event.json())))
 }
 
-const ROOMS: [&str; 10] =
-    ["containers", "images", "exec", "volumes", "networks", "build", "plugins", "distribution", "session", "grpc"];
+/// Endpoints of the Engine API that are not built, as method and path; `*` is any one part of a path.
+const NOT_BUILT: [(&str, &str); 17] = [
+    ("POST", "/networks/create"),
+    ("POST", "/networks/*/connect"),
+    ("POST", "/networks/*/disconnect"),
+    ("GET", "/containers/*/attach/ws"),
+    ("GET", "/containers/*/checkpoints"),
+    ("POST", "/containers/*/checkpoints"),
+    ("DELETE", "/containers/*/checkpoints/*"),
+    ("GET", "/plugins/privileges"),
+    ("POST", "/plugins/pull"),
+    ("POST", "/plugins/create"),
+    ("POST", "/plugins/*/enable"),
+    ("POST", "/plugins/*/disable"),
+    ("POST", "/plugins/*/push"),
+    ("POST", "/plugins/*/upgrade"),
+    ("POST", "/plugins/*/set"),
+    ("DELETE", "/plugins/*"),
+    ("PUT", "/volumes/*"),
+];
 const SWARM_ROOMS: [&str; 6] = ["swarm", "nodes", "services", "tasks", "secrets", "configs"];
 
 /// Docker's answer where no swarm is: `docker inspect` and others pass over it.
@@ -106,6 +127,15 @@ fn nothing_called_so(path: &str) -> Option<String> {
     name.contains('/').then_some(message)
 }
 
+fn is_not_built(method: &str, path: &str) -> bool {
+    let fits = |pattern: &str| {
+        let (wanted, parts) = (pattern.split('/'), path.split('/'));
+        wanted.clone().count() == parts.clone().count()
+            && wanted.zip(parts).all(|(wanted, part)| wanted == part || wanted == "*" && !part.is_empty())
+    };
+    NOT_BUILT.iter().any(|(verb, pattern)| *verb == method && fits(pattern))
+}
+
 /// A route of the Engine API that is not built is 501 with its name; anything else is Docker's 404.
 pub async fn unknown(method: Method, uri: Uri) -> Response {
     let path = uri.path();
@@ -118,7 +148,7 @@ pub async fn unknown(method: Method, uri: Uri) -> Response {
     {
         return json_with(StatusCode::NOT_FOUND, &json!({"message": message}));
     }
-    if ROOMS.contains(&first) {
+    if is_not_built(method.as_str(), path) {
         let message = format!("{method} {path} is not built yet");
         return json_with(StatusCode::NOT_IMPLEMENTED, &json!({"message": message}));
     }
@@ -128,6 +158,20 @@ pub async fn unknown(method: Method, uri: Uri) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_docker_has_is_not_built() {
+        for (method, path, wanted) in [
+            ("POST", "/networks/create", true),
+            ("GET", "/networks/create", false),
+            ("GET", "/containers/a/attach/ws", true),
+            ("DELETE", "/containers/a/checkpoints/b", true),
+            ("DELETE", "/containers//checkpoints/b", false),
+            ("GET", "/containers/a/nosuch", false),
+        ] {
+            assert_eq!(is_not_built(method, path), wanted, "{method} {path}");
+        }
+    }
 
     #[test]
     fn only_names_with_slashes_are_nobodys() {

@@ -1,10 +1,11 @@
 //! What older versions of the API have and newer ones do not.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The minor number of the API's version in a request's path.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Version {
 }
 
 impl Version {
+    /// Whether rows of images say how many containers stand on each.
+    pub fn counts_containers(self) -> bool {
+        self.0 >= 51
+    }
+
     /// Rows of images.
     pub fn images(self, rows: &mut Value) {
         for row in rows.as_array_mut().into_iter().flatten() {
@@ -38,11 +44,17 @@ impl Version {
     pub fn image(self, image: &mut Value) {
         self.virtual_size(image);
         if self.0 < 45 {
-            for (key, empty) in [("Container", json!("")), ("ContainerConfig", image["Config"].clone())] {
+            for (key, empty) in [("Container", json!("")), ("ContainerConfig", engine_api::image_config_defaults())] {
                 if image[key].is_null() {
                     image[key] = empty;
                 }
             }
+        }
+        if self.0 >= 50
+            && let Some(fields) = image.as_object_mut()
+            && let Some(Value::Object(config)) = fields.shift_remove("Config")
+        {
+            fields.insert("Config".to_owned(), Value::Object(of_an_image(config)));
         }
     }
 
@@ -55,11 +67,39 @@ impl Version {
 
     pub fn info(self, info: &mut Value) {
         if self.0 < 42 {
-            for key in ["KernelMemory", "KernelMemoryTCP", "BridgeNfIptables", "BridgeNfIp6tables"] {
+            info["KernelMemory"] = false.into();
+        }
+        if self.0 < 50 {
+            for key in ["KernelMemoryTCP", "BridgeNfIptables", "BridgeNfIp6tables"] {
                 info[key] = false.into();
             }
         }
+        if self.0 < 49 {
+            for key in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+                info[key]["Expected"] = info[key]["ID"].clone();
+            }
+            for key in ["AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"] {
+                info["RegistryConfig"][key] = Value::Null;
+            }
+        }
     }
+}
+
+/// From 1.50 on an image's config has what the OCI's has, and is in the order of its names.
+fn of_an_image(config: Map<String, Value>) -> Map<String, Value> {
+    const OF_CONTAINERS: [&str; 9] = [
+        "AttachStderr",
+        "AttachStdin",
+        "AttachStdout",
+        "Domainname",
+        "Hostname",
+        "Image",
+        "OpenStdin",
+        "StdinOnce",
+        "Tty",
+    ];
+    let kept: BTreeMap<_, _> = config.into_iter().filter(|(key, _)| !OF_CONTAINERS.contains(&key.as_str())).collect();
+    kept.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -57,10 +57,10 @@ impl App {
 impl<'a> Wanted<'a> {
     fn new(filters: &'a Filters, now_ms: i64) -> Outcome<Self> {
         if let Some(word) = filters.values("status").find(|word| BuildState::of(word).is_none()) {
-            return Err(Failure::invalid(format!("Invalid filter 'status={word}'")));
+            return Err(Failure::invalid(format!("invalid filter 'status={word}'")));
         }
         if let Some(word) = filters.values("builder").find(|word| !["classic", "graph"].contains(word)) {
-            return Err(Failure::invalid(format!("Invalid filter 'builder={word}'")));
+            return Err(Failure::invalid(format!("invalid filter 'builder={word}'")));
         }
         let (since_ms, until_ms) = (filters.moment_ms("since", now_ms)?, filters.moment_ms("until", now_ms)?);
         Ok(Self { filters, since_ms, until_ms })
@@ -131,9 +131,9 @@ mod tests {
         }
         let refused = |text: &str| read(text).and_then(|filters| Wanted::new(&filters, 0).map(drop)).err();
         for (text, why) in [
-            (r#"{"status":{"x":true}}"#, "Invalid filter 'status=x'"),
-            (r#"{"colour":{"red":true}}"#, "Invalid filter 'colour'"),
-            (r#"{"since":{"x":true}}"#, "invalid since filter: failed to parse value as time or duration: \"x\""),
+            (r#"{"status":{"x":true}}"#, "invalid filter 'status=x'"),
+            (r#"{"colour":{"red":true}}"#, "invalid filter 'colour'"),
+            (r#"{"since":{"x":true}}"#, "failed to parse value as time or duration: \"x\""),
         ] {
             assert_eq!(refused(text).map(|failure| failure.message).as_deref(), Some(why));
         }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::filter::{Field, Filter, Filtered};
 use super::status::time;
-use crate::app::build_cache::{CacheRecord, Prune};
+use crate::app::build_cache::{CacheRecord, Keep, Prune};
 use crate::app::filters::{Filters, OF_BUILD_PRUNE};
 use crate::app::{App, Failure, Outcome};
 
@@ -59,22 +59,20 @@ async fn passed(app: &App, filter: &[String], age_limit_ns: i64) -> Outcome<Vec<
 
 /// Lets go of what the request names; gives what went, each with the bytes of its own.
 pub async fn prune(app: &App, request: &wire::PruneRequest) -> Outcome<Vec<wire::UsageRecord>> {
-    if request.min_free_space != 0 {
-        return Err(Failure::not_built("the layer store's disk has no part to be kept free: give a size to be kept"));
-    }
     let listed = passed(app, &request.filter, request.keep_duration).await?;
     if listed.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<&str> = listed.iter().map(|record| record.key.as_str()).collect();
-    let keep_bytes = match (request.max_used_space, request.reserved_space) {
-        (0, reserved) => reserved,
-        (used, reserved) => used.max(reserved),
-    };
+    let size = |bytes: i64| u64::try_from(bytes).map_err(|_| Failure::invalid(format!("invalid size {bytes}")));
     let wanted = Prune {
         filters: Filters::parse(&json!({"id": ids}).to_string(), OF_BUILD_PRUNE)?,
         all: request.all,
-        keep_bytes: u64::try_from(keep_bytes).map_err(|_| Failure::invalid(format!("invalid size {keep_bytes}")))?,
+        keep: Keep {
+            reserved_bytes: size(request.reserved_space)?,
+            max_used_bytes: size(request.max_used_space)?,
+            min_free_bytes: size(request.min_free_space)?,
+        },
         is_dry: false,
     };
     let gone: HashSet<String> = app.prune_cache(&wanted).await?.keys.into_iter().collect();
