@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub name: String,
-    /// Lines of shell with `docker` in them, or `api METHOD PATH`.
+    /// Lines of shell with `docker` in them, or `api METHOD PATH [BODY]`.
     pub steps: Vec<String>,
     #[serde(default)]
     pub ids: Ids,

@@ -16,7 +16,7 @@ struct Seen {
     json: Option<serde_json::Value>,
 }
 
-/// A dockerd and a Boxyard. With `COMPARE_WITH=dockerd` in the environment a second dockerd stands in for the Boxyard:
+/// Debian 13's dockerd (26.1, API 1.45) and a Boxyard, both with the docker command of that release. With `COMPARE_WITH=dockerd` in the environment a second dockerd stands in for the Boxyard:
 /// that proves the cases and the forms, and then nothing may differ.
 pub struct Sides {
     docker: Engine,
@@ -28,8 +28,8 @@ pub struct Sides {
 impl Sides {
     /// Starts both with these flags.
     pub fn start(flags: &[&str]) -> Self {
-        let docker = Engine::start_with(Kind::Dockerd, flags);
-        let ours = Engine::start_with(if with_dockerd() { Kind::Dockerd } else { Kind::Boxyard }, flags);
+        let docker = Engine::start_with(Kind::Docker26, flags);
+        let ours = Engine::start_with(if with_dockerd() { Kind::Docker26 } else { Kind::Boxyard }, flags);
         Self { docker, ours, variables: Vec::new() }
     }
 
@@ -74,7 +74,14 @@ impl Sides {
             engine.load_busybox();
         }
         let both = |step: &String| {
-            compare(&self.run(&self.docker, "of-one", step, case.ids), &self.run(&self.ours, "of-two", step, case.ids))
+            let seen = std::thread::scope(|scope| {
+                let theirs = scope.spawn(|| self.run(&self.docker, "of-one", step, case.ids));
+                let own = self.run(&self.ours, "of-two", step, case.ids);
+                theirs.join().map(|theirs| (theirs, own))
+            });
+            // A step that hung has said so already.
+            let (theirs, own) = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            compare(&theirs, &own)
         };
         case.steps.iter().map(|step| (step.clone(), both(step))).collect()
     }
@@ -85,20 +92,24 @@ impl Sides {
                 .variables
                 .iter()
                 .fold(request.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value));
-            let (method, path) = filled.split_once(' ').expect("api METHOD PATH");
-            let answer = engine.api(method, path, "");
+            let mut parts = filled.splitn(3, ' ');
+            let mut part = || parts.next().unwrap_or_default();
+            let answer = engine.api(part(), part(), part());
+            let json = answer.json();
+            // Of an error the words count, of all else the shape.
+            let message = json["message"].as_str().filter(|_| answer.status >= 400).unwrap_or_default();
             return Seen {
-                stdout: String::new(),
+                stdout: normalised(message, ids),
                 stderr: String::new(),
                 code: i32::from(answer.status),
-                json: Some(answer.json()),
+                json: Some(json),
             };
         }
-        let mut line = format!("OWN={own}; ");
+        let mut line = format!("export DOCKER_BUILDKIT=0; OWN={own}; ");
         for (name, value) in &self.variables {
             let _ = write!(line, "{name}='{value}'; ");
         }
-        let output = engine.shell(&(line + step));
+        let output = engine.shell26(&(line + step));
         // Only the folder's own path may differ in what the client says, and where the engine itself pushes to.
         let folder = engine.work_dir().parent().expect("it lies in the engine's folder").to_string_lossy().into_owned();
         let clean = |text: &str| normalised(&text.replace(&folder, "<folder>").replace(own, "<own>"), ids);
