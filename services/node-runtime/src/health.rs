@@ -17,8 +17,10 @@ use crate::start::runtime_error;
 
 /// The latest looks are kept,
 const KEPT_LOOKS: usize = 5;
-/// each with so much of its output.
+/// the last with so much of its output,
 const KEPT_BYTES: usize = 4096;
+/// those before with less: a status goes over the bus with each look, and all of a node's go in one message.
+const KEPT_BYTES_OF_OLD: usize = 512;
 /// Exit code of a look that did not come to an end of its own.
 const NO_END: i32 = -1;
 
@@ -62,6 +64,9 @@ fn judge(status: &mut ContainerStatus, check: &HealthCheck, look: HealthLook) {
         if health.failing_streak >= check.retries {
             health.set_status(Status::Unhealthy);
         }
+    }
+    for old in &mut health.log {
+        old.output.truncate(old.output.floor_char_boundary(KEPT_BYTES_OF_OLD));
     }
     health.log.push(look);
     let old = health.log.len().saturating_sub(KEPT_LOOKS);
@@ -236,10 +241,12 @@ mod tests {
     fn only_the_latest_looks_are_kept() {
         let mut status = ContainerStatus::default();
         for at in 0..9 {
-            judge(&mut status, &check(), HealthLook { started_at_ns: at, ..HealthLook::default() });
+            let output = "ä".repeat(1000);
+            judge(&mut status, &check(), HealthLook { started_at_ns: at, output, ..HealthLook::default() });
         }
-        let kept: Vec<i64> = status.health.unwrap_or_default().log.iter().map(|look| look.started_at_ns).collect();
-        assert_eq!(kept, [4, 5, 6, 7, 8]);
+        let log = status.health.unwrap_or_default().log;
+        let kept: Vec<_> = log.iter().map(|look| (look.started_at_ns, look.output.len())).collect();
+        assert_eq!(kept, [(4, 512), (5, 512), (6, 512), (7, 512), (8, 2000)]);
     }
 
     #[test]
