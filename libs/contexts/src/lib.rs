@@ -28,6 +28,6 @@ pub use known::{Indexed, Known};
 pub use of_tar::{of_tar, of_tar_with_root};
 pub use order::by_components;
 pub use receive::{Limits, Output, Receiver};
-pub use stat::{SHA256_XATTR, stat_of};
+pub use stat::{SHA256_XATTR, go_mode_of, stat_of};
 pub use to_tar::to_tar;
 pub use tree::{Content, Entry, Kind, Pack, Sha256Digest, Tree};

@@ -73,6 +73,19 @@ fn go_mode(unix: u32) -> u32 {
     (unix & 0o777) | bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY)
 }
 
+/// A file's mode with its type, as `stat` of Unix has it.
+pub fn go_mode_of(unix: u32) -> u32 {
+    let of_type = match unix & 0o170_000 {
+        0o040_000 => GO_FOLDER,
+        0o120_000 => GO_SYMLINK,
+        0o010_000 => GO_FIFO,
+        0o060_000 => GO_DEVICE,
+        0o020_000 => GO_DEVICE | GO_CHARACTER,
+        _ => 0,
+    };
+    of_type | go_mode(unix)
+}
+
 /// An entry as its Stat, for who sends a tree.
 pub fn stat_of(entry: &Entry) -> Stat {
     let Entry { path, mode, uid, gid, mtime_ns, xattrs, kind } = entry;

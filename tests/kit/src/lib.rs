@@ -23,6 +23,7 @@ mod network;
 mod output;
 mod postgres;
 mod registry;
+mod remote;
 mod server;
 pub mod session;
 
@@ -42,6 +43,7 @@ pub use leftovers::{has_ended, mounts_under, processes_naming, wait_until};
 pub use output::Output;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres};
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_PASSWORD_BCRYPT, REGISTRY_USER, Registry, Throttle};
+pub use remote::{serve_files, serve_git};
 pub use server::{Reply, Request, Server};
 
 /// Runs one flow on a fresh engine of this kind, with the busybox image loaded, and stops it with all checks.

@@ -22,6 +22,7 @@ mod folders;
 mod instructions;
 mod key;
 mod likely;
+mod look;
 mod named;
 mod place;
 mod plan;
@@ -117,6 +118,9 @@ impl Graph {
     }
 
     async fn finish(&self) -> Result<Finished, Failure> {
+        if let Some(wanted) = &self.options.look_at {
+            return self.look_at(wanted).await;
+        }
         let outputs = export::options::parse(&self.options)?;
         let (source, ()) = tokio::join!(self.source(), self.look_ahead());
         let mut source = match source {

@@ -79,7 +79,7 @@ pub enum Resolved {
     Brought(Brought),
 }
 
-fn parse(context: &proto::NamedContext) -> Result<Named, Failure> {
+pub(super) fn parse(context: &proto::NamedContext) -> Result<Named, Failure> {
     let proto::NamedContext { name, source, results } = context;
     if !results.is_empty() {
         return Ok(Named::Brought(Brought::Result(context.clone())));

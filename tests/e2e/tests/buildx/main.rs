@@ -219,7 +219,7 @@ fn what_fails_or_is_not_served_says_so() {
             let definition = bollard_buildkit_proto::pb::Definition { def: vec![vec![1]], ..Default::default() };
             let llb = control::SolveRequest { definition: Some(definition), ..request("llb", "failing", None) };
             assert_eq!(client.control.solve(llb).await.expect_err("refused").code(), Code::Unimplemented);
-            let read = client.bridge.read_file(in_round("none", bridge::ReadFileRequest::default())).await;
+            let read = client.bridge.read_dir(in_round("none", bridge::ReadDirRequest::default())).await;
             assert_eq!(read.expect_err("not served").code(), Code::Unimplemented);
             let late = client.bridge.ping(in_round("no-such-round", bridge::PingRequest {})).await;
             assert_eq!(late.expect_err("no round").code(), Code::NotFound);

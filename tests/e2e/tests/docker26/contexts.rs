@@ -1,6 +1,6 @@
 //! Where the Dockerfile and its files come from.
 
-use kit::{Engine, Kind, on_docker26_too};
+use kit::{Engine, Kind, on_docker26_too, serve_files, serve_git};
 
 use super::{read, write_stages};
 
@@ -27,6 +27,37 @@ on_docker26_too! {
         engine.shell26(&format!("docker build -q -f Named {contexts} -t named ctx")).ok();
         engine.docker26(&["run", "--rm", "named"]).says("of the folder\nalone\n");
         engine.shell26("docker build -f Named --build-context folder=absent ctx").fails(1, "absent");
+    }
+
+    fn files_of_bake_and_dockerfiles_by_url(engine: &Engine) {
+        write_stages(engine);
+        engine.write(
+            "work/docker-bake.hcl",
+            "target \"default\" {\n  tags = [\"baked:root\"]\n}\n\
+             target \"below\" {\n  context = \"sub\"\n  contexts = { base = \"target:default\" }\n  tags = [\"baked:below\"]\n}\n",
+        );
+        engine.write("work/Dockerfile", "FROM busybox\nCOPY file /file\n");
+        engine.write("work/file", "of the repository\n");
+        engine.write("work/sub/Dockerfile", "FROM base\nCOPY deep /deep\nCMD [\"cat\", \"/file\", \"/deep\"]\n");
+        engine.write("work/sub/deep", "deep in it\n");
+        engine
+            .shell26(
+                "cd work && git init -q -b main && git add -A && git -c user.email=a@b.c -c user.name=tester commit -q -m one \
+                 && git clone -q --bare . ../served/r.git",
+            )
+            .ok();
+        let repository = format!("git://127.0.0.1:{}/r.git", serve_git(engine.work_dir().join("served")));
+        engine.docker26(&["buildx", "bake", &repository]).ok();
+        engine.docker26(&["run", "--rm", "baked:root", "cat", "/file"]).says("of the repository\n");
+        engine.docker26(&["buildx", "bake", &format!("{repository}#main"), "default", "below"]).ok();
+        engine.docker26(&["run", "--rm", "baked:below"]).says("of the repository\ndeep in it\n");
+        engine
+            .docker26(&["buildx", "bake", &repository, "-f", "none.hcl"])
+            .fails(1, "lstat none.hcl: no such file or directory");
+        let web = format!("http://127.0.0.1:{}", serve_files(engine.work_dir().to_owned()));
+        engine.docker26(&["build", "-q", "-t", "web", "-f", &format!("{web}/ctx/Dockerfile"), "ctx"]).ok();
+        engine.docker26(&["run", "--rm", "web"]).says("hello\n");
+        engine.docker26(&["build", "-f", &format!("{web}/none"), "ctx"]).fails(1, "invalid response status 404");
     }
 }
 

@@ -2,6 +2,9 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bollard_buildkit_proto::fsutil::types::Stat;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as wire;
 use futures::Stream;
@@ -18,7 +21,7 @@ use crate::app::App;
 /// Key of the metadata that names the round of a call.
 const ROUND: &str = "buildkit-controlapi-buildid";
 /// What clients find of the frontend's interface here (frontend/gateway/pb of moby/buildkit, caps).
-const CAPABILITIES: [&str; 10] = [
+const CAPABILITIES: [&str; 12] = [
     "solve.base",
     "return",
     "returnmap",
@@ -29,10 +32,25 @@ const CAPABILITIES: [&str; 10] = [
     "gateway.evaluate.solve",
     "reference.output",
     "frontend.inputs",
+    "readfile",
+    "statfile",
 ];
 
-/// What they find of outputs (solver/pb of the same, caps). Definitions are not solved, so nothing else is there.
+/// What they find of outputs (solver/pb of the same, caps).
 const EXPORTS: [&str; 3] = ["exporter.multiple", "exporter.sourcedateepoch", "exporter.image.annotations"];
+
+/// And of definitions, of which only those are read that name a source by URL, or a folder of one.
+const SOURCES: [&str; 9] = [
+    "source.http",
+    "source.git",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.subdir",
+    "file.base",
+    "meta.description",
+    "constraints",
+    "platform",
+];
 
 /// Results of the connection that a request came by.
 pub fn results_of<T>(request: &Request<T>) -> Arc<Results> {
@@ -57,6 +75,28 @@ impl Bridge {
             false => Ok(round),
         }
     }
+}
+
+impl Bridge {
+    async fn look_at(
+        &self,
+        round: &Round,
+        results: &Results,
+        (id, path, content): (&str, String, bool),
+    ) -> Result<HashMap<String, String>, Status> {
+        let input = results.find(id).map_err(status_of)?;
+        // A file by its URL has the name that the client gave it.
+        let path = if input.is_file() { String::new() } else { path };
+        round.look_at(&self.app, input, proto::LookAt { path, content }).await.map_err(Failed::status)
+    }
+}
+
+/// What a range asks for; all without one.
+fn part(content: Vec<u8>, range: Option<wire::FileRange>) -> Vec<u8> {
+    let Some(wire::FileRange { offset, length }) = range else { return content };
+    let from = usize::try_from(offset).unwrap_or_default();
+    let length = usize::try_from(length).ok().filter(|length| *length > 0).unwrap_or(content.len());
+    content.into_iter().skip(from).take(length).collect()
 }
 
 /// Configs of the images, and what a request about the Dockerfile answers ("result.json", "result.txt").
@@ -112,7 +152,7 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         let capability = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..Default::default() };
         Ok(Response::new(wire::PongResponse {
             frontend_api_caps: CAPABILITIES.map(capability).to_vec(),
-            llb_caps: EXPORTS.map(capability).to_vec(),
+            llb_caps: EXPORTS.iter().chain(&SOURCES).map(|id| capability(id)).collect(),
             workers: worker_records(&self.app).await.map_err(status_of)?,
         }))
     }
@@ -122,8 +162,11 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         let round = self.round(&request).await?;
         let results = results_of(&request);
         let request = request.into_inner();
-        if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
-            return Err(Status::unimplemented("LLB definitions are not solved: name the frontend dockerfile.v0"));
+        if let Some(definition) = request.definition.filter(|definition| !definition.def.is_empty()) {
+            let named = results.name(definition).map_err(status_of)?;
+            let (id, result) = (named.id.clone(), Some(wire::result::Result::Ref(named)));
+            let result = wire::Result { result, ..Default::default() };
+            return Ok(Response::new(wire::SolveResponse { r#ref: id, result: Some(result) }));
         }
         let asked = Asked { frontend: request.frontend, attrs: request.frontend_opt, inputs: request.frontend_inputs };
         let built = round.build(&self.app, &results, asked).await.map_err(Failed::status)?;
@@ -150,6 +193,32 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         Ok(Response::new(wire::EvaluateResponse {}))
     }
 
+    async fn read_file(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
+        let (round, results) = (self.round(&request).await?, results_of(&request));
+        let wire::ReadFileRequest { r#ref, file_path, range, .. } = request.into_inner();
+        let told = self.look_at(&round, &results, (&r#ref, file_path, true)).await?;
+        let content = STANDARD.decode(told.get("content").map_or("", String::as_str));
+        let content = content.map_err(|_| Status::internal("a file's content cannot be read"))?;
+        Ok(Response::new(wire::ReadFileResponse { data: part(content, range) }))
+    }
+
+    async fn stat_file(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
+        let (round, results) = (self.round(&request).await?, results_of(&request));
+        let wire::StatFileRequest { r#ref, path, .. } = request.into_inner();
+        let told = self.look_at(&round, &results, (&r#ref, path.clone(), false)).await?;
+        let number = |name: &str| told.get(name).and_then(|number| number.parse::<i64>().ok()).unwrap_or_default();
+        let mode = u32::try_from(number("mode")).unwrap_or_default();
+        let path = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let stat = Stat { path, mode: contexts::go_mode_of(mode), size: number("size"), ..Default::default() };
+        Ok(Response::new(wire::StatFileResponse { stat: Some(stat) }))
+    }
+
     async fn inputs(&self, request: Request<wire::InputsRequest>) -> Result<Response<wire::InputsResponse>, Status> {
         self.round(&request).await?;
         Ok(Response::new(wire::InputsResponse::default()))
@@ -165,9 +234,7 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
     not_served! {
         resolve_image_config(ResolveImageConfigRequest) -> ResolveImageConfigResponse;
         resolve_source_meta(ResolveSourceMetaRequest) -> ResolveSourceMetaResponse;
-        read_file(ReadFileRequest) -> ReadFileResponse;
         read_dir(ReadDirRequest) -> ReadDirResponse;
-        stat_file(StatFileRequest) -> StatFileResponse;
         new_container(NewContainerRequest) -> NewContainerResponse;
         release_container(ReleaseContainerRequest) -> ReleaseContainerResponse;
         read_file_container(ReadFileRequest) -> ReadFileResponse;

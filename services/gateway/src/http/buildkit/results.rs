@@ -1,7 +1,9 @@
-//! What builds have made, for later builds of the same client to stand on (`contexts = { base = "target:base" }` of bake).
+//! What a client names by a definition: what its builds have made, for later builds to stand on (`contexts = { base =
+//! "target:base" }` of bake), and what a URL leads to, such as a repository with the files of bake.
 //!
 //! A client of BuildKit takes the definition that comes with a result and sends it back as an input of another build. Ours
 //! only names the result: one operation, a source that nobody else can have, and the end that BuildKit's definitions have.
+//! Of a client's own only those are read that name a source, or a folder of one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -23,46 +25,94 @@ pub struct Results {
 }
 
 struct Made {
-    image: proto::BuiltImage,
+    input: Input,
     /// Of all that one build has made.
-    _lease: Arc<Lease>,
+    _lease: Option<Arc<Lease>>,
+}
+
+/// What a definition stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    Image(Box<proto::BuiltImage>),
+    /// A repository's folder, or a file.
+    Url(String),
+}
+
+impl Input {
+    /// A file that an URL names, no repository.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::Url(url) if !url.contains('#'))
+    }
+
+    /// As the only context of a build that looks at its files.
+    pub fn context(self) -> proto::NamedContext {
+        let context = proto::NamedContext { name: "source".to_owned(), ..Default::default() };
+        match self {
+            Self::Image(image) => proto::NamedContext { results: vec![*image], ..context },
+            Self::Url(source) => proto::NamedContext { source, ..context },
+        }
+    }
 }
 
 impl Results {
     /// Keeps what a build has made, whose layers are under the lease; gives what a client calls each.
     pub fn keep(&self, images: &[proto::BuiltImage], lease: Lease) -> Vec<Ref> {
         let lease = Arc::new(lease);
-        let mut by_id = lock(&self.by_id);
         let keep = |image: &proto::BuiltImage| {
-            let id = random_id();
-            by_id.insert(id.clone(), Made { image: image.clone(), _lease: lease.clone() });
+            let id = self.insert(Input::Image(Box::new(image.clone())), Some(lease.clone()));
             Ref { def: Some(definition(&id)), id }
         };
         images.iter().map(keep).collect()
     }
 
+    fn insert(&self, input: Input, lease: Option<Arc<Lease>>) -> String {
+        let id = random_id();
+        lock(&self.by_id).insert(id.clone(), Made { input, _lease: lease });
+        id
+    }
+
+    /// Gives a name to what a client's definition stands for; nothing is fetched.
+    ///
+    /// # Errors
+    /// As [`Results::inputs`].
+    pub fn name(&self, definition: pb::Definition) -> Outcome<Ref> {
+        let input = self.input(&definition)?;
+        Ok(Ref { id: self.insert(input, None), def: Some(definition) })
+    }
+
+    /// # Errors
+    /// `NotFound` for a result of another connection.
+    pub fn find(&self, id: &str) -> Outcome<Input> {
+        let by_id = lock(&self.by_id);
+        let made =
+            by_id.get(id).ok_or_else(|| Failure::not_found(format!("no build of this connection has made {id}")))?;
+        Ok(made.input.clone())
+    }
+
     /// What these definitions, by the client's names for them, stand for.
     ///
     /// # Errors
-    /// `Unimplemented` for a definition of the client's own, `NotFound` for a result of another connection.
-    pub fn inputs<'a>(
-        &self,
-        definitions: impl IntoIterator<Item = (&'a String, &'a pb::Definition)>,
-    ) -> Outcome<HashMap<String, proto::BuiltImage>> {
-        let by_id = lock(&self.by_id);
-        let find = |(name, definition): (&String, &pb::Definition)| {
-            let id = named(definition).ok_or_else(|| {
-                Failure::not_built(format!(
-                    "input {name}: LLB definitions are not solved, only results of builds are taken"
-                ))
-            })?;
-            let made = by_id.get(&id).ok_or_else(|| {
-                Failure::not_found(format!("input {name}: no build of this connection has made {id}"))
-            })?;
-            Ok((name.clone(), made.image.clone()))
-        };
-        definitions.into_iter().map(find).collect()
+    /// `Unimplemented` for a definition that names no source, `NotFound` for a result of another connection.
+    pub fn inputs(&self, definitions: &HashMap<String, pb::Definition>) -> Outcome<HashMap<String, Input>> {
+        definitions.iter().map(|(name, definition)| Ok((name.clone(), self.input(definition)?))).collect()
     }
+
+    fn input(&self, definition: &pb::Definition) -> Outcome<Input> {
+        match Named::of(definition) {
+            Some(Named::Result(id)) => self.find(&id),
+            Some(Named::Url(url)) => Ok(Input::Url(url)),
+            None => Err(Failure::not_built(
+                "LLB definitions are not solved, but for sources by URL and results of builds: name the frontend dockerfile.v0",
+            )),
+        }
+    }
+}
+
+/// What a definition names.
+#[derive(Debug, PartialEq)]
+enum Named {
+    Result(String),
+    Url(String),
 }
 
 fn definition(id: &str) -> pb::Definition {
@@ -77,14 +127,67 @@ fn definition(id: &str) -> pb::Definition {
     }
 }
 
-/// The result that a definition names, if it is one of [`definition`]'s.
-fn named(definition: &pb::Definition) -> Option<String> {
-    let [source, end] = definition.def.as_slice() else { return None };
-    let ends_there =
-        |op: &pb::Op| op.op.is_none() && op.inputs.iter().all(|input| input.digest == Digest::of(source).as_str());
-    pb::Op::decode(end.as_slice()).ok().filter(ends_there)?;
-    match pb::Op::decode(source.as_slice()).ok()?.op? {
-        pb::op::Op::Source(source) => source.identifier.strip_prefix(SCHEME).map(str::to_owned),
+impl Named {
+    fn of(definition: &pb::Definition) -> Option<Self> {
+        let decode = |bytes: &Vec<u8>| Some((Digest::of(bytes).to_string(), pb::Op::decode(bytes.as_slice()).ok()?));
+        let ops: HashMap<String, pb::Op> = definition.def.iter().map(decode).collect::<Option<_>>()?;
+        let end = pb::Op::decode(definition.def.last()?.as_slice()).ok().filter(|end| end.op.is_none())?;
+        Self::at(&ops, end.inputs.first()?)
+    }
+
+    fn at(ops: &HashMap<String, pb::Op>, input: &pb::Input) -> Option<Self> {
+        let op = ops.get(&input.digest)?;
+        match op.op.as_ref()? {
+            pb::op::Op::Source(source) => Self::source(source),
+            pb::op::Op::File(file) => {
+                let (folder, from) = copied(file)?;
+                let repository = ops.get(&op.inputs.get(from)?.digest)?;
+                match repository.op.as_ref()? {
+                    pb::op::Op::Source(source) => Self::source(source)?.folder(folder),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn source(source: &pb::SourceOp) -> Option<Self> {
+        let identifier = source.identifier.as_str();
+        if let Some(id) = identifier.strip_prefix(SCHEME) {
+            return Some(Self::Result(id.to_owned()));
+        }
+        if identifier.starts_with("http://") || identifier.starts_with("https://") {
+            return Some(Self::Url(identifier.to_owned()));
+        }
+        let place = identifier.strip_prefix("git://")?;
+        let fragment = place.split_once('#').map_or("", |(_, fragment)| fragment);
+        let url = source.attrs.get("git.fullurl")?;
+        Some(Self::Url(format!("{url}#{fragment}")))
+    }
+
+    /// A folder of a repository.
+    fn folder(self, folder: &str) -> Option<Self> {
+        let folder = folder.trim_matches('/');
+        match self {
+            named if matches!(folder, "" | ".") => Some(named),
+            Self::Url(url) => {
+                let (repository, fragment) = url.split_once('#')?;
+                let (reference, above) = fragment.split_once(':').unwrap_or((fragment, ""));
+                let path = [above.trim_matches('/'), folder].join("/");
+                Some(Self::Url(format!("{repository}#{reference}:{}", path.trim_start_matches('/'))))
+            }
+            Self::Result(_) => None,
+        }
+    }
+}
+
+/// The folder that is all of what a file operation makes, and which input has it.
+fn copied(file: &pb::FileOp) -> Option<(&str, usize)> {
+    let [action] = file.actions.as_slice() else { return None };
+    match action.action.as_ref()? {
+        pb::file_action::Action::Copy(copy) if copy.dest == "/" && action.input < 0 => {
+            Some((copy.src.as_str(), usize::try_from(action.secondary_input).ok()?))
+        }
         _ => None,
     }
 }
@@ -93,26 +196,69 @@ fn named(definition: &pb::Definition) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn source(identifier: &str, attrs: &[(&str, &str)]) -> Vec<u8> {
+        let attrs = attrs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs };
+        pb::Op { op: Some(pb::op::Op::Source(source)), ..Default::default() }.encode_to_vec()
+    }
+
+    fn input(op: &[u8]) -> Vec<pb::Input> {
+        vec![pb::Input { digest: Digest::of(op).to_string(), index: 0 }]
+    }
+
+    fn copy(from: &[u8], src: &str, dest: &str) -> Vec<u8> {
+        let copy = pb::FileActionCopy { src: src.to_owned(), dest: dest.to_owned(), ..Default::default() };
+        let action = Some(pb::file_action::Action::Copy(copy));
+        let action = pb::FileAction { input: -1, secondary_input: 0, output: 0, action };
+        let file = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+        pb::Op { inputs: input(from), op: Some(file), ..Default::default() }.encode_to_vec()
+    }
+
+    fn named(mut ops: Vec<Vec<u8>>) -> Option<Named> {
+        let end = pb::Op { inputs: input(ops.last()?), ..Default::default() };
+        ops.push(end.encode_to_vec());
+        Named::of(&pb::Definition { def: ops, ..Default::default() })
+    }
+
     #[test]
-    fn a_definition_names_its_result_and_nothing_else() {
+    fn a_definition_of_ours_names_its_result() {
         let ours = definition("abc");
-        assert_eq!(named(&ours).as_deref(), Some("abc"));
+        assert_eq!(Named::of(&ours), Some(Named::Result("abc".to_owned())));
         assert!(ours.metadata.contains_key(Digest::of(&ours.def[0]).as_str()), "clients look for it");
-        let foreign = pb::SourceOp { identifier: "docker-image://busybox".to_owned(), ..Default::default() };
-        let foreign = pb::Op { op: Some(pb::op::Op::Source(foreign)), ..Default::default() }.encode_to_vec();
         let cut = pb::Definition { def: ours.def[..1].to_vec(), ..Default::default() };
-        let changed = pb::Definition { def: vec![foreign, ours.def[1].clone()], ..Default::default() };
         let wrong = pb::Definition { def: vec![vec![0xff], vec![0xff]], ..Default::default() };
-        for other in [cut, changed, wrong, pb::Definition::default()] {
-            assert_eq!(named(&other), None, "{other:?}");
+        for other in [cut, wrong, pb::Definition::default()] {
+            assert_eq!(Named::of(&other), None, "{other:?}");
         }
     }
 
     #[test]
+    fn definitions_of_clients_name_urls_and_folders() {
+        let url = |text: &str| Some(Named::Url(text.to_owned()));
+        let git = |place: &str| source(place, &[("git.fullurl", "https://h/r.git")]);
+        assert_eq!(named(vec![source("https://h/f", &[])]), url("https://h/f"));
+        assert_eq!(named(vec![git("git://h/r.git#main")]), url("https://h/r.git#main"));
+        assert_eq!(named(vec![git("git://h/r.git")]), url("https://h/r.git#"));
+        for (place, folder, whole) in [
+            ("git://h/r.git#main", "/", "https://h/r.git#main"),
+            ("git://h/r.git#main", "sub", "https://h/r.git#main:sub"),
+            ("git://h/r.git#main:above", "sub/", "https://h/r.git#main:above/sub"),
+        ] {
+            assert_eq!(named(vec![git(place), copy(&git(place), folder, "/")]), url(whole), "{place} {folder}");
+        }
+        let base = source("docker-image://busybox", &[]);
+        assert_eq!(named(vec![base]), None);
+        assert_eq!(named(vec![git("git://h/r#"), copy(&git("git://h/r#"), "a", "/else")]), None);
+        assert_eq!(named(vec![copy(&git("git://h/r#"), "a", "/")]), None, "of nothing that is there");
+    }
+
+    #[test]
     fn inputs_are_results_of_the_same_connection() {
-        let (results, name) = (Results::default(), "0-base".to_owned());
-        let of = |definition: &pb::Definition| results.inputs([(&name, definition)]).map(drop).map_err(|why| why.kind);
-        assert_eq!(of(&definition("abc")), Err(model::ErrorKind::NotFound));
-        assert_eq!(of(&pb::Definition::default()), Err(model::ErrorKind::Unimplemented));
+        let results = Results::default();
+        let of = |definition: pb::Definition| {
+            results.inputs(&HashMap::from([("0-base".to_owned(), definition)])).map(drop).map_err(|why| why.kind)
+        };
+        assert_eq!(of(definition("abc")), Err(model::ErrorKind::NotFound));
+        assert_eq!(of(pb::Definition::default()), Err(model::ErrorKind::Unimplemented));
     }
 }

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::failed::Failed;
-use super::results::Results;
+use super::results::{Input, Results};
 use super::run::{Build, Told};
 use super::solve::Solve;
+use crate::app::lease::Lease;
 use crate::app::{App, Failure, Outcome, lock};
 
 /// A client asks for a round's status at the same time as it begins it.
@@ -176,7 +177,47 @@ impl Round {
         let kept = app.lease("what a build has made").await?;
         let options = proto::BuildOptions { result_lease: kept.id.clone(), ..solve.options(app)? };
         let lease = brought.map(|brought| brought.lease);
-        let mut build = Build::begin(app, &options, (self.free_name(), lease)).await?;
+        let (image_id, response, made) = self.run(app, &options, lease).await?;
+        if made.is_empty() && options.check.is_empty() {
+            return Err(Failure::new(ErrorKind::Internal, "what was built was not told").into());
+        }
+        let refs = results.keep(&made, kept);
+        let built = Built { image_id, response, results: made.into_iter().zip(refs).collect() };
+        lock(&self.built).clone_from(&built);
+        Ok(built)
+    }
+
+    /// What is told of a file of an earlier result, or of a source ([`proto::LookAt`]).
+    ///
+    /// # Errors
+    /// What keeps it from being read.
+    pub async fn look_at(
+        &self,
+        app: &Arc<App>,
+        input: Input,
+        wanted: proto::LookAt,
+    ) -> Result<HashMap<String, String>, Failed> {
+        let options = proto::BuildOptions {
+            graph: true,
+            remove: true,
+            contexts: vec![input.context()],
+            look_at: Some(wanted),
+            session_id: self.request.session.clone(),
+            session_gateway: app.db.session().to_owned(),
+            user: self.user.clone(),
+            ..Default::default()
+        };
+        self.run(app, &options, None).await.map(|(_, response, _)| response)
+    }
+
+    /// A build to its end: the image's id, what is answered, and what was built.
+    async fn run(
+        &self,
+        app: &Arc<App>,
+        options: &proto::BuildOptions,
+        lease: Option<Lease>,
+    ) -> Result<(String, HashMap<String, String>, Vec<proto::BuiltImage>), Failed> {
+        let mut build = Build::begin(app, options, (self.free_name(), lease)).await?;
         self.builds.send_modify(|builds| builds.push(build.id.clone()));
         loop {
             let told = tokio::select! {
@@ -188,15 +229,7 @@ impl Round {
             match told {
                 // Who wants to know reads the log.
                 Some(Told::Status(_)) => {}
-                Some(Told::Built { image_id, response, results: made }) => {
-                    if made.is_empty() && options.check.is_empty() {
-                        return Err(Failure::new(ErrorKind::Internal, "what was built was not told").into());
-                    }
-                    let refs = results.keep(&made, kept);
-                    let built = Built { image_id, response, results: made.into_iter().zip(refs).collect() };
-                    lock(&self.built).clone_from(&built);
-                    return Ok(built);
-                }
+                Some(Told::Built { image_id, response, results }) => return Ok((image_id, response, results)),
                 Some(Told::Failed(failed)) => return Err(failed),
                 None => return Err(Failure::new(ErrorKind::Internal, "the build has no end").into()),
             }

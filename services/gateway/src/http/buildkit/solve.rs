@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use bollard_buildkit_proto::moby::buildkit::v1 as wire;
 use serde_json::Value;
 
+use super::results::Input;
 use crate::app::{App, Failure, Outcome};
 
 /// The exporters that make an image of this engine: BuildKit's name for it in dockerd, and its usual one.
@@ -29,7 +30,7 @@ pub struct Solve {
     pub context: Option<proto::Descriptor>,
     pub user: String,
     /// What earlier builds have made, by the names that `attrs` have for it.
-    pub inputs: HashMap<String, proto::BuiltImage>,
+    pub inputs: HashMap<String, Input>,
 }
 
 impl Solve {
@@ -39,6 +40,7 @@ impl Solve {
     /// `InvalidArgument` for what makes no sense, `Unimplemented` for what the builder does not know.
     pub fn options(&self, app: &App) -> Outcome<proto::BuildOptions> {
         let mut options = proto::BuildOptions {
+            remote: self.context_url()?,
             graph: true,
             remove: true,
             user: self.user.clone(),
@@ -81,6 +83,15 @@ impl Solve {
 }
 
 impl Solve {
+    /// What a client gives in place of a folder or a URL: files of bake's own repository.
+    fn context_url(&self) -> Outcome<String> {
+        match self.inputs.get("context") {
+            None => Ok(String::new()),
+            Some(Input::Url(url)) => Ok(url.clone()),
+            Some(Input::Image(_)) => Err(Failure::not_built("a result of a build is no build context")),
+        }
+    }
+
     fn named_context(&self, options: &mut proto::BuildOptions, name: &str, value: &str) -> Outcome<()> {
         // Clients put the platform that it is for behind the name.
         let name = name.split_once("::").map_or(name, |(name, _)| name);
@@ -89,12 +100,16 @@ impl Solve {
             Some(("local", folder)) => context.source = format!("session:{folder}"),
             Some(("input", input)) => {
                 let missing = || Failure::invalid(format!("invalid input {input} for context {name}"));
-                let result = self.inputs.get(input).ok_or_else(missing)?.clone();
-                if let Some(known) = options.contexts.iter_mut().find(|known| known.name == name) {
-                    known.results.push(result);
-                    return Ok(());
+                match self.inputs.get(input).ok_or_else(missing)?.clone() {
+                    Input::Url(url) => context.source = url,
+                    Input::Image(result) => {
+                        if let Some(known) = options.contexts.iter_mut().find(|known| known.name == name) {
+                            known.results.push(*result);
+                            return Ok(());
+                        }
+                        context.results.push(*result);
+                    }
                 }
-                context.results.push(result);
             }
             _ => value.clone_into(&mut context.source),
         }
@@ -250,7 +265,7 @@ mod tests {
     fn named_contexts_are_sources_folders_and_what_was_built() {
         let made = |platform: &str| proto::BuiltImage { platform: platform.to_owned(), ..Default::default() };
         let inputs = [("0-b::linux/amd64", made("linux/amd64")), ("0-b::linux/arm64", made("linux/arm64"))];
-        let inputs = inputs.map(|(name, made)| (name.to_owned(), made)).into();
+        let inputs = inputs.map(|(name, made)| (name.to_owned(), Input::Image(Box::new(made)))).into();
         let solve = Solve { inputs, ..Solve::default() };
         let of = |contexts: &[(&str, &str)]| {
             let mut options = proto::BuildOptions::default();
