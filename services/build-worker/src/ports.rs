@@ -10,7 +10,7 @@ pub fn parse(word: &str) -> Result<Vec<String>, String> {
     if container.is_empty() {
         return Err(format!("No port specified: {word}<empty>"));
     }
-    let (first, last) = range(container).ok_or_else(|| format!("Invalid containerPort: {container}"))?;
+    let (first, last) = range(container).ok_or_else(|| format!("invalid containerPort: {container}"))?;
     let protocol = protocol.to_ascii_lowercase();
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Err(format!("Invalid proto: {protocol}"));
@@ -41,10 +41,10 @@ mod tests {
             ("100-102", Ok("100/tcp 101/tcp 102/tcp")),
             ("8080:80", Ok("80/tcp")),
             ("1.2.3.4:81:82", Ok("82/tcp")),
-            ("x", Err("Invalid containerPort: x")),
-            ("70000", Err("Invalid containerPort: 70000")),
-            ("80-", Err("Invalid containerPort: 80-")),
-            ("90-80", Err("Invalid containerPort: 90-80")),
+            ("x", Err("invalid containerPort: x")),
+            ("70000", Err("invalid containerPort: 70000")),
+            ("80-", Err("invalid containerPort: 80-")),
+            ("90-80", Err("invalid containerPort: 90-80")),
             ("80/foo", Err("Invalid proto: foo")),
             ("/tcp", Err("No port specified: /tcp<empty>")),
         ] {

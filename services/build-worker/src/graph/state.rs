@@ -181,12 +181,7 @@ impl State {
     /// # Errors
     /// `User`, in BuildKit's words.
     pub fn configure(&mut self, kind: Kind) -> Result<(), Failure> {
-        // What both builders read, the classic one complains of with a capital letter.
-        let small = |why: String| match why.strip_prefix("Invalid ") {
-            Some(rest) => format!("invalid {rest}"),
-            None => why,
-        };
-        let line = self.apply(kind).map_err(|why| Failure::User(small(why)))?;
+        let line = self.apply(kind).map_err(Failure::User)?;
         if let Some(line) = line {
             self.note(line);
         }

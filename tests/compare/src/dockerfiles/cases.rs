@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-/// One Dockerfile, its context, and where BuildKit 0.8 does not know it yet, what must come out.
+/// One Dockerfile, its context, and where the peer's BuildKit 0.13 does not know it yet, what must come out: as BuildKit
+/// 0.25 makes it, or the Dockerfile reference rules.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DockerfileCase {
@@ -19,13 +20,13 @@ pub struct DockerfileCase {
     /// The listing without the config, for what only newer BuildKits know: the Dockerfile reference rules.
     #[serde(default)]
     pub tree: Option<String>,
-    /// The error of newer BuildKits where 0.8 has other words or none; the line that says why must hold it.
+    /// The error of newer BuildKits where 0.13 has other words or none; the line that says why must hold it.
     #[serde(default)]
     pub error: Option<String>,
 }
 
 impl DockerfileCase {
-    /// Whether BuildKit 0.8 is asked.
+    /// Whether the peer is asked.
     pub fn has_peer(&self) -> bool {
         self.tree.is_none() && self.error.is_none()
     }
@@ -68,6 +69,9 @@ pub fn dockerfile_cases() -> Vec<DockerfileCase> {
         ("stages", include_str!("../../dockerfiles/stages.toml")),
         ("errors", include_str!("../../dockerfiles/errors.toml")),
         ("reference", include_str!("../../dockerfiles/reference.toml")),
+        ("expansion", include_str!("../../dockerfiles/expansion.toml")),
+        ("flags", include_str!("../../dockerfiles/flags.toml")),
+        ("mounts", include_str!("../../dockerfiles/mounts.toml")),
     ];
     let read = |(name, text)| match toml::from_str::<CaseFile>(text) {
         Ok(file) => file.case,

@@ -11,7 +11,7 @@ use super::tree::{Kind, Node, Tree};
 pub const CONTEXT_TIME: u64 = 1_577_836_800;
 /// Longer contents are told by their checksum.
 const LONGEST_CONTENT: usize = 400;
-/// What container runtimes make in a root for their mounts; BuildKit 0.8 leaves it in the layer of a RUN.
+/// What container runtimes make in a root for their mounts; BuildKit leaves it in the layer of a RUN.
 const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/resolv.conf", "/run"];
 
 /// An image as `docker save` writes it.
@@ -124,7 +124,7 @@ fn line(path: &str, node: &Node, same_as: Option<&str>) -> String {
         (Kind::Other(kind), _) => (*kind).to_owned(),
     };
     let time = match node.mtime {
-        // BuildKit 0.8 gives folders the time of the copy, later ones their own.
+        // Older BuildKits give folders the time of the copy, later ones their own.
         _ if node.kind == Kind::Folder => "",
         CONTEXT_TIME => "",
         0 => " epoch",

@@ -11,7 +11,8 @@ use crate::sides::with_dockerd;
 
 const TAG: &str = "corpus:built";
 
-/// A dockerd with its BuildKit and a Boxyard; with `COMPARE_WITH=dockerd` a second dockerd in its place.
+/// Debian 13's dockerd with its BuildKit and a Boxyard; with `COMPARE_WITH=dockerd` a second dockerd in its place. Both
+/// are asked by the docker command and buildx of the same release.
 pub struct DockerfileSides {
     docker: Engine,
     ours: Engine,
@@ -20,8 +21,8 @@ pub struct DockerfileSides {
 
 impl DockerfileSides {
     pub fn start() -> Self {
-        let docker = Engine::start(Kind::Dockerd);
-        let ours = Engine::start(if with_dockerd() { Kind::Dockerd } else { Kind::Boxyard });
+        let docker = Engine::start(Kind::Docker26);
+        let ours = Engine::start(if with_dockerd() { Kind::Docker26 } else { Kind::Boxyard });
         for engine in [&docker, &ours] {
             engine.load_busybox();
         }
@@ -80,7 +81,9 @@ impl DockerfileSides {
         }
         args.extend(case.args.iter().map(String::as_str));
         args.push(".");
-        let output = kit::run_command(kit::session_client(engine.socket()).current_dir(folder), &args, None);
+        let mut client = kit::client26(engine.socket());
+        client.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1").current_dir(folder);
+        let output = kit::run_command(&mut client, &args, None);
         if output.code != 0 {
             return Built::failed(case, &output);
         }
@@ -106,38 +109,37 @@ impl Built {
         let last = output.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         let ended = ["error reading from server: EOF", "connection refused", "Is the docker daemon running?"];
         assert!(!ended.iter().any(|text| last.contains(text)), "{}: the engine has ended\n{output}", case.name);
-        let line = format!("exit {}: {}", output.code, essential(last));
-        Self { code: output.code, lines: vec![line.clone()], files: vec![line] }
+        let mut lines: Vec<String> = output.stderr.lines().filter_map(marked).collect();
+        lines.push(format!("exit {}: {}", output.code, essential(last)));
+        Self { code: output.code, lines: lines.clone(), files: lines }
     }
 }
 
-/// The error without the names of the parts that it passed and of their folders, in the words of today's BuildKit.
+/// A line of the Dockerfile that is marked as failed: `   2 | >>> RUN false`.
+fn marked(line: &str) -> Option<String> {
+    let (number, text) = line.split_once(" | >>> ")?;
+    number.trim().parse::<u32>().ok().map(|number| format!("line {number}: {}", text.trim_end()))
+}
+
+/// The error without the names of the parts that it passed and of their folders.
 fn essential(line: &str) -> String {
     const PARTS: [&str; 7] = [
         "ERROR: ",
-        "failed to solve with frontend dockerfile.v0: ",
         "failed to solve: ",
-        "failed to create LLB definition: ",
-        "failed to build LLB: ",
+        "failed to load LLB: ",
+        "failed to run Build function: ",
+        "failed to marshal LLB definition: ",
         "failed to compute cache key: ",
         "rpc error: code = Unknown desc = ",
     ];
-    let line = without_folders(line).replace("dockerfile parse error line", "dockerfile parse error on line");
-    let line = line.replace("Invalid signal:", "invalid signal:");
+    let line = without_folders(line);
     let mut line = line.as_str();
     while let Some(rest) = PARTS.iter().find_map(|part| line.strip_prefix(part)) {
         line = rest;
     }
-    // BuildKit 0.8 says `"/a" not found: not found`, newer ones name a checksum of a random reference.
-    if let Some(path) = line.strip_suffix(" not found: not found") {
-        return format!("{path}: not found");
-    }
-    if let Some((_, rest)) = line.split_once("failed to calculate checksum of ref ") {
-        return rest.split_once(": ").map_or(rest, |(_, error)| error).to_owned();
-    }
-    // What newer ones call a process.
-    match line.strip_prefix("executor failed running [").and_then(|rest| rest.rsplit_once("]: exit code: ")) {
-        Some((command, code)) => format!("process \"{command}\" did not complete successfully: exit code: {code}"),
+    // The checksum is one of a random reference.
+    match line.split_once("failed to calculate checksum of ref ") {
+        Some((_, rest)) => rest.split_once(": ").map_or(rest, |(_, error)| error).to_owned(),
         None => line.to_owned(),
     }
 }
@@ -159,7 +161,9 @@ fn prepare(case: &DockerfileCase, work: &Path) -> std::path::PathBuf {
     let context = folder.join("context");
     std::fs::create_dir_all(&context).expect("make the context");
     std::fs::write(folder.join("Dockerfile"), &case.dockerfile).expect("write the Dockerfile");
-    let times = format!("find . -depth -exec touch -h -d @{CONTEXT_TIME} {{}} +");
+    // A client that knows a file by its path, size and time must not take another case's for it.
+    let nanos = case.name.bytes().fold(0_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 1_000_000);
+    let times = format!("find . -depth -exec touch -h -d @{CONTEXT_TIME}.{nanos:06} {{}} +");
     let script = format!("set -e\n{}\n{times}", case.context);
     let mut command = std::process::Command::new("/bin/bash");
     kit::run_command(command.current_dir(&context), &["-c", &script], None).ok();
