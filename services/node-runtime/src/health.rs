@@ -7,9 +7,10 @@ use bus::Error;
 use nix::sys::signal::Signal;
 use proto::health::Status;
 use proto::{ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ExecStart, Health, HealthCheck, HealthLook};
-use runtime::shim::Streams;
+use runtime::shim::{self, Handle, Streams};
 use runtime::wire::now_ns;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
 
 use crate::containers::Container;
 use crate::node::Node;
@@ -140,10 +141,23 @@ impl Node {
     /// Exit code and output; the process is killed when it takes longer than `limit`.
     async fn run_look(&self, container: &Container, spec: ExecSpec, limit: Duration) -> Result<(i32, String), Error> {
         let id = spec.exec_id.clone();
-        self.exec_create(spec)?;
-        let shim = self.exec_shim(&*self.exec(&id)?, container, &ExecStart::default()).await?;
-        let joined = shim.attach(Streams { stdin: false, stdout: true, stderr: true }).await.map_err(runtime_error)?;
-        shim.start().await.map_err(runtime_error)?;
+        let (shim, joined) = {
+            // A removal in the middle would move the shim's folder away from under it, and it would wait for ever.
+            let _busy = container.busy.lock().await;
+            self.exec_create(spec)?;
+            let shim = self.exec_shim(&*self.exec(&id)?, container, &ExecStart::default()).await?;
+            match begin(&shim).await {
+                Ok(joined) => (shim, joined),
+                Err(error) => {
+                    match shim::exit_status(shim.dir()) {
+                        Some(_) => shim.wait_gone().await,
+                        // It never came to the start.
+                        None => crate::stop::retire(&shim).await,
+                    }
+                    return Err(runtime_error(error));
+                }
+            }
+        };
         let end = async { (output_of(joined).await, shim.wait_exit().await) };
         match tokio::time::timeout(limit, end).await {
             Ok((output, end)) => Ok((end.map_or(137, |end| end.code), output)),
@@ -157,8 +171,14 @@ impl Node {
     }
 }
 
+async fn begin(shim: &Handle) -> Result<UnixStream, runtime::Error> {
+    let joined = shim.attach(Streams { stdin: false, stdout: true, stderr: true }).await?;
+    shim.start().await?;
+    Ok(joined)
+}
+
 /// The bytes of frames of both outputs; the rest of a long one is read and dropped, and marked.
-async fn output_of(mut joined: tokio::net::UnixStream) -> String {
+async fn output_of(mut joined: UnixStream) -> String {
     let mut kept = Vec::new();
     let mut is_cut = false;
     let mut header = [0_u8; 8];
