@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
+use std::path::Path;
 
 use tar::Archive;
+
+use crate::rooted::{Root, is_file};
 
 /// Longest magic number that is looked at.
 const MAGIC_BYTES: u64 = 6;
@@ -20,6 +23,15 @@ pub fn decompress<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + '
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(whole)?),
         _ => Box::new(whole),
     })
+}
+
+/// Opens what a path leads to where that is an archive.
+pub fn open(root: &Root, path: &Path) -> io::Result<Option<File>> {
+    if !is_file(&root.stat(path)?) {
+        return Ok(None);
+    }
+    let mut file = root.read(path)?;
+    Ok(is_archive(&mut file)?.then_some(file))
 }
 
 /// Whether a file is a tar with at least one entry, in any compression; leaves the file at its start.

@@ -68,9 +68,15 @@ impl Root {
         Err(Errno::EAGAIN.into())
     }
 
-    /// Opens for reading; links are followed inside the root.
+    /// Opens a file or a folder for reading; links are followed inside the root.
+    ///
+    /// # Errors
+    /// `InvalidInput` for all else: what a device stands for is the machine's, and to open it may do something already.
     pub fn read(&self, path: &Path) -> io::Result<File> {
-        Ok(File::from(self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?))
+        let found = self.lookup(path, OFlag::O_PATH, Mode::empty())?;
+        must_be_readable(&fstat(&found)?)?;
+        // By its descriptor, so that it is what was looked at.
+        File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
     }
 
     /// Opens a folder to look up names in it.
@@ -165,10 +171,15 @@ impl Place {
         Ok(readlinkat(&self.dir, self.name.as_os_str())?)
     }
 
-    /// Opens for reading, never through a link.
+    /// Opens a file or a folder for reading, never through a link. The caller knows by its stat that it is one.
+    ///
+    /// # Errors
+    /// `InvalidInput` for all else.
     pub fn read(&self) -> io::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        Ok(File::from(nix::fcntl::openat(&self.dir, self.name.as_os_str(), flags, Mode::empty())?))
+        let file = nix::fcntl::openat(&self.dir, self.name.as_os_str(), flags, Mode::empty())?;
+        must_be_readable(&fstat(&file)?)?;
+        Ok(File::from(file))
     }
 
     /// Makes a new file; what bore the name is removed first.
@@ -207,15 +218,27 @@ impl Place {
     }
 
     pub fn fifo(&self) -> io::Result<()> {
-        self.remove()?;
-        Ok(mknodat(&self.dir, self.name.as_os_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(0o600), 0)?)
+        self.node(SFlag::S_IFIFO, 0)
+    }
+
+    /// Makes a pipe or a device as the one with this stat; says whether it is one. A socket is nothing without its process.
+    ///
+    /// What a device may be used for is up to whoever runs the image: a container has its own rules for that.
+    pub fn special(&self, stat: &FileStat) -> io::Result<bool> {
+        match kind(stat) {
+            kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => self.node(kind, stat.st_rdev).map(|()| true),
+            _ => Ok(false),
+        }
     }
 
     /// Makes a device node, of a block device or a character device, by its two numbers.
     pub fn device(&self, block: bool, (major, minor): (u32, u32)) -> io::Result<()> {
-        self.remove()?;
         let kind = if block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
-        let device = nix::sys::stat::makedev(major.into(), minor.into());
+        self.node(kind, nix::sys::stat::makedev(major.into(), minor.into()))
+    }
+
+    fn node(&self, kind: SFlag, device: u64) -> io::Result<()> {
+        self.remove()?;
         Ok(mknodat(&self.dir, self.name.as_os_str(), kind, Mode::from_bits_truncate(0o600), device)?)
     }
 
@@ -303,6 +326,13 @@ pub fn list(root: &Root, path: &Path) -> io::Result<Vec<OsString>> {
     names(Dir::from_fd(fd)?)
 }
 
+fn must_be_readable(stat: &FileStat) -> io::Result<()> {
+    match is_file(stat) || is_dir(stat) {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
 pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
@@ -362,6 +392,22 @@ mod tests {
             assert_eq!(read_limited(&root, Path::new(path), 100).expect(path), b"inside");
         }
         assert!(root.stat(Path::new("abs/passwd")).is_err());
+    }
+
+    #[test]
+    fn only_files_and_folders_are_read() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let root = Root::open(temp.path()).expect("root");
+        let place = |name: &str| root.place(Path::new(name)).expect("a place");
+        place("zero").device(false, (1, 5)).expect("a device");
+        place("pipe").fifo().expect("a pipe");
+        symlink("zero", temp.path().join("link")).expect("link");
+        for name in ["zero", "pipe", "link"] {
+            let error = root.read(Path::new(name)).expect_err(name);
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        }
+        assert!(place("zero").read().is_err() && place("pipe").read().is_err());
+        assert!(root.read(Path::new("/")).is_ok());
     }
 
     #[test]

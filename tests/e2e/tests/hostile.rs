@@ -165,3 +165,29 @@ fn contexts_and_copies_stay_inside() {
     engine.docker(&["rm", "-f", "trap"]).ok();
     engine.stop();
 }
+
+/// A device in an image or a context is copied as one: the machine that it stands for is not read.
+#[test]
+fn devices_are_no_way_to_the_machine() {
+    let engine = Engine::start(Kind::Boxyard);
+    engine.load_busybox();
+    let steps = "FROM busybox AS made\nRUN mknod /disk b 7 0 && mknod /zero c 1 5 && mkfifo /pipe && mkdir /all && mv /disk /zero \
+                 /pipe /all\n\
+                 FROM busybox\nCOPY --from=made /all/disk /disk\nCOPY --from=made /all/zero /all/pipe /named/\n\
+                 COPY --from=made /all /all\nADD block /added\n\
+                 RUN test -b /disk && test -c /named/zero && test -p /named/pipe && test -b /all/disk && test -b /added && \
+                 stat -c '%t:%T' /disk && ! head -c 1 /disk\n";
+    let mut context = Archive::new();
+    context.file("Dockerfile", 0o644, steps.as_bytes());
+    context.entry("block", EntryType::Block, 0o666, "", b"");
+    let context = context.finish();
+    let mut classic = kit::client(engine.socket());
+    classic.env("DOCKER_BUILDKIT", "0");
+    for mut client in [classic, kit::session_client(engine.socket())] {
+        let built = kit::run_command(&mut client, &["build", "--no-cache", "-"], Some(&context));
+        built.ok();
+        let said = format!("{}{}", built.stdout, built.stderr);
+        assert!(said.contains("Operation not permitted"), "{said}");
+    }
+    engine.stop();
+}

@@ -44,6 +44,8 @@ impl Archive {
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
+        // Of a device: the machine's first loop device, where it has one.
+        header.set_device_major(7).and_then(|()| header.set_device_minor(0)).expect("a header with room for them");
         let old = header.as_old_mut();
         old.name[..name.len()].copy_from_slice(name.as_bytes());
         old.linkname[..target.len()].copy_from_slice(target.as_bytes());

@@ -289,8 +289,11 @@ impl Work {
                 .folder(&item.path, &self.destination)
                 .map_err(|error| failed_doing("failed to copy directory: mkdir ", &self.destination, error));
         }
-        let mut file = transfer.from.read(&item.path).map_err(reading)?;
-        if unpack && archive::is_archive(&mut file).map_err(reading)? {
+        let archive = match unpack {
+            true => archive::open(transfer.from, &item.path).map_err(reading)?,
+            false => None,
+        };
+        if let Some(file) = archive {
             transfer.to.make_dirs(&self.destination).map_err(|error| failed(&self.destination, error))?;
             let tar = archive::decompress(std::io::BufReader::new(file)).map_err(reading)?;
             let tar = Watched::new(tar, &self.to);

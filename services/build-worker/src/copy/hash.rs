@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag};
+use nix::sys::stat::{FileStat, SFlag, major, minor};
 use sha2::{Digest as _, Sha256};
 use xattr::FileExt as _;
 
 use crate::halt;
-use crate::rooted::{Owner, Place, Root, is_dir, kind};
+use crate::rooted::{Owner, Place, Root, is_dir, is_file, kind};
 
 /// What counts of a file, a folder or a link.
 pub struct Counted<'a> {
@@ -34,7 +34,12 @@ pub enum What<'a> {
     },
     Link(&'a [u8]),
     Fifo,
-    /// A device or a socket, which is never copied.
+    Device {
+        block: bool,
+        /// Major and minor.
+        numbers: (u32, u32),
+    },
+    /// A socket, which is never copied.
     Other,
 }
 
@@ -65,6 +70,10 @@ impl Counted<'_> {
                 part(target);
             }
             What::Fifo => part(b"fifo"),
+            What::Device { block, numbers: (major, minor) } => {
+                part(if block { b"block" } else { b"character" });
+                part(&[major.to_be_bytes(), minor.to_be_bytes()].concat());
+            }
             What::Other => part(b"other"),
         }
     }
@@ -98,7 +107,11 @@ pub fn of_some(root: &Root, path: &Path, rules: Rules, leaves_out: &LeavesOut) -
         inside(&folder, Path::new(""), &mut hasher, (rules, leaves_out))?;
         return Ok(format!("dir:{}", hex::encode(hasher.finalize())));
     }
-    file(root.read(path)?, b"", &stat, rules, &mut hasher)?;
+    match is_file(&stat) {
+        true => file(root.read(path)?, b"", &stat, rules, &mut hasher)?,
+        false => Counted { name: b"", mode: stat.st_mode, owner: rules.owner(&stat), what: special(&stat) }
+            .add_to(&mut hasher),
+    }
     Ok(format!("file:{}", hex::encode(hasher.finalize())))
 }
 
@@ -151,11 +164,19 @@ fn inside(
             }
             SFlag::S_IFLNK => add(What::Link(child.read_link()?.as_bytes())),
             SFlag::S_IFREG => file(child.read()?, name, &stat, rules, hasher)?,
-            SFlag::S_IFIFO => add(What::Fifo),
-            _ => add(What::Other),
+            _ => add(special(&stat)),
         }
     }
     Ok(())
+}
+
+fn special(stat: &FileStat) -> What<'static> {
+    let numbers = || (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
+    match kind(stat) {
+        SFlag::S_IFIFO => What::Fifo,
+        kind @ (SFlag::S_IFCHR | SFlag::S_IFBLK) => What::Device { block: kind == SFlag::S_IFBLK, numbers: numbers() },
+        _ => What::Other,
+    }
 }
 
 fn file(mut file: File, name: &[u8], stat: &FileStat, rules: Rules, hasher: &mut Sha256) -> io::Result<()> {

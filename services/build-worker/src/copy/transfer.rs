@@ -7,7 +7,7 @@ use nix::sys::stat::{FileStat, SFlag};
 
 use super::content::content;
 use crate::halt;
-use crate::rooted::{Owner, Place, Root, is_dir, kind};
+use crate::rooted::{Owner, Place, Root, is_dir, is_file, kind};
 
 /// Copies between two trees, neither of which is trusted.
 pub struct Transfer<'a> {
@@ -29,7 +29,10 @@ impl Transfer<'_> {
         if to.stat()?.is_some_and(|there| is_dir(&there)) {
             return Err(nix::errno::Errno::EISDIR.into());
         }
-        self.copied(self.from.read(source)?, &stat, &to)
+        match is_file(&stat) {
+            true => self.copied(self.from.read(source)?, &stat, &to),
+            false => self.special(&stat, &to),
+        }
     }
 
     /// Copies what a folder holds into another; what is there already is kept, a file of the same name is replaced.
@@ -103,11 +106,16 @@ impl Transfer<'_> {
                 target.set_owner(self.owner_of(stat))?;
                 return target.set_times(stat.st_mtime, stat.st_mtime_nsec);
             }
-            SFlag::S_IFIFO => target.fifo()?,
-            // Sockets cannot be copied; a device would be a hole out of the sandbox.
-            _ => return Ok(()),
+            _ => return self.special(stat, target),
         }
         self.finish(stat, target)
+    }
+
+    fn special(&self, stat: &FileStat, to: &Place) -> io::Result<()> {
+        match to.special(stat)? {
+            true => self.finish(stat, to),
+            false => Ok(()),
+        }
     }
 
     fn copied(&self, from: File, stat: &FileStat, to: &Place) -> io::Result<()> {

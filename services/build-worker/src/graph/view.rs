@@ -124,7 +124,8 @@ fn counted<'a>(entry: &'a Entry, name: &'a str) -> Counted<'a> {
         Kind::File { content, .. } => What::File { sha256: &content.sha256, xattrs: &entry.xattrs },
         Kind::Symlink { target } => What::Link(target.as_bytes()),
         Kind::Fifo => What::Fifo,
-        Kind::Character { .. } | Kind::Block { .. } => What::Other,
+        Kind::Character { major, minor } => What::Device { block: false, numbers: (*major, *minor) },
+        Kind::Block { major, minor } => What::Device { block: true, numbers: (*major, *minor) },
     };
     Counted { name: name.as_bytes(), mode: entry.mode, owner: None, what }
 }

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use dockerfile::Ignore;
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, SFlag, major, minor};
+use nix::sys::stat::{FileStat, SFlag};
 
 use super::chmod::Chmod;
 use crate::copy::content::content;
 use crate::graph::files::Inside;
 use crate::halt;
-use crate::rooted::{Owner, Place, Root, is_dir, kind};
+use crate::rooted::{Owner, Place, Root, is_dir, is_file, kind};
 
 pub struct Copier<'a> {
     pub from: &'a Root,
@@ -66,7 +66,10 @@ impl Copier<'_> {
             return Ok(());
         }
         let target = self.target(&name, to)?;
-        self.file(self.from.read(source)?, &stat, &target)
+        match is_file(&stat) {
+            true => self.file(self.from.read(source)?, &stat, &target),
+            false => self.special(&stat, &target),
+        }
     }
 
     /// `--parents`: copies what matches below a folder, with the folders on the way.
@@ -165,20 +168,15 @@ impl Copier<'_> {
                 target.set_owner(self.owner_of(stat))?;
                 self.set_times(stat, target)
             }
-            SFlag::S_IFIFO => {
-                refuse_folder(target)?;
-                target.fifo()?;
-                self.finish(stat, target)
-            }
-            // What the device may be used for is up to whoever runs the image: a container has its own rules for that.
-            SFlag::S_IFCHR | SFlag::S_IFBLK => {
-                refuse_folder(target)?;
-                let numbers = (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
-                target.device(kind(stat) == SFlag::S_IFBLK, numbers)?;
-                self.finish(stat, target)
-            }
-            // Sockets cannot be copied.
-            _ => Ok(()),
+            _ => self.special(stat, target),
+        }
+    }
+
+    fn special(&self, stat: &FileStat, target: &Place) -> io::Result<()> {
+        refuse_folder(target)?;
+        match target.special(stat)? {
+            true => self.finish(stat, target),
+            false => Ok(()),
         }
     }
 

@@ -160,13 +160,7 @@ impl Work {
     /// Unpacks a source that is an archive; says whether it was one.
     fn unpacked(&self, copier: &Copier, path: &Path, to: &Destination) -> Result<bool, Failure> {
         let reading = |error: io::Error| failed(path, &error);
-        if is_dir(&copier.from.stat(path).map_err(reading)?) {
-            return Ok(false);
-        }
-        let mut file = copier.from.read(path).map_err(reading)?;
-        if !archive::is_archive(&mut file).map_err(reading)? {
-            return Ok(false);
-        }
+        let Some(file) = archive::open(copier.from, path).map_err(reading)? else { return Ok(false) };
         // A mode is not for what archives hold, nor for the folder that they are unpacked in.
         let made = Made { owner: copier.owner, mode: None, epoch: self.on.epoch };
         make_dirs(copier.to, &to.path, &made).map_err(|error| failed(&to.path, &error))?;
