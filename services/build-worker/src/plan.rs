@@ -1,4 +1,4 @@
-use dockerfile::{Dockerfile, Instruction, Stage, parse_instruction};
+use dockerfile::{Dockerfile, Instruction, Stage, parse_instruction, quote};
 
 use crate::failure::Failure;
 
@@ -21,7 +21,7 @@ impl Plan {
             let at = stages
                 .iter()
                 .position(|stage| stage.name.as_deref() == Some(&target))
-                .ok_or_else(|| Failure::user(format!("target stage {:?} could not be found", options.target)))?;
+                .ok_or_else(|| Failure::user(format!("target stage {} could not be found", quote(&options.target))))?;
             stages.truncate(at + 1);
         }
         let mut labels: Vec<_> = options.labels.iter().collect();
@@ -66,7 +66,9 @@ mod tests {
         let expanded =
             cut.stages[0].instructions[1].kind.expanded(&dockerfile::Lexer::new('\\'), &|_| None).expect("expanded");
         assert_eq!(expanded, dockerfile::Kind::Label(vec![("a".into(), "it's $x".into())]));
-        let error = plan(source, "0", &[]).expect_err("no such stage");
-        assert_eq!(error.to_string(), "target stage \"0\" could not be found");
+        for (target, quoted) in [("0", r#""0""#), ("a\u{7}\u{200b}", r#""a\a\u200b""#)] {
+            let error = plan(source, target, &[]).expect_err("no such stage");
+            assert_eq!(error.to_string(), format!("target stage {quoted} could not be found"));
+        }
     }
 }
