@@ -52,7 +52,7 @@ impl Node {
             let place = format!("/proc/self/fd/{}", place.as_raw_fd());
             let bound = nix::mount::mount(Some(&source), place.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>);
             bound.map_err(|e| Error::internal(format!("binding {}: {e}", source.display())))?;
-            if mount.read_only {
+            if self.is_read_only(mount) {
                 // The flag of a bind is set by a second call, on the mount that is on top now.
                 let Ok(top) = open(&container.dir.join("rootfs"), &mount.target, OFlag::O_PATH) else { continue };
                 let place = format!("/proc/self/fd/{}", top.as_raw_fd());

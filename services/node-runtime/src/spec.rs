@@ -64,9 +64,7 @@ impl Node {
                 Type::Volume => self.volume_data(&mount.source)?,
                 Type::Tmpfs => PathBuf::from("tmpfs"),
             };
-            let read_only =
-                mount.read_only || mount.r#type() == Type::Volume && self.volume_is_read_only(&mount.source);
-            let mut made = bind(source, mount.target.clone(), read_only);
+            let mut made = bind(source, mount.target.clone(), self.is_read_only(mount));
             made.propagation = mount.propagation.clone();
             if mount.r#type() == Type::Tmpfs {
                 made.kind = "tmpfs".to_owned();

@@ -153,9 +153,14 @@ impl Node {
     }
 
     /// Whether a volume's options bind it for reading only.
-    pub fn volume_is_read_only(&self, name: &str) -> bool {
+    fn volume_is_read_only(&self, name: &str) -> bool {
         let info = self.volume_folder(name).ok().and_then(|folder| read(&folder)).unwrap_or_default();
         info.options.get("o").is_some_and(|words| words.split(',').any(|word| word == "ro"))
+    }
+
+    /// By the container's own wish, or by the options of the volume.
+    pub fn is_read_only(&self, mount: &proto::Mount) -> bool {
+        mount.read_only || mount.r#type() == Type::Volume && self.volume_is_read_only(&mount.source)
     }
 
     /// An empty volume begins with what the image has at its place.

@@ -102,6 +102,14 @@ fn health_and_volumes_outlive_the_node(engine: &Engine) {
     health("unhealthy");
     engine.docker(&["rm", "-f", "looked"]).ok();
     engine.docker(&["volume", "rm", "bound"]).ok();
+    // Read-only by its options: for the container, and for who copies into one that does not run.
+    engine.docker(&["volume", "create", "--opt", "type=none", "--opt", "o=bind,ro", "--opt", &device, "sealed"]).ok();
+    let run = ["run", "--name", "sealed", "-v", "sealed:/in", "busybox", "touch", "/in/file"];
+    engine.docker(&run).fails(1, "Read-only file system");
+    engine.write("file", "copied");
+    engine.shell("docker cp file sealed:/in/").fails(1, "ead-only file system");
+    engine.docker(&["rm", "sealed"]).ok();
+    engine.docker(&["volume", "rm", "sealed"]).ok();
     assert_eq!(std::fs::read_to_string(&file).expect("it is the machine's"), "outside");
 }
 
