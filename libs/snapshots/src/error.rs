@@ -46,10 +46,7 @@ impl Error {
             {
                 ErrorKind::Exhausted
             }
-            // An archive that is not there, where it is asked for when it is read.
-            Self::Io { source, .. } | Self::Archive(source) if source.kind() == io::ErrorKind::NotFound => {
-                ErrorKind::NotFound
-            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::Io { .. } | Self::Write(_) => ErrorKind::Internal,
             Self::Archive(_) | Self::Entry { .. } | Self::TooManyLayers(_) | Self::Owner(_) => {
                 ErrorKind::InvalidArgument

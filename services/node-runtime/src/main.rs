@@ -15,6 +15,7 @@ mod config;
 mod containers;
 mod etc;
 mod exec;
+mod from_store;
 mod handlers;
 mod health;
 mod init_layer;

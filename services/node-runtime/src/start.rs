@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use bus::Error;
 use futures::future::BoxFuture;
-use model::{DiffId, Digest, ErrorKind};
+use model::{DiffId, Digest};
 use proto::{ContainerSpec, ContainerState, NetworkEndpoint, NodeEvent};
 use runtime::bundle::{self, Namespace};
 use runtime::shim::{self, ExitStatus, Handle, LogConfig, ShimConfig, Spawn};
 
 use crate::containers::Container;
+use crate::from_store::FromStore;
 use crate::node::{Node, lock};
 
 pub fn diff_ids(spec: &ContainerSpec) -> Result<Vec<DiffId>, Error> {
@@ -20,14 +21,6 @@ pub fn diff_ids(spec: &ContainerSpec) -> Result<Vec<DiffId>, Error> {
 
 pub fn snapshot(error: snapshots::Error) -> Error {
     Error::new(error.kind(), error.to_string())
-}
-
-/// A blob that the layer store does not give, as a layer's reader tells it.
-fn unread(error: distribution::Error) -> std::io::Error {
-    match error.kind() {
-        ErrorKind::NotFound => std::io::Error::new(std::io::ErrorKind::NotFound, error.to_string()),
-        _ => std::io::Error::other(error),
-    }
 }
 
 pub fn runtime_error(error: runtime::Error) -> Error {
@@ -176,8 +169,12 @@ impl Node {
             let (store, snapshots, id) = (self.store.clone(), self.snapshots.clone(), id.clone());
             let runtime = tokio::runtime::Handle::current();
             // Who waits for another container, or a build-worker, to unpack the same moves nothing.
-            let open = move || runtime.block_on(store.get_to_reader(&digest)).map_err(unread);
-            unpacking.spawn_blocking(move || snapshots.apply(&id, distribution::when_read(open)).map_err(snapshot));
+            let open = move || runtime.block_on(store.get_to_reader(&digest)).map_err(std::io::Error::other);
+            unpacking.spawn_blocking(move || {
+                let mut blob = FromStore::new(distribution::when_read(open));
+                let applied = snapshots.apply(&id, &mut blob);
+                blob.failure.map_or_else(|| applied.map_err(snapshot), Err)
+            });
         }
         while let Some(done) = unpacking.join_next().await {
             done.map_err(|e| Error::internal(e.to_string()))??;

@@ -4,7 +4,9 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use kit::{Boxyard, Engine, Kind, Options, SERVICES, client, wait_until};
+use kit::{Boxyard, Client, Engine, Kind, Options, SERVICES, client, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// After a fault, until the supervisor has restarted the service: the whole way works again.
 fn works_again(boxyard: &mut Boxyard, after: &str) {
@@ -29,6 +31,32 @@ fn start() -> Boxyard {
 
 fn all_services() -> impl Iterator<Item = &'static str> {
     SERVICES.into_iter().chain(["nats-server"])
+}
+
+/// A layer that is not unpacked yet comes from the store; it is not the image that is blamed where that is away.
+#[test]
+fn a_start_without_the_store() {
+    let mut boxyard = start();
+    let pid_of = |program| Pid::from_raw(boxyard.pids_of(program)[0]);
+    let (supervisor, node) = (pid_of("boxyard"), pid_of("boxyard-node"));
+    let tell = |pid, signal| kill(pid, signal).expect("it runs");
+    // Neither unpacks the node it ahead, nor does anybody start the store anew.
+    tell(node, Signal::SIGSTOP);
+    let imported = boxyard.feed(&["import", "-", "fetched-late"], &kit::busybox());
+    tell(supervisor, Signal::SIGSTOP);
+    let killed = boxyard.kill_service("boxyard-layer-store");
+    tell(node, Signal::SIGCONT);
+    let created = boxyard.docker(&["create", "--name", "early", "fetched-late", "true"]);
+    let answer = Client::new(boxyard.socket()).send("POST", "/v1.41/containers/early/start", "application/json", "");
+    tell(supervisor, Signal::SIGCONT);
+    imported.ok();
+    created.ok();
+    assert_eq!(killed, 1);
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.status, answer.message().as_str()), (503, "talking to the layer store"));
+    boxyard.docker(&["rm", "early"]).ok();
+    works_again(&mut boxyard, "the store was away");
+    boxyard.stop();
 }
 
 #[test]
