@@ -74,17 +74,48 @@ fn judge(status: &mut ContainerStatus, check: &HealthCheck, look: HealthLook) {
     health.log.drain(..old);
 }
 
+/// Whether the process that was started at `run` has not ended.
+fn is_in_run(status: &ContainerStatus, run: i64) -> bool {
+    status.started_at_ns == run && status.pid != 0
+}
+
+/// Records a look at the run that began at `run`: the action to tell, empty where the health has not changed; `None`
+/// where the run has ended, of which nothing is recorded.
+fn record(container: &Container, run: i64, check: &HealthCheck, look: HealthLook) -> Option<&'static str> {
+    let mut action = None;
+    let recorded = container.change(|status| {
+        // The end may have come since the look.
+        if !is_in_run(status, run) {
+            return;
+        }
+        let health = |status: &ContainerStatus| status.health.as_ref().map_or(Status::Starting, Health::status);
+        let before = health(status);
+        judge(status, check, look);
+        action = Some(match health(status) {
+            now if now == before => "",
+            Status::Healthy => "health_status: healthy",
+            Status::Unhealthy => "health_status: unhealthy",
+            Status::Starting => "health_status: starting",
+        });
+    });
+    if let Err(error) = recorded {
+        tracing::warn!(%error, container_id = %container.status().id, "a container's health could not be recorded");
+    }
+    action
+}
+
 impl Node {
     /// Looks after a container until its process ends; nothing to do without a check.
     pub fn look_after(self: &Arc<Self>, container: &Arc<Container>) {
         let (spec, status) = (container.spec(), container.status());
         let Some(check) = spec.health.clone() else { return };
         let (node, container, run) = (self.clone(), container.clone(), status.started_at_ns);
-        let is_same_run = move |status: &ContainerStatus| status.started_at_ns == run && status.pid != 0;
         tokio::spawn(async move {
             loop {
                 let status = container.status();
-                if container.stands(Some(pause(&check, &status, now_ns()))).await || !is_same_run(&container.status()) {
+                if container.stands(Some(pause(&check, &status, now_ns()))).await
+                    || !is_in_run(&container.status(), run)
+                {
                     return;
                 }
                 // A frozen one has no say.
@@ -92,27 +123,10 @@ impl Node {
                     continue;
                 }
                 let look = node.look(&container, &spec, &check).await;
-                if !is_same_run(&container.status()) || !container.is_running() {
-                    return;
-                }
-                node.tell_health(&container, &check, look);
+                let Some(action) = record(&container, run, &check, look) else { return };
+                node.tell(&container, action, &[]);
             }
         });
-    }
-
-    fn tell_health(&self, container: &Container, check: &HealthCheck, look: HealthLook) {
-        let health = |container: &Container| container.status().health.unwrap_or_default().status();
-        let before = health(container);
-        if let Err(error) = container.change(|status| judge(status, check, look)) {
-            tracing::warn!(%error, container_id = %container.status().id, "a container's health could not be recorded");
-        }
-        let action = match health(container) {
-            now if now == before => "",
-            Status::Healthy => "health_status: healthy",
-            Status::Unhealthy => "health_status: unhealthy",
-            Status::Starting => "health_status: starting",
-        };
-        self.tell(container, action, &[]);
     }
 
     async fn look(self: &Arc<Self>, container: &Container, spec: &ContainerSpec, check: &HealthCheck) -> HealthLook {
@@ -255,6 +269,26 @@ mod tests {
             let health = container.health.expect("it is looked after");
             assert_eq!((health.status(), health.failing_streak), (status, streak), "{looks:?}");
         }
+    }
+
+    #[test]
+    fn a_look_at_a_run_that_has_ended_says_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spec = ContainerSpec { health: Some(check()), ..ContainerSpec::default() };
+        let running = ContainerStatus { started_at_ns: 7, pid: 1, health: at_start(&spec, None), ..Default::default() };
+        let container = Container::new(folder.path().to_owned(), spec, running);
+        let look = || record(&container, 7, &check(), HealthLook::default());
+        assert_eq!((look(), look()), (Some("health_status: healthy"), Some("")));
+        let end = |status: &mut ContainerStatus| {
+            status.pid = 0;
+            at_end(status);
+        };
+        container.change(end).expect("recorded");
+        let ended = container.status();
+        assert_eq!((look(), container.status()), (None, ended));
+        // Started anew.
+        container.change(|status| (status.started_at_ns, status.pid) = (8, 2)).expect("recorded");
+        assert_eq!(look(), None);
     }
 
     #[test]
