@@ -18,6 +18,8 @@ use crate::node::{Node, lock};
 use crate::start::runtime_error;
 
 const SPEC_FILE: &str = "exec.pb";
+/// Says that it is a look of the node's own at the container's health.
+const LOOK_FILE: &str = "look";
 /// How long one that has ended can be asked for.
 const KEPT: Duration = Duration::from_secs(300);
 
@@ -37,6 +39,11 @@ impl Exec {
             ..ExecStatus::default()
         };
         Self { spec, dir, status: Mutex::new(status), ended_at: Mutex::default(), shim: Mutex::default() }
+    }
+
+    /// For a node that comes after this one: before the start.
+    pub fn mark_as_look(&self) -> Result<(), Error> {
+        write(&self.dir.join(LOOK_FILE), b"")
     }
 
     fn running(&self, pid: i32) {
@@ -190,7 +197,8 @@ impl Node {
         });
     }
 
-    /// Finds a container's execs again; ends that were missed are told.
+    /// Finds a container's execs again; ends that were missed are told. Of a look at its health nobody waits for the
+    /// end any more: it is ended.
     pub fn rescan_execs(self: &Arc<Self>, container: &Arc<Container>) {
         for folder in std::fs::read_dir(container.dir.join("execs")).into_iter().flatten().flatten() {
             let dir = folder.path();
@@ -198,6 +206,10 @@ impl Node {
                 let _ = std::fs::remove_dir_all(dir);
                 continue;
             };
+            if dir.join(LOOK_FILE).exists() {
+                tokio::spawn(end_look(container.clone(), dir));
+                continue;
+            }
             let exec = Arc::new(Exec::new(spec, dir.clone()));
             lock(&self.execs).insert(exec.spec.exec_id.clone(), exec.clone());
             let Some(started) = shim::started(&dir) else {
@@ -214,6 +226,16 @@ impl Node {
             self.watch_exec(exec, container.clone(), handle);
         }
     }
+}
+
+/// Kills what a look that an earlier node began has started, and removes its folder.
+async fn end_look(container: Arc<Container>, dir: PathBuf) {
+    // A removal would move the folder away.
+    let _busy = container.busy.lock().await;
+    if let Some(shim) = shim::adopt(&dir) {
+        crate::stop::end(&shim).await;
+    }
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 fn read(dir: &Path) -> Option<ExecSpec> {

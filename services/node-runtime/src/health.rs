@@ -159,7 +159,9 @@ impl Node {
             // A removal in the middle would move the shim's folder away from under it, and it would wait for ever.
             let _busy = container.busy.lock().await;
             self.exec_create(spec)?;
-            let shim = self.exec_shim(&*self.exec(&id)?, container, &ExecStart::default()).await?;
+            let exec = self.exec(&id)?;
+            exec.mark_as_look()?;
+            let shim = self.exec_shim(&exec, container, &ExecStart::default()).await?;
             match begin(&shim).await {
                 Ok(joined) => (shim, joined),
                 Err(error) => {

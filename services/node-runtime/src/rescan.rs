@@ -61,8 +61,9 @@ async fn again(node: &Arc<Node>, container: Arc<Container>, rebooted: bool) {
     if let Some(handle) = shim::adopt(&dir) {
         tracing::info!(container_id = %id, "a running container was found again");
         *lock(&container.shim) = Some(Arc::new(handle));
-        node.watch(&container);
+        // Before the first look of this node's own, which would be ended too.
         node.rescan_execs(&container);
+        node.watch(&container);
         return;
     }
     let deleted = !node.machine_dir.join("runtime").join(&id).exists();
@@ -80,13 +81,7 @@ async fn take_back(node: &Arc<Node>, container: &Container) {
     let dir = container.dir.join("shim");
     if let Some(handle) = shim::adopt(&dir) {
         tracing::warn!(container_id = %container.status().id, "a start that was not answered is taken back");
-        if handle.started().is_some() {
-            let _ = handle.signal(nix::libc::SIGKILL).await;
-            let _ = handle.wait_exit().await;
-            handle.wait_gone().await;
-        } else {
-            crate::stop::retire(&handle).await;
-        }
+        crate::stop::end(&handle).await;
     }
     if node.machine_dir.join("runtime").join(&container.status().id).exists() {
         node.clear_dead(container, 137).await;

@@ -148,6 +148,16 @@ pub async fn stop_all(node: &Arc<Node>) {
     runtime::cgroup::remove_all(&node.instance);
 }
 
+/// Kills what a shim has started, and waits until it has left.
+pub async fn end(shim: &runtime::shim::Handle) {
+    if shim.started().is_none() {
+        return retire(shim).await;
+    }
+    let _ = shim.signal(Signal::SIGKILL as i32).await;
+    let _ = shim.wait_exit().await;
+    shim.wait_gone().await;
+}
+
 /// Ends a shim whose container never started; it is known by pid, start time and boot id.
 pub async fn retire(shim: &runtime::shim::Handle) {
     let file = shim.dir().join(runtime::wire::IDENTITY_FILE);

@@ -113,6 +113,33 @@ fn health_and_volumes_outlive_the_node(engine: &Engine) {
     assert_eq!(std::fs::read_to_string(&file).expect("it is the machine's"), "outside");
 }
 
+/// A look that its node left behind is ended by the next node, and told as nobody's exec.
+fn a_hung_look_ends_with_its_node(engine: &Engine) {
+    let sleep = format!("sleep {}", 20_000_000 + std::process::id());
+    let check = format!("exec {sleep}");
+    let run = ["run", "-d", "--name", "hung", "--health-interval", "200ms", "--health-timeout", "1h"];
+    engine.docker(&[&run[..], &["--health-cmd", &check, "busybox", "sleep", "300"]].concat()).ok();
+    let looks = || engine.shell(&format!("pgrep -fx '{sleep}'")).stdout;
+    let first = wait_until("the first look", 60, || Some(looks()).filter(|pids| !pids.is_empty()));
+    assert_eq!(engine.boxyard().kill_service("boxyard-node"), 1);
+    // The new node's own look hangs too.
+    wait_until("one look, of the new node", 60, || {
+        let pids = looks();
+        (pids.lines().count() == 1 && pids != first).then_some(())
+    });
+    engine.docker(&["rm", "-f", "hung"]).ok();
+    let events = "docker events --since 1h --until 0s --filter container=hung --format '{{.Action}}'";
+    let told = wait_until("the removal to be told", 30, || {
+        Some(engine.shell(events)).filter(|told| told.stdout.contains("destroy"))
+    });
+    assert!(!told.stdout.contains("exec"), "{told}");
+}
+
+#[test]
+fn hung_health_checks_are_ended() {
+    kit::run(Kind::Boxyard, a_hung_look_ends_with_its_node);
+}
+
 #[test]
 fn platforms_are_asked_for() {
     kit::run(Kind::Boxyard, platforms_of_an_image);
