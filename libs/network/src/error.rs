@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::ErrorKind;
 
@@ -10,6 +11,8 @@ pub enum Error {
     Netlink(String),
     #[error("nft: {0}")]
     Firewall(String),
+    #[error("another process of this machine has had {0:?} for {1:?}: is it stopped?")]
+    Locked(PathBuf, Duration),
     #[error("no free address or subnet")]
     Exhausted,
 }
@@ -18,6 +21,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Exhausted => ErrorKind::Exhausted,
+            Self::Locked(..) => ErrorKind::Unavailable,
             Self::Io { .. } | Self::Netlink(_) | Self::Firewall(_) => ErrorKind::Internal,
         }
     }

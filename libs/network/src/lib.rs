@@ -19,6 +19,7 @@ mod subnet;
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -43,7 +44,8 @@ pub struct Endpoint {
 const SPARES: usize = 3;
 /// So long another process of the machine is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(1);
+/// How often it is looked at, which grows: most have a lock for less than a millisecond.
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(50);
 /// No container's id begins so.
 const SPARE: char = '+';
 const DRAFT: char = '~';
@@ -164,7 +166,7 @@ impl Network {
     /// Wires endpoints ahead, so that a start does not wait for the kernel to make a namespace and a pair.
     fn fill_spares(&self) -> Result<(), Error> {
         // Who else holds it fills them.
-        let Ok(_filling) = try_lock(&self.state_dir.join("spares.lock"))? else { return Ok(()) };
+        let Some(_filling) = lock_within(&self.state_dir.join("spares.lock"), Duration::ZERO)? else { return Ok(()) };
         for number in 0..SPARES {
             let (draft, spare) = (format!("{DRAFT}{number}"), self.record(&format!("{SPARE}{number}")));
             if self.closed.load(Ordering::SeqCst) {
@@ -334,32 +336,51 @@ fn nft(rules: &str) -> Result<(), Error> {
     Err(Error::Firewall(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// `Err` inside: another process or task holds it.
-fn try_lock(path: &Path) -> Result<Result<File, ()>, Error> {
-    let file = File::create(path).map_err(Error::io("making", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Ok(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(Err(())),
-        Err(fs::TryLockError::Error(e)) => Err(Error::io("locking", path)(e)),
-    }
-}
-
 fn lock(state_dir: &Path) -> Result<File, Error> {
     wait_for(&state_dir.join("lock"))
 }
 
 /// Waits for a lock, but not without end: another process may be stopped while it has it.
 fn wait_for(path: &Path) -> Result<File, Error> {
-    let begin = Instant::now();
+    lock_within(path, PATIENCE)?.ok_or_else(|| Error::Locked(path.to_owned(), PATIENCE))
+}
+
+/// `None` when another process or task has had it for so long.
+fn lock_within(path: &Path, patience: Duration) -> Result<Option<File>, Error> {
+    let file = File::create(path).map_err(Error::io("making", path))?;
+    let (begin, mut pause) = (Instant::now(), *PAUSES.start());
     loop {
-        match try_lock(path)? {
-            Ok(file) => return Ok(file),
-            Err(()) if begin.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-            Err(()) => return Err(Error::io("locking", path)(std::io::ErrorKind::TimedOut.into())),
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(fs::TryLockError::Error(e)) => return Err(Error::io("locking", path)(e)),
+            Err(fs::TryLockError::WouldBlock) if begin.elapsed() >= patience => return Ok(None),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(pause),
         }
+        pause = (pause * 2).min(*PAUSES.end());
     }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Netlink(e.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_and_not_without_end() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let path = temp.path().join("lock");
+        let held = lock_within(&path, Duration::ZERO).expect("asked").expect("free");
+        assert!(lock_within(&path, Duration::from_millis(5)).expect("asked").is_none());
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || lock_within(&path, PATIENCE)
+        });
+        drop(held);
+        assert!(waiting.join().expect("it ends").expect("asked").is_some());
+        let error = Error::Locked(path, PATIENCE);
+        assert_eq!(error.kind(), model::ErrorKind::Unavailable);
+    }
 }
