@@ -36,7 +36,7 @@ pub use changes::{Change, ChangeKind};
 pub use error::Error;
 pub use holds::Unpacking;
 pub use layers::{LayerStat, Snapshots};
-pub use locks::lock_within;
+pub use locks::{lock_shared_within, lock_within};
 pub use mount::{MountSpec, mount_over, unmount};
 pub use pack::{DiffStat, export, export_all, pack};
 pub use unpack::{UnpackOptions, unpack};

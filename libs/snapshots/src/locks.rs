@@ -17,7 +17,10 @@ pub fn lock_within(file: &File, patience: Duration) -> io::Result<bool> {
 }
 
 /// The same of a lock that others may have too.
-pub(crate) fn lock_shared_within(file: &File, patience: Duration) -> io::Result<bool> {
+///
+/// # Errors
+/// What the file system says.
+pub fn lock_shared_within(file: &File, patience: Duration) -> io::Result<bool> {
     within(patience, || file.try_lock_shared())
 }
 

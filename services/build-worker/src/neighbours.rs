@@ -2,15 +2,22 @@
 //!
 //! `machine/kept/<worker id>` holds the worker's data folder, its bytes, and of each thing that may go when it was used last
 //! (nanoseconds since 1970) and its bytes, a line each. Only that worker writes it, by a rename, which wakes the others; what
-//! a worker has told counts for as long as its data folder is there.
+//! a worker has told counts for as long as its data folder is there; of one that is down only what it had in use, since nothing
+//! of the rest goes before it is up again, and the others' caches are not to go in its place. That it runs is a lock that it
+//! has in its data folder (`running.lock`), which ends with its process.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::failure::{Doing as _, Failure};
 
 const FOLDER: &str = "kept";
+const RUNNING: &str = "running.lock";
+/// So long the lock is waited for, which others have for a moment when they look.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a worker keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,23 +28,37 @@ pub struct Kept {
     pub unused: Vec<(SystemTime, u64)>,
 }
 
+impl Kept {
+    /// Without what nobody uses.
+    fn in_use(&self) -> Self {
+        let unused_bytes = self.unused.iter().map(|(_, bytes)| bytes).sum();
+        Self { bytes: self.bytes.saturating_sub(unused_bytes), unused: Vec::new() }
+    }
+}
+
 /// The workers of a machine, as one of them sees them.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     folder: PathBuf,
     id: String,
     data_dir: PathBuf,
+    /// Locked for as long as this worker runs.
+    _running: Arc<File>,
 }
 
 impl Neighbours {
-    /// Of the worker with this id and data folder.
+    /// Of the worker with this id and data folder, which counts as up until this is dropped.
     pub fn open(machine_dir: &Path, id: &str, data_dir: &Path) -> Result<Self, Failure> {
         let folder = machine_dir.join(FOLDER);
         let opening = || format!("opening {}", folder.display());
         std::fs::create_dir_all(&folder).doing(opening)?;
         // The others have another working folder.
         let data_dir = data_dir.canonicalize().doing(|| format!("opening {}", data_dir.display()))?;
-        Ok(Self { folder, id: id.to_owned(), data_dir })
+        let running = File::create(data_dir.join(RUNNING)).doing(opening)?;
+        if !snapshots::lock_shared_within(&running, PATIENCE).doing(opening)? {
+            tracing::warn!(data_dir = %data_dir.display(), "other workers of this machine take this one to be down");
+        }
+        Ok(Self { folder, id: id.to_owned(), data_dir, _running: Arc::new(running) })
     }
 
     /// A file comes into it each time that somebody tells anything new.
@@ -45,7 +66,7 @@ impl Neighbours {
         &self.folder
     }
 
-    /// What the others have told. Blocks.
+    /// What the others have told; of those that are down, what they had in use. Blocks.
     pub fn others(&self) -> io::Result<Vec<Kept>> {
         let mut others = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
@@ -55,7 +76,8 @@ impl Neighbours {
             }
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
             match parse(&text) {
-                Some((data_dir, kept)) if data_dir.is_dir() => others.push(kept),
+                Some((data_dir, kept)) if is_running(&data_dir) => others.push(kept),
+                Some((data_dir, kept)) if data_dir.is_dir() => others.push(kept.in_use()),
                 // A worker that is gone with all that it kept.
                 _ => std::fs::remove_file(&path)?,
             }
@@ -73,6 +95,12 @@ impl Neighbours {
         std::fs::write(&draft, text)?;
         std::fs::rename(draft, path)
     }
+}
+
+/// Whether the worker that has this data folder runs.
+fn is_running(data_dir: &Path) -> bool {
+    let lock = File::open(data_dir.join(RUNNING));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn text(data_dir: &Path, kept: &Kept) -> String {
@@ -112,10 +140,15 @@ mod tests {
         let kept = Kept { bytes: 12, unused: vec![(at(3), 4), (at(1), 5)] };
         first.tell(&Kept::default()).expect("told");
         first.tell(&kept).expect("told");
-        assert_eq!(second.others().expect("read"), [kept]);
+        assert_eq!(second.others().expect("read"), std::slice::from_ref(&kept));
         assert_eq!(first.others().expect("read"), []);
         std::fs::write(temp.path().join("kept/broken"), "x").expect("written");
-        std::fs::remove_dir(temp.path().join("data.one")).expect("removed");
+        drop(first);
+        assert_eq!(second.others().expect("read"), [Kept { bytes: 3, unused: vec![] }], "it is down");
+        let first = worker("one");
+        assert_eq!(second.others().expect("read"), [kept], "it is up again");
+        drop(first);
+        std::fs::remove_dir_all(temp.path().join("data.one")).expect("removed");
         assert_eq!(second.others().expect("read"), [], "it is gone, and what is none");
         assert_eq!(std::fs::read_dir(temp.path().join("kept")).expect("list").count(), 0);
     }
