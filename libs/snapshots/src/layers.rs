@@ -74,7 +74,21 @@ impl Snapshots {
     /// # Errors
     /// `Corrupt` when the tar does not have the diff id; `InvalidArgument` for a broken or hostile tar.
     pub fn apply(&self, diff_id: &DiffId, tar: impl Read) -> Result<LayerStat, Error> {
-        let turn = Turn::take(self, diff_id)?;
+        self.apply_while(diff_id, tar, || Ok(()))
+    }
+
+    /// The same, which looks at `still_wanted` while it waits for another who unpacks the layer; while it unpacks, `tar` is
+    /// what may break it off.
+    ///
+    /// # Errors
+    /// As [`Snapshots::apply`]; what `still_wanted` says.
+    pub fn apply_while(
+        &self,
+        diff_id: &DiffId,
+        tar: impl Read,
+        still_wanted: impl Fn() -> io::Result<()>,
+    ) -> Result<LayerStat, Error> {
+        let turn = Turn::take(self, diff_id, still_wanted)?;
         if let Ok(stat) = self.stat(diff_id) {
             return Ok(stat);
         }
@@ -285,11 +299,15 @@ struct Turn {
 impl Turn {
     /// Waits until the layer is there, nobody else unpacks it, or whoever does gets no further: it may be stopped, or wait for
     /// what never comes. Two who unpack the same do no harm.
-    fn take(snapshots: &Snapshots, diff_id: &DiffId) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// Those of `still_wanted`, which is asked at each look.
+    fn take(snapshots: &Snapshots, diff_id: &DiffId, still_wanted: impl Fn() -> io::Result<()>) -> Result<Self, Error> {
         let path = snapshots.root.join("locks").join(diff_id.hex());
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let mut turn = Self { file: file.map_err(Error::io("making", &path))?, told: Instant::now() };
         while !locks::lock_within(&turn.file, LOOK).map_err(Error::io("locking", &path))? {
+            still_wanted().map_err(Error::io("waiting for", &path))?;
             let still = turn.file.metadata().and_then(|found| found.modified());
             let still = still.map_err(Error::io("reading", &path))?.elapsed().unwrap_or_default();
             if snapshots.has_layer(diff_id) || still > STANDSTILL {
@@ -338,6 +356,9 @@ impl<R: Read> Read for Hashed<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -346,7 +367,7 @@ mod tests {
         let snapshots = Snapshots::open(temp.path()).expect("opens");
         let tar = tar::Builder::new(Vec::new()).into_inner().expect("an empty tar");
         let layer = DiffId::new(Digest::of(&tar));
-        let stopped = Turn::take(&snapshots, &layer).expect("its turn");
+        let stopped = Turn::take(&snapshots, &layer, || Ok(())).expect("its turn");
         let waiting = std::thread::spawn({
             let (snapshots, layer, tar) = (snapshots.clone(), layer.clone(), tar.clone());
             move || snapshots.apply(&layer, tar.as_slice())
@@ -356,5 +377,34 @@ mod tests {
         stopped.file.set_modified(SystemTime::now() - STANDSTILL * 2).expect("set");
         waiting.join().expect("it ends").expect("unpacked");
         assert!(snapshots.has_layer(&layer));
+    }
+
+    #[test]
+    fn who_waits_for_another_ends_when_it_is_not_wanted_any_more() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let snapshots = Snapshots::open(temp.path()).expect("opens");
+        let layer = DiffId::new(Digest::of(b"a layer"));
+        let mut other = Turn::take(&snapshots, &layer, || Ok(())).expect("its turn");
+        let unwanted = Arc::<AtomicBool>::default();
+        let waiting = std::thread::spawn({
+            let (snapshots, layer, unwanted) = (snapshots.clone(), layer.clone(), unwanted.clone());
+            move || {
+                snapshots.apply_while(&layer, io::empty(), || match unwanted.load(Ordering::Acquire) {
+                    true => Err(io::Error::other("unwanted")),
+                    false => Ok(()),
+                })
+            }
+        });
+        std::thread::sleep(LOOK * 2);
+        assert!(!waiting.is_finished(), "the other gets on");
+        unwanted.store(true, Ordering::Release);
+        // The other goes on for as long as this takes.
+        while !waiting.is_finished() {
+            other.tell();
+            std::thread::sleep(LOOK);
+        }
+        let error = waiting.join().expect("it ends").expect_err("nothing was unpacked");
+        assert!(error.to_string().ends_with("unwanted"), "{error}");
+        assert!(list(&snapshots.root().join("t")).expect("listed").is_empty(), "nothing half");
     }
 }

@@ -88,7 +88,7 @@ fn is_cancelled() -> bool {
 /// For loops that block.
 ///
 /// # Errors
-/// `Interrupted` by name when the work of this scope is to end.
+/// An error of kind `Other` when the work of this scope is to end.
 pub fn check() -> io::Result<()> {
     match is_cancelled() {
         true => Err(stopped()),
@@ -96,7 +96,7 @@ pub fn check() -> io::Result<()> {
     }
 }
 
-/// Of no kind that a reader tries again.
+/// Of no kind that a reader tries again, as it does after `Interrupted`.
 fn stopped() -> io::Error {
     io::Error::other(Failure::Cancelled.to_string())
 }

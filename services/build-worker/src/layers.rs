@@ -158,19 +158,21 @@ impl Layers {
                 decompress(reader)
             };
             let tar = Watched::new(distribution::when_read(open), &disk);
-            snapshots.apply(&diff_id, tar).map(drop).map_err(Failure::caused)
+            snapshots.apply_while(&diff_id, tar, halt::check).map(drop).map_err(Failure::caused)
         })
         .await
     }
 
     async fn hold(&self, layers: &[DiffId]) -> Result<(), Failure> {
-        let mut held = self.held.lock().await;
-        let new: Vec<DiffId> = layers.iter().filter(|layer| !held.contains(layer)).cloned().collect();
-        if new.is_empty() {
+        let mut held = halt::wait(self.held.lock()).await?;
+        let new = layers.iter().filter(|layer| !held.contains(layer));
+        let all: Vec<DiffId> = held.iter().chain(new).cloned().collect();
+        if all.len() == held.len() {
             return Ok(());
         }
-        held.extend(new);
-        self.snapshots.hold(&held, &self.owner).map_err(Failure::caused)
+        let (snapshots, owner) = (self.snapshots.clone(), self.owner.clone());
+        *held = blocking(move || snapshots.hold(&all, &owner).map(|()| all).map_err(Failure::caused)).await?;
+        Ok(())
     }
 
     /// Makes a step's finished upper folder a layer. Its upload goes on in the background; when too much is on this

@@ -9,7 +9,9 @@ use proto::{ContainerSpec, ContainerState, ContainerStatus, NodeEvent};
 use runtime::shim::Handle;
 use tokio::sync::Notify;
 
+use crate::commit::blocking;
 use crate::node::{Node, lock};
+use crate::start::snapshot;
 
 /// A container. Its folder holds spec.pb, status.pb, the overlay's upper, work and rootfs, the shim's files and the log.
 pub struct Container {
@@ -146,10 +148,11 @@ impl Node {
             resolv_conf_path: path("resolv.conf"),
             ..ContainerStatus::default()
         };
+        // Before there is a record of it: what is recorded is held.
+        let (snapshots, layers, owner) = (self.snapshots.clone(), crate::start::diff_ids(&spec)?, spec.id.clone());
+        blocking(move || snapshots.hold(&layers, &owner).map_err(snapshot)).await?;
         write(&dir.join("spec.pb"), &spec.encode_to_vec())?;
         write(&dir.join("status.pb"), &status.encode_to_vec())?;
-        let layers = crate::start::diff_ids(&spec)?;
-        self.snapshots.hold(&layers, &spec.id).map_err(|e| Error::new(e.kind(), e.to_string()))?;
         let container = Arc::new(Container::new(dir, spec, status));
         lock(&self.containers).insert(id.to_string(), container.clone());
         Ok(vec![self.tell(&container, "create", &[])])
