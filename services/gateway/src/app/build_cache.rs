@@ -44,14 +44,12 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// How much stays of a cache of `used` bytes on a disk with `free` bytes.
-    fn bytes(self, used: u64, free: u64) -> u64 {
-        let mut kept = self.max_used_bytes;
-        if self.min_free_bytes > 0 {
-            let rest = used.saturating_sub(self.min_free_bytes.saturating_sub(free));
-            kept = if kept == 0 { rest } else { kept.min(rest) };
-        }
-        kept.max(self.reserved_bytes)
+    /// How much stays of a cache of `used` bytes on a disk with `free` bytes; nothing was said of it without any bound.
+    fn bytes(self, used: u64, free: u64) -> Option<u64> {
+        let given = |bytes: u64| (bytes > 0).then_some(bytes);
+        let rest = given(self.min_free_bytes).map(|wanted| used.saturating_sub(wanted.saturating_sub(free)));
+        let kept = given(self.max_used_bytes).into_iter().chain(rest).min();
+        kept.max(given(self.reserved_bytes))
     }
 }
 
@@ -233,7 +231,7 @@ impl App {
     async fn hold_cap(&self, cap_bytes: u64) -> Outcome<()> {
         // Also what a running build has used: it has its layers under a lease, and those are the last in the order.
         let cache = Cache { in_use_since_ms: None, ..self.cache().await? };
-        let going = cache.going(|_| true, cap_bytes);
+        let going = cache.going(|_| true, Some(cap_bytes));
         let pruned = self.let_go(going).await?;
         if !pruned.keys.is_empty() {
             tracing::info!(
@@ -367,13 +365,13 @@ impl Cache {
         blobs
     }
 
-    /// Those that `matches`, the one used longest ago first, until no more than `keep_bytes` are left; with 0 all of them.
-    fn going(&self, matches: impl Fn(&Record) -> bool, keep_bytes: u64) -> Going {
+    /// Those that `matches`, the one used longest ago first, until no more than `keep_bytes` are left; without them all go.
+    fn going(&self, matches: impl Fn(&Record) -> bool, keep_bytes: Option<u64>) -> Going {
         let mut blobs = self.blobs();
         let mut left = self.bytes();
         let mut going = Vec::new();
         for record in self.records.iter().filter(|record| matches(record) && !self.is_in_use(record)) {
-            if keep_bytes > 0 && left <= keep_bytes {
+            if keep_bytes.is_some_and(|keep| left <= keep) {
                 break;
             }
             let mut freed = 0;
@@ -419,14 +417,16 @@ mod tests {
         let steps: &[(&str, i64, &[&str])] =
             &[("a", 1, &["x"]), ("b", 2, &["x", "y"]), ("c", 3, &["image"]), ("d", 4, &["z"]), ("e", 5, &[])];
         for (keep, in_use, keys, bytes) in [
-            (0, None, &["a", "b", "c", "d", "e"][..], 30),
-            (30, None, &[], 0),
+            (None, None, &["a", "b", "c", "d", "e"][..], 30),
+            (Some(30), None, &[], 0),
             // A layer goes with the last result that holds it.
-            (25, None, &["a", "b"], 20),
-            (10, None, &["a", "b"], 20),
-            (9, None, &["a", "b", "c", "d"], 30),
-            (1, Some(3), &["a", "b"], 20),
-            (1, Some(0), &[], 0),
+            (Some(25), None, &["a", "b"], 20),
+            (Some(10), None, &["a", "b"], 20),
+            (Some(9), None, &["a", "b", "c", "d"], 30),
+            // What takes nothing may stay.
+            (Some(0), None, &["a", "b", "c", "d"], 30),
+            (Some(1), Some(3), &["a", "b"], 20),
+            (Some(1), Some(0), &[], 0),
         ] {
             let cache = cache(steps, &["image"], in_use);
             assert_eq!(cache.bytes(), 30);
@@ -434,29 +434,37 @@ mod tests {
             assert_eq!(
                 (pruned.keys.as_slice(), pruned.bytes),
                 (&keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>()[..], bytes),
-                "{keep}"
+                "{keep:?}"
             );
         }
     }
 
     #[test]
     fn what_may_stay() {
-        for (reserved_bytes, max_used_bytes, min_free_bytes, wanted) in [
-            (0, 0, 0, 0),
-            (30, 0, 0, 30),
-            (30, 50, 0, 50),
-            (60, 50, 0, 60),
+        for (used, reserved_bytes, max_used_bytes, min_free_bytes, wanted) in [
+            (100, 0, 0, 0, None),
+            (100, 30, 0, 0, Some(30)),
+            (100, 30, 50, 0, Some(50)),
+            (100, 60, 50, 0, Some(60)),
             // 20 are free.
-            (0, 0, 10, 100),
-            (0, 0, 50, 70),
-            (80, 0, 50, 80),
-            (0, 60, 50, 60),
-            (0, 90, 50, 70),
-            (0, 0, 500, 0),
+            (100, 0, 0, 10, Some(100)),
+            (100, 0, 0, 50, Some(70)),
+            (100, 80, 0, 50, Some(80)),
+            (100, 0, 60, 50, Some(60)),
+            (100, 0, 90, 50, Some(70)),
+            (100, 0, 0, 500, Some(0)),
+            // Images have all of it, and nothing of it would make room.
+            (0, 0, 0, 0, None),
+            (0, 0, 0, 10, Some(0)),
+            (0, 0, 0, 500, Some(0)),
         ] {
             let keep = Keep { reserved_bytes, max_used_bytes, min_free_bytes };
-            assert_eq!(keep.bytes(100, 20), wanted, "{keep:?}");
+            assert_eq!(keep.bytes(used, 20), wanted, "{used}: {keep:?}");
         }
+        let shared = cache(&[("a", 1, &["x"])], &["x"], None);
+        let keep = Keep { min_free_bytes: 10, ..Keep::default() };
+        let going = shared.going(|_| true, keep.bytes(shared.bytes(), 20));
+        assert_eq!(going.pruned(), Pruned::default(), "enough is free");
     }
 
     #[test]
@@ -464,7 +472,7 @@ mod tests {
         let steps: &[(&str, i64, &[&str])] = &[("a", 1, &["x"]), ("b", 2, &["y"])];
         let cache = cache(steps, &["y"], None);
         assert_eq!(
-            cache.going(|record| record.key() == "b", 0).pruned(),
+            cache.going(|record| record.key() == "b", None).pruned(),
             Pruned { keys: vec!["b".to_owned()], bytes: 0 }
         );
         assert!(cache.is_shared(&cache.records[1]) && !cache.is_shared(&cache.records[0]));
