@@ -42,7 +42,7 @@ impl App {
         }
         let session = self.content_of(request.content, api::READ).await?;
         let asked = api::ReadRequest { digest: wanted.digest.to_string(), ..Default::default() };
-        let mut client = session.client().await?;
+        let mut client = session.client();
         let read = client.server_streaming(session.request(asked)?, path(api::READ), ProstCodec::default());
         let sent = held_to(read.await.map_err(|status| refused(&status))?.into_inner(), wanted.clone());
         match wanted.max_bytes <= MAX_DOCUMENT_BYTES {
@@ -95,7 +95,7 @@ impl App {
             return Ok(proto::Empty {});
         }
         let (to_client, messages) = mpsc::channel(MESSAGES);
-        let mut client = session.client().await?;
+        let mut client = session.client();
         let messages = session.request(ReceiverStream::new(messages))?;
         let sending = self.write_content(&digest, request.size, to_client);
         let receiving = async {
@@ -107,7 +107,8 @@ impl App {
                     return Ok(());
                 }
             }
-            Err(Failure::new(ErrorKind::Unavailable, "the client did not keep what it was sent"))
+            // It has answered, and would not do otherwise if it were asked again.
+            Err(Failure::new(ErrorKind::Internal, "the client did not keep what it was sent"))
         };
         match tokio::try_join!(sending, receiving) {
             // Somebody else has given it meanwhile.
@@ -230,11 +231,8 @@ struct Content {
 }
 
 impl Content {
-    async fn client(&self) -> Outcome<Grpc<Connection>> {
-        let mut client = Grpc::with_origin(self.session.connection.clone(), Connection::origin());
-        let gone = |error| Failure::new(ErrorKind::Unavailable, format!("the client has gone: {error}"));
-        client.ready().await.map_err(gone)?;
-        Ok(client)
+    fn client(&self) -> Grpc<Connection> {
+        Grpc::with_origin(self.session.connection.clone(), Connection::origin())
     }
 
     fn request<T>(&self, message: T) -> Outcome<Request<T>> {
@@ -247,7 +245,7 @@ impl Content {
 
     async fn has(&self, digest: &Digest) -> Outcome<bool> {
         let asked = self.request(api::InfoRequest { digest: digest.to_string() })?;
-        let answer = self.client().await?.unary(asked, path(api::INFO), ProstCodec::default()).await;
+        let answer = self.client().unary(asked, path(api::INFO), ProstCodec::default()).await;
         match answer.map(|answer: tonic::Response<api::InfoResponse>| answer.into_inner().info.is_some()) {
             Err(status) if status.code() == Code::NotFound => Ok(false),
             answer => answer.map_err(|status| refused(&status)),

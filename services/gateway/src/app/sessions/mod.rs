@@ -178,7 +178,7 @@ fn refused(status: &tonic::Status) -> Failure {
     // Of our own side of the connection, not of the client's.
     let is_broken = status.source().is_some();
     let kind = match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal if is_broken => ErrorKind::Unavailable,
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if is_broken => ErrorKind::Unavailable,
         Code::NotFound => ErrorKind::NotFound,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => ErrorKind::InvalidArgument,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
@@ -204,9 +204,28 @@ mod tests {
             (tonic::Status::unavailable("the disk is away"), ErrorKind::Internal),
             (tonic::Status::unknown("why not"), ErrorKind::Internal),
             (tonic::Status::not_found("x"), ErrorKind::NotFound),
+            (tonic::Status::cancelled("not now"), ErrorKind::Cancelled),
             (broken, ErrorKind::Unavailable),
         ] {
             assert_eq!(refused(&status).kind, kind, "{status:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_unavailable() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let (connection, running) = Connection::open(hyper_util::rt::TokioIo::new(ours)).await.expect("a connection");
+        let running = tokio::spawn(running);
+        let mut client = HealthClient::with_origin(connection, Connection::origin());
+        let mut again = client.clone();
+        let asked = tokio::spawn(async move { client.check(HealthCheckRequest::default()).await });
+        tokio::task::yield_now().await;
+        drop(theirs);
+        let while_asked = asked.await.expect("no panic").expect_err("it has gone");
+        running.await.expect("ended");
+        let after = again.check(HealthCheckRequest::default()).await.expect_err("it has gone");
+        for status in [while_asked, after] {
+            assert_eq!(refused(&status).kind, ErrorKind::Unavailable, "{status:?}");
         }
     }
 }
