@@ -20,6 +20,7 @@ mod order;
 mod path;
 mod receive;
 mod stat;
+mod switch;
 mod to_tar;
 mod tree;
 
@@ -29,5 +30,6 @@ pub use of_tar::{of_tar, of_tar_with_root};
 pub use order::by_components;
 pub use receive::{Limits, Output, Receiver};
 pub use stat::{SHA256_XATTR, go_mode_of, stat_of};
+pub use switch::{is_folder, parse_bool};
 pub use to_tar::to_tar;
 pub use tree::{Content, Entry, Kind, Pack, Sha256Digest, Tree};

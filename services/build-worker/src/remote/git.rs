@@ -228,9 +228,8 @@ fn prefixed(prefix: &str, name: &str) -> String {
 /// The name alone means yes; else the words that Go's strconv.ParseBool takes.
 fn switch(key: &str, value: &str) -> Result<bool, String> {
     match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("invalid {key} value: {value:?}")),
+        "" => Ok(true),
+        _ => contexts::parse_bool(value).ok_or_else(|| format!("invalid {key} value: {value:?}")),
     }
 }
 

@@ -106,11 +106,8 @@ impl Filters {
     pub fn flag(&self, key: &str) -> Outcome<Option<bool>> {
         let mut found = None;
         for value in self.values(key) {
-            let flag = match value {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Failure::invalid(format!("invalid filter '{key}=[{value}]'"))),
-            };
+            let flag = contexts::parse_bool(value)
+                .ok_or_else(|| Failure::invalid(format!("invalid filter '{key}=[{value}]'")))?;
             if found.is_some_and(|other| other != flag) {
                 return Err(Failure::invalid(format!("invalid filter '{key}': both true and false")));
             }

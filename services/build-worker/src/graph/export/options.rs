@@ -174,10 +174,10 @@ impl<'a> Attributes<'a> {
     /// The words that Go's strconv.ParseBool takes; the name alone means yes.
     fn maybe(&mut self, name: &str) -> Result<Option<bool>, Failure> {
         let Some(text) = self.left.remove(name) else { return Ok(None) };
-        match text.as_str() {
-            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-            other => Err(Failure::user(format!("non-bool value {other:?} specified for {name}"))),
+        match contexts::parse_bool(&text) {
+            _ if text.is_empty() => Ok(Some(true)),
+            Some(value) => Ok(Some(value)),
+            None => Err(Failure::user(format!("non-bool value {text:?} specified for {name}"))),
         }
     }
 

@@ -75,7 +75,7 @@ fn one(flag: &str) -> Outcome<Output> {
             Ok((Typed { kind, attributes }, Some(Destination::Folder(PathBuf::from(folder)))))
         }
         "tar" | "oci" | "docker" => {
-            let is_folder = kind != "tar" && attributes.get("tar").is_some_and(|tar| tar == "false");
+            let is_folder = kind != "tar" && contexts::is_folder(attributes.get("tar").map(String::as_str));
             match destination {
                 Some(folder) if is_folder => {
                     Ok((Typed { kind, attributes }, Some(Destination::Folder(PathBuf::from(folder)))))

@@ -36,7 +36,8 @@ impl App {
         let digest = blob.digest.parse().map_err(|_| Failure::invalid("an output without a digest"))?;
         let pack = Pack { digest, size: blob.size };
         let metadata = metadata_of(&request)?;
-        let is_folder = output.r#type == "local" || output.attributes.get("tar").is_some_and(|tar| tar == "false");
+        let is_folder =
+            output.r#type == "local" || contexts::is_folder(output.attributes.get("tar").map(String::as_str));
         match is_folder {
             true => send_files(&session, &self.store, pack, metadata).await?,
             false => send_file(&session, &self.store, &pack, metadata).await?,

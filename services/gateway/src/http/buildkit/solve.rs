@@ -222,7 +222,7 @@ fn export(options: &mut proto::BuildOptions, exporter: &wire::Exporter) -> Outco
     }
     let r#type = if is_image { "image" } else { r#type }.to_owned();
     let is_layout =
-        matches!(r#type.as_str(), "oci" | "docker") && attributes.get("tar").is_some_and(|tar| tar == "false");
+        matches!(r#type.as_str(), "oci" | "docker") && contexts::is_folder(attributes.get("tar").map(String::as_str));
     let store = if is_layout { LAYOUT_STORE } else { "" }.to_owned();
     options.outputs.push(proto::BuildOutput { r#type, attributes, store });
     Ok(())
@@ -334,7 +334,7 @@ mod tests {
             export(&mut options, &wire::Exporter { r#type: kind.to_owned(), attrs }).expect("read");
             options.outputs.remove(0).store
         };
-        assert_eq!((store("oci", "false"), store("oci", "true")), ("export".to_owned(), String::new()));
+        assert_eq!((store("oci", "0"), store("oci", "true")), ("export".to_owned(), String::new()));
         assert_eq!((store("docker", "false"), store("local", "false")), ("export".to_owned(), String::new()));
     }
 }
