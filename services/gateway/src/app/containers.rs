@@ -140,13 +140,14 @@ impl App {
     async fn inherit_volumes(&self, request: &Value, spec: &mut proto::ContainerSpec) -> Outcome<Vec<Container>> {
         let mut givers = Vec::new();
         for entry in request["HostConfig"]["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let (name, mode) = entry.split_once(':').unwrap_or((entry, "rw"));
+            let (name, mode) = entry.split_once(':').unwrap_or((entry, ""));
+            let mode = if mode.is_empty() { "rw" } else { mode };
             if name.is_empty() {
                 return Err(Failure::invalid(format!("malformed volumes-from specification: {entry}")));
             }
-            if !matches!(mode, "ro" | "rw" | "z" | "Z") {
+            let Some(is_read_only) = view::is_inherited_read_only(mode) else {
                 return Err(Failure::invalid(format!("invalid mode: {mode}")));
-            }
+            };
             // As Docker answers it: the fault is the request's.
             let giver = self.find_container(name).await.map_err(|failure| Failure::invalid(failure.message))?;
             let place = |target: &str| target.trim_end_matches('/').to_owned();
@@ -169,7 +170,7 @@ impl App {
                     r#type: kind.into(),
                     source: if kind == proto::mount::Type::Bind { point.source } else { point.name },
                     target: point.target,
-                    read_only: mode == "ro" || !point.rw,
+                    read_only: is_read_only || !point.rw,
                     propagation: if kind == proto::mount::Type::Bind { point.propagation } else { String::new() },
                     ..Default::default()
                 });

@@ -341,25 +341,37 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// How what is mounted below a bind is seen on its other side.
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
 fn is_bind_option(word: &str) -> bool {
-    const WORDS: [&str; 15] = [
-        "",
-        "ro",
-        "rw",
-        "z",
-        "Z",
-        "nocopy",
-        "private",
-        "rprivate",
-        "shared",
-        "rshared",
-        "slave",
-        "rslave",
-        "consistent",
-        "cached",
-        "delegated",
-    ];
-    WORDS.contains(&word)
+    const WORDS: [&str; 9] = ["", "ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"];
+    WORDS.contains(&word) || PROPAGATIONS.contains(&word)
+}
+
+/// Whether a mount given without its own place in the container (`--volumes-from`) is only read; nothing for a mode that
+/// is none of its: at most one word each of access, label and consistency.
+pub fn is_inherited_read_only(mode: &str) -> Option<bool> {
+    const KINDS: [&[&str]; 3] = [&["ro", "rw"], &["z", "Z"], &["consistent", "cached", "delegated"]];
+    let words: Vec<&str> = mode.split(',').collect();
+    let count = |kind: &[&str]| words.iter().filter(|word| kind.contains(word)).count();
+    let counts = KINDS.map(count);
+    let is_valid = counts.iter().all(|&count| count <= 1) && counts.iter().sum::<usize>() == words.len();
+    is_valid.then(|| words.contains(&"ro"))
+}
+
+fn bind_options(kind: &str, options: Option<&BindOptions>) -> Outcome<()> {
+    let invalid = |why: String| Err(Failure::invalid(format!("invalid mount config for type \"{kind}\": {why}")));
+    let Some(options) = options else { return Ok(()) };
+    if kind != "bind" {
+        return invalid("field BindOptions must not be specified".to_owned());
+    }
+    match options.propagation.as_deref() {
+        Some(word) if !word.is_empty() && !PROPAGATIONS.contains(&word) => {
+            invalid(format!("invalid propagation mode: {word}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Options of a mount that would be passed over in silence.
@@ -405,6 +417,11 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
         }
         let words: Vec<&str> = options.split(',').collect();
         let of_host = source.starts_with('/');
+        if !of_host && words.iter().any(|word| PROPAGATIONS.contains(word)) {
+            return Err(Failure::invalid(format!(
+                "invalid volume specification: '{bind}': invalid mount config for type \"volume\": field BindOptions must not be specified"
+            )));
+        }
         mounts.push(proto::Mount {
             r#type: if of_host { proto::mount::Type::Bind } else { proto::mount::Type::Volume }.into(),
             source: source.to_owned(),
@@ -412,7 +429,7 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
             read_only: words.contains(&"ro"),
             propagation: words
                 .iter()
-                .find(|word| word.ends_with("private") || word.ends_with("shared") || word.ends_with("slave"))
+                .find(|word| PROPAGATIONS.contains(word))
                 .map_or_else(String::new, |word| (*word).to_owned()),
             options: String::new(),
             no_copy: words.contains(&"nocopy"),
@@ -435,6 +452,7 @@ pub fn mounts(host: &HostConfig, volumes: &[String]) -> Outcome<Vec<proto::Mount
                 mount.kind, mount.target
             )));
         }
+        bind_options(&mount.kind, mount.bind_options.as_ref())?;
         let bind = mount.bind_options.clone().unwrap_or_default();
         let volume = mount.volume_options.clone().unwrap_or_default();
         only_what_is_built(&bind, &volume)?;
@@ -556,6 +574,63 @@ mod tests {
             (90000, "25 hours"),
         ] {
             assert_eq!(duration(seconds), words);
+        }
+    }
+
+    #[test]
+    fn only_binds_have_a_propagation_of_six_words() {
+        for (host, words) in [
+            (
+                json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "rslave"}}]}),
+                None,
+            ),
+            (
+                json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": ""}}]}),
+                None,
+            ),
+            (json!({"Binds": ["/a:/b:ro,shared", "v:/c:nocopy"]}), None),
+            (
+                json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "xshared"}}]}),
+                Some("invalid mount config for type \"bind\": invalid propagation mode: xshared"),
+            ),
+            (
+                json!({"Mounts": [{"Type": "volume", "Source": "v", "Target": "/b", "BindOptions": {"Propagation": "shared"}}]}),
+                Some("invalid mount config for type \"volume\": field BindOptions must not be specified"),
+            ),
+            (
+                json!({"Mounts": [{"Type": "tmpfs", "Target": "/b", "BindOptions": {}}]}),
+                Some("invalid mount config for type \"tmpfs\": field BindOptions must not be specified"),
+            ),
+            (json!({"Binds": ["/a:/b:xshared"]}), Some("invalid mode: xshared")),
+            (
+                json!({"Binds": ["v:/b:shared"]}),
+                Some(
+                    "invalid volume specification: 'v:/b:shared': invalid mount config for type \"volume\": field BindOptions must not be specified",
+                ),
+            ),
+        ] {
+            let read: HostConfig = serde_json::from_value(host.clone()).expect("reads");
+            assert_eq!(mounts(&read, &[]).err().map(|failure| failure.message).as_deref(), words, "{host}");
+        }
+    }
+
+    #[test]
+    fn inherited_volumes_are_read_only_where_a_word_says_so() {
+        for (mode, wanted) in [
+            ("rw", Some(false)),
+            ("ro", Some(true)),
+            ("z", Some(false)),
+            ("ro,z", Some(true)),
+            ("Z,ro,cached", Some(true)),
+            ("ro,rw", None),
+            ("ro,ro", None),
+            ("z,Z", None),
+            ("nocopy", None),
+            ("ro,rslave", None),
+            ("ro,", None),
+            ("x", None),
+        ] {
+            assert_eq!(is_inherited_read_only(mode), wanted, "{mode}");
         }
     }
 
