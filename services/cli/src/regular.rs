@@ -7,13 +7,15 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// A pipe into which nobody writes for so long is not read on.
-const SILENCE: Duration = Duration::from_secs(10);
+/// A pipe that nobody opens for writing for so long is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So often it is looked whether somebody has opened it, which wakes nobody.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Opens a regular file, through links.
 ///
@@ -34,12 +36,13 @@ pub fn open_itself(path: &Path) -> io::Result<File> {
 /// Reads a file that the person names, which may be a pipe; at most one byte more than `max_bytes`.
 ///
 /// # Errors
-/// As [`open`]; `TimedOut` for a pipe into which nobody writes.
+/// As [`open`]; `TimedOut` for a pipe that nobody opens for writing. One that somebody has opened is waited for without end:
+/// a command that writes into it may ask for a password first.
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let file = opened(path, O_NONBLOCK)?;
     let mut content = Vec::new();
     if file.metadata()?.file_type().is_fifo() {
-        Pipe(file).take(max_bytes.saturating_add(1)).read_to_end(&mut content)?;
+        Pipe { file, until: Instant::now() + PATIENCE }.take(max_bytes.saturating_add(1)).read_to_end(&mut content)?;
     } else {
         checked(file)?.take(max_bytes.saturating_add(1)).read_to_end(&mut content)?;
     }
@@ -67,18 +70,37 @@ fn not_regular() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-struct Pipe(File);
+struct Pipe {
+    file: File,
+    /// When a writer must have come.
+    until: Instant,
+}
+
+impl Pipe {
+    /// Waits for bytes or for the last writer's end; whether that is it.
+    fn is_left(&self, patience: PollTimeout) -> io::Result<bool> {
+        let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, patience)?;
+        let seen = ready[0].revents().unwrap_or(PollFlags::empty());
+        Ok(seen.contains(PollFlags::POLLHUP) && !seen.contains(PollFlags::POLLIN))
+    }
+}
 
 impl io::Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
         loop {
-            let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            let patience = PollTimeout::try_from(SILENCE).unwrap_or(PollTimeout::MAX);
-            if poll(&mut ready, patience)? == 0 {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody writes into the pipe"));
-            }
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            match self.file.read(buffer) {
+                // Somebody has it open for writing.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_left(PollTimeout::NONE)?;
+                }
+                // Nobody has: all writers have gone, or none has come yet.
+                Ok(0) if !self.is_left(look)? => {
+                    if Instant::now() >= self.until {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody writes into the pipe"));
+                    }
+                }
                 read => return read,
             }
         }
@@ -126,5 +148,32 @@ mod tests {
         });
         assert_eq!(read(&path, 100).expect("read"), b"one two");
         writer.join().expect("ended");
+    }
+
+    #[test]
+    fn a_writer_is_waited_for_and_nobody_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");
+        // Patience has ended already.
+        let pipe = || Pipe { file: opened(&path, O_NONBLOCK).expect("opened"), until: Instant::now() };
+        let writer = || OpenOptions::new().write(true).open(&path).expect("a reader");
+        let mut content = Vec::new();
+
+        let (mut late, mut writing) = (pipe(), writer());
+        let writer_thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            writing.write_all(b"late").expect("written");
+        });
+        late.read_to_end(&mut content).expect("waited for");
+        writer_thread.join().expect("ended");
+        assert_eq!(content, b"late");
+
+        let mut silent = pipe();
+        drop(writer());
+        assert_eq!(silent.read_to_end(&mut content).expect("its writer has gone"), 0);
+
+        let failure = pipe().read_to_end(&mut content).expect_err("nobody has come");
+        assert_eq!(failure.kind(), io::ErrorKind::TimedOut);
     }
 }
