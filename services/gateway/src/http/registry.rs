@@ -28,9 +28,9 @@ pub async fn push(app: Arc<App>, name: &str, query: &Query, request: Request) ->
     let auth = credentials::of_push(&headers, &body.map_err(|error| Failure::invalid(error.to_string()))?)?;
     let reference = images::with_tag(name, &query.text("tag"))?;
     let platform = query.image_platform("platform")?;
-    if let Some(platform) = &platform {
-        let wanted = reference.clone().or_latest().familiar();
-        app.find_image_of(&wanted, Some(platform)).await?;
+    // Without a tag all go, each with its own check.
+    if platform.is_some() && reference.tag().is_some() {
+        app.find_image_of(&reference.familiar(), platform.as_ref()).await?;
     }
     answer(app.push(reference, platform, auth)?).await
 }
