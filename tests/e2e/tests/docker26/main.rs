@@ -74,15 +74,18 @@ on_docker26_too! {
     }
 
     fn an_interrupted_build_leaves_no_process(engine: &Engine) {
-        engine.write("ctx/Dockerfile", "FROM busybox\nRUN echo begun; sleep 8137\n");
-        let interrupted = engine.shell26(
+        // Two engines run this on one machine at the same time: each waits for a process of its own.
+        let seconds = 10_000_000 + std::process::id();
+        engine.write("ctx/Dockerfile", format!("FROM busybox\nRUN echo begun; sleep {seconds}\n"));
+        let interrupted = engine.shell26(&format!(
             "docker buildx build --progress plain ctx > log 2>&1 & client=$!
-             for turn in $(seq 300); do pgrep -fx 'sleep 8137' > /dev/null && break; sleep 0.1; done
-             pgrep -fx 'sleep 8137' > /dev/null || { cat log; exit 3; }
+             runs() {{ pgrep -fx 'sleep {seconds}'; }}
+             for turn in $(seq 300); do runs > /dev/null && break; sleep 0.1; done
+             runs > /dev/null || {{ cat log; exit 3; }}
              kill -INT $client; wait $client; echo client=$?
-             for turn in $(seq 50); do pgrep -fx 'sleep 8137' > /dev/null || break; sleep 0.1; done
-             pgrep -fx 'sleep 8137'; cat log",
-        );
+             for turn in $(seq 50); do runs > /dev/null || break; sleep 0.1; done
+             runs; cat log",
+        ));
         interrupted.says("client=1").says("CANCELED");
         assert!(!interrupted.stdout.contains("client=0"), "{interrupted}");
         assert!(!interrupted.lines().iter().any(|line| line.parse::<u32>().is_ok()), "it runs on: {interrupted}");
