@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use kit::farm::Farm;
@@ -11,6 +12,8 @@ use kit::{Throttle, mounts_under, wait_until};
 const BYTES: usize = 24 << 20;
 const SLOW_BYTES_PER_SECOND: u64 = 400_000;
 const FAST_BYTES_PER_SECOND: u64 = 1 << 30;
+/// So soon nothing of a build is left: the gateway needs a moment to notice, and this machine may have other things to do.
+const ENDS: Duration = Duration::from_secs(4);
 /// Enough to be in the middle of it.
 const BEGUN_BYTES: u64 = 600_000;
 
@@ -20,6 +23,26 @@ fn noise(bytes: usize) -> Vec<u8> {
     let mut random = fs::File::open("/dev/urandom").expect("there is one");
     std::io::Read::read_exact(&mut random, &mut noise).expect("read");
     noise
+}
+
+/// What is in a folder that has to be there.
+fn list(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+/// Arguments of a build on the worker behind the wire.
+fn slow_build<'a>(name: &'a str, folder: &'a Path) -> Vec<&'a str> {
+    let flags = ["build", "--progress", "plain", "--network", "host", "--worker-label", "name=slow", "-t", name];
+    [&flags[..], &[folder.to_str().expect("a path")]].concat()
+}
+
+/// Kills a client, and waits until what it wanted is gone.
+fn leaves(client: &mut Child, name: &str, is_gone: impl Fn() -> bool) {
+    client.kill().and_then(|()| client.wait()).expect("killed");
+    let left = Instant::now();
+    wait_until(&format!("{name} to leave nothing"), 20, || is_gone().then_some(()));
+    assert!(left.elapsed() < ENDS, "{name} took {:?}", left.elapsed());
 }
 
 struct Yard {
@@ -39,7 +62,7 @@ impl Yard {
     }
 
     /// Builds on the worker behind the wire, whose client is killed as soon as so much has `passed`. All that the build did
-    /// there ends within two seconds, and leaves nothing; the same build is done when it is asked for once more.
+    /// there ends within [`ENDS`], and leaves nothing; the same build is done when it is asked for once more.
     fn leaves_in_the_middle(
         &self,
         name: &str,
@@ -47,8 +70,7 @@ impl Yard {
         passed: fn(&Throttle) -> u64,
     ) {
         let folder = self.context(name, dockerfile, file);
-        let flags = ["build", "--progress", "plain", "--network", "host", "--worker-label", "name=slow", "-t", name];
-        let args = [&flags[..], &[folder.to_str().expect("a path")]].concat();
+        let args = slow_build(name, &folder);
         let output = folder.with_extension("log");
         let before = passed(&self.wire);
         let mut client = self.farm.cluster.spawn_boxyard(&args, &output);
@@ -57,24 +79,44 @@ impl Yard {
             assert!(client.try_wait().expect("a child").is_none(), "{name} has ended: {}", said());
             (passed(&self.wire) > before + BEGUN_BYTES).then_some(())
         });
-        client.kill().and_then(|()| client.wait()).expect("killed");
-        let left = Instant::now();
-        wait_until(&format!("{name} to leave nothing"), 20, || self.what_is_left().is_empty().then_some(()));
-        // The gateway needs a moment to notice, and this machine may have other things to do.
-        assert!(left.elapsed() < Duration::from_secs(4), "{name} took {:?}", left.elapsed());
+        assert!(!self.what_is_left().is_empty(), "{name} has nothing here that could be left");
+        leaves(&mut client, name, || self.what_is_left().is_empty());
         assert!(passed(&self.wire) < before + BYTES as u64 / 2, "{name} went on");
         self.wire.set_rate(FAST_BYTES_PER_SECOND);
         self.farm.boxyard(&args).ok();
         self.wire.set_rate(SLOW_BYTES_PER_SECOND);
     }
 
+    /// Two builds that want one layer: the one waits for the other to unpack it, and its client leaves. It is gone at once,
+    /// while the other goes on.
+    fn leaves_while_another_unpacks(&self, image: &str) {
+        let refs = self.farm.cluster.data_dir("w1").join("machine/snapshots/refs");
+        let begun = |name: &str| {
+            let base = format!(
+                "FROM {image} AS big\nFROM busybox\nRUN --mount=from=big,target=/m wc -c /m/big; true {name}\n"
+            );
+            let folder = self.context(name, &base, None);
+            let output = folder.with_extension("log");
+            (self.farm.cluster.spawn_boxyard(&slow_build(name, &folder), &output), output)
+        };
+        wait_until("no build to hold layers", 30, || list(&refs).is_empty().then_some(()));
+        let before = self.wire.down();
+        let (mut unpacks, said) = begun("unpacks");
+        wait_until("the layer to come", 60, || (self.wire.down() > before + BEGUN_BYTES).then_some(()));
+        let (mut waits, _) = begun("waits");
+        wait_until("the second build to hold the layer", 60, || (list(&refs).len() == 2).then_some(()));
+        leaves(&mut waits, "waits", || list(&refs).len() == 1);
+        let said = || fs::read_to_string(&said).unwrap_or_default();
+        assert!(unpacks.try_wait().expect("a child").is_none(), "it went on: {}", said());
+        assert!(self.wire.down() < before + BYTES as u64 / 2, "the layer has not come meanwhile");
+        self.wire.set_rate(FAST_BYTES_PER_SECOND);
+        assert!(unpacks.wait().expect("ended").success(), "{}", said());
+        self.wire.set_rate(SLOW_BYTES_PER_SECOND);
+    }
+
     /// Folders and mounts of builds on the slow worker.
     fn what_is_left(&self) -> Vec<PathBuf> {
         let data = self.farm.cluster.data_dir("w1");
-        let list = |path: &Path| -> Vec<PathBuf> {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect()
-        };
         let half = list(&data.join("machine/snapshots/t")).into_iter().filter(|path| path.is_dir());
         let builds = list(&data.join("worker-w1/b"));
         let mounts = mounts_under(&data).into_iter().filter(|mount| mount.starts_with(data.join("worker-w1")));
@@ -91,12 +133,15 @@ fn a_build_whose_client_leaves_ends_wherever_it_is() {
             (farm.boxyard(&["worker", "label", worker, name]).code == 0).then_some(())
         });
     }
-    let root = kit::Archive::new().file("big", 0o644, &noise(BYTES)).finish();
-    farm.cluster.feed(&["import", "-", "big"], &root).ok();
+    for image in ["big", "shared"] {
+        let root = kit::Archive::new().file("big", 0o644, &noise(BYTES)).finish();
+        farm.cluster.feed(&["import", "-", image], &root).ok();
+    }
     let yard = Yard { farm, wire };
 
     let base = "FROM big AS big\nFROM busybox\nRUN --mount=from=big,target=/m wc -c /m/big\n";
     yard.leaves_in_the_middle("base", (base, None), Throttle::down);
+    yard.leaves_while_another_unpacks("shared");
     yard.leaves_in_the_middle("context", ("FROM busybox\nCOPY file /\n", Some(&noise(BYTES))), Throttle::down);
 
     // Another worker has filled the cache.
