@@ -103,14 +103,13 @@ fn part(content: Vec<u8>, range: Option<wire::FileRange>) -> Vec<u8> {
 fn metadata(built: &Built) -> HashMap<String, Vec<u8>> {
     let answers = built.response.iter().filter(|(key, _)| !key.starts_with("containerimage."));
     let answers = answers.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    let config = |made: &proto::BuiltImage| made.image.clone().unwrap_or_default().config;
     let key = "containerimage.config";
-    match built.results.as_slice() {
-        [(only, _)] => answers.chain([(key.to_owned(), config(only))]).collect(),
-        many => {
-            answers.chain(many.iter().map(|(made, _)| (format!("{key}/{}", made.platform), config(made)))).collect()
-        }
-    }
+    let is_only = built.results.len() == 1;
+    let configs = built.results.iter().filter_map(|(made, _)| {
+        let key = if is_only { key.to_owned() } else { format!("{key}/{}", made.platform) };
+        Some((key, made.image.as_ref()?.config.clone()))
+    });
+    answers.chain(configs).collect()
 }
 
 /// What a client calls what was built; without array refs, of clients before 2019, one image only.
@@ -163,12 +162,17 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         let results = results_of(&request);
         let request = request.into_inner();
         if let Some(definition) = request.definition.filter(|definition| !definition.def.is_empty()) {
-            let named = results.name(definition).map_err(status_of)?;
+            let named = round.name(&results, definition).map_err(status_of)?;
             let (id, result) = (named.id.clone(), Some(wire::result::Result::Ref(named)));
             let result = wire::Result { result, ..Default::default() };
             return Ok(Response::new(wire::SolveResponse { r#ref: id, result: Some(result) }));
         }
-        let asked = Asked { frontend: request.frontend, attrs: request.frontend_opt, inputs: request.frontend_inputs };
+        let asked = Asked {
+            frontend: request.frontend,
+            attrs: request.frontend_opt,
+            inputs: request.frontend_inputs,
+            is_named: true,
+        };
         let built = round.build(&self.app, &results, asked).await.map_err(Failed::status)?;
         let id = if built.image_id.is_empty() { round.request.r#ref.clone() } else { built.image_id.clone() };
         let named = refs(&built, &id, request.allow_result_array_ref);
@@ -241,5 +245,41 @@ impl wire::llb_bridge_server::LlbBridge for Bridge {
         read_dir_container(ReadDirRequest) -> ReadDirResponse;
         stat_file_container(StatFileRequest) -> StatFileResponse;
         warn(WarnRequest) -> WarnResponse;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_have_a_name_also_where_their_config_is_not_known() {
+        let image = |platform: &str| proto::BuiltImage {
+            platform: platform.to_owned(),
+            image: Some(proto::Image { config: platform.as_bytes().to_vec(), ..Default::default() }),
+            ..Default::default()
+        };
+        let of = |images: Vec<proto::BuiltImage>| {
+            let name = |image: &proto::BuiltImage| wire::Ref { id: format!("of {}", image.platform), def: None };
+            let results = images.into_iter().map(|image| (image.clone(), name(&image))).collect();
+            let built = Built { results, ..Built::default() };
+            let mut keys: Vec<_> = metadata(&built).into_keys().collect();
+            keys.sort();
+            let mut names = match refs(&built, "id", true) {
+                wire::result::Result::Ref(only) => vec![only.id],
+                wire::result::Result::Refs(many) => many.refs.into_values().map(|name| name.id).collect(),
+                other => panic!("{other:?}"),
+            };
+            names.sort();
+            (keys.join(" "), names.join(", "))
+        };
+        for (images, keys, names) in [
+            (vec![], "", ""),
+            (vec![image("a")], "containerimage.config", "of a"),
+            (vec![image("a"), image("b")], "containerimage.config/a containerimage.config/b", "of a, of b"),
+            (vec![proto::BuiltImage::default()], "", "of "),
+        ] {
+            assert_eq!(of(images), (keys.to_owned(), names.to_owned()));
+        }
     }
 }

@@ -54,7 +54,7 @@ impl wire::control_server::Control for Control {
             returned(&round).await?;
         } else {
             let wire::SolveRequest { frontend, frontend_attrs, frontend_inputs, .. } = round.request.clone();
-            let asked = Asked { frontend, attrs: frontend_attrs, inputs: frontend_inputs };
+            let asked = Asked { frontend, attrs: frontend_attrs, inputs: frontend_inputs, is_named: false };
             round.build(&self.app, &results, asked).await.map_err(Failed::status)?;
         }
         Ok(Response::new(wire::SolveResponse { exporter_response: round.response() }))

@@ -5,6 +5,7 @@
 //! only names the result: one operation, a source that nobody else can have, and the end that BuildKit's definitions have.
 //! Of a client's own only those are read that name a source, or a folder of one.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -13,21 +14,23 @@ use bollard_buildkit_proto::pb;
 use model::Digest;
 use prost::Message as _;
 
-use crate::app::lease::Lease;
 use crate::app::{Failure, Outcome, lock, random_id};
 
 const SCHEME: &str = "boxyard-result://";
 
-/// Results of one connection's builds; their layers are kept until it closes.
+/// Results of one connection's builds; their layers are kept until they are forgotten, or it closes.
 #[derive(Default)]
 pub struct Results {
     by_id: Mutex<HashMap<String, Made>>,
 }
 
+/// Holds the layers of all that one build has made.
+type Guard = Arc<dyn Any + Send + Sync>;
+
 struct Made {
-    input: Input,
-    /// Of all that one build has made.
-    _lease: Option<Arc<Lease>>,
+    /// None of a build that is done, but whose log did not tell what it has made.
+    input: Option<Input>,
+    _guard: Option<Guard>,
 }
 
 /// What a definition stands for.
@@ -55,19 +58,35 @@ impl Input {
 }
 
 impl Results {
-    /// Keeps what a build has made, whose layers are under the lease; gives what a client calls each.
-    pub fn keep(&self, images: &[proto::BuiltImage], lease: Lease) -> Vec<Ref> {
-        let lease = Arc::new(lease);
+    /// Keeps what a build has made, whose layers are there as long as the guard; gives what a client calls each.
+    pub fn keep(&self, images: &[proto::BuiltImage], guard: impl Any + Send + Sync) -> Vec<Ref> {
+        let guard: Guard = Arc::new(guard);
         let keep = |image: &proto::BuiltImage| {
-            let id = self.insert(Input::Image(Box::new(image.clone())), Some(lease.clone()));
+            let id = self.insert(Some(Input::Image(Box::new(image.clone()))), Some(guard.clone()));
             Ref { def: Some(definition(&id)), id }
         };
         images.iter().map(keep).collect()
     }
 
-    fn insert(&self, input: Input, lease: Option<Arc<Lease>>) -> String {
+    /// What a client calls the result of a build that is done, of which no more is known: only who builds on it fails.
+    pub fn keep_untold(&self) -> Ref {
+        let id = self.insert(None, None);
+        Ref { def: Some(definition(&id)), id }
+    }
+
+    /// Lets go of results, by what the client calls them.
+    pub fn forget(&self, ids: &[String]) {
+        lock(&self.by_id).retain(|id, _| !ids.contains(id));
+    }
+
+    #[cfg(test)]
+    pub fn holds(&self, id: &str) -> bool {
+        lock(&self.by_id).contains_key(id)
+    }
+
+    fn insert(&self, input: Option<Input>, guard: Option<Guard>) -> String {
         let id = random_id();
-        lock(&self.by_id).insert(id.clone(), Made { input, _lease: lease });
+        lock(&self.by_id).insert(id.clone(), Made { input, _guard: guard });
         id
     }
 
@@ -77,22 +96,29 @@ impl Results {
     /// As [`Results::inputs`].
     pub fn name(&self, definition: pb::Definition) -> Outcome<Ref> {
         let input = self.input(&definition)?;
-        Ok(Ref { id: self.insert(input, None), def: Some(definition) })
+        Ok(Ref { id: self.insert(Some(input), None), def: Some(definition) })
     }
 
     /// # Errors
-    /// `NotFound` for a result of another connection.
+    /// `NotFound` for a result of another connection, for one that was forgotten, and for one that the log of its build did
+    /// not tell.
     pub fn find(&self, id: &str) -> Outcome<Input> {
         let by_id = lock(&self.by_id);
-        let made =
-            by_id.get(id).ok_or_else(|| Failure::not_found(format!("no build of this connection has made {id}")))?;
-        Ok(made.input.clone())
+        let made = by_id.get(id).ok_or_else(|| {
+            Failure::not_found(format!("no build of this connection has made {id}, or its time is over"))
+        })?;
+        made.input.clone().ok_or_else(|| {
+            Failure::not_found(
+                "what an input's build made is not known, since the end of its log was lost or the image's config is too \
+                 large to be handed on: build it again",
+            )
+        })
     }
 
     /// What these definitions, by the client's names for them, stand for.
     ///
     /// # Errors
-    /// `Unimplemented` for a definition that names no source, `NotFound` for a result of another connection.
+    /// `Unimplemented` for a definition that names no source, and as [`Results::find`].
     pub fn inputs(&self, definitions: &HashMap<String, pb::Definition>) -> Outcome<HashMap<String, Input>> {
         definitions.iter().map(|(name, definition)| Ok((name.clone(), self.input(definition)?))).collect()
     }
@@ -254,11 +280,36 @@ mod tests {
 
     #[test]
     fn inputs_are_results_of_the_same_connection() {
-        let results = Results::default();
-        let of = |definition: pb::Definition| {
-            results.inputs(&HashMap::from([("0-base".to_owned(), definition)])).map(drop).map_err(|why| why.kind)
+        let (ours, others, name) = (Results::default(), Results::default(), "0-base".to_owned());
+        let of = |results: &Results, definition: &pb::Definition| {
+            let asked = HashMap::from([(name.clone(), definition.clone())]);
+            results.inputs(&asked).map(|mut found| found.remove(&name)).map_err(|why| why.kind)
         };
-        assert_eq!(of(definition("abc")), Err(model::ErrorKind::NotFound));
-        assert_eq!(of(pb::Definition::default()), Err(model::ErrorKind::Unimplemented));
+        let image_of = |made: &proto::BuiltImage| Some(Input::Image(Box::new(made.clone())));
+        let image = |platform: &str| proto::BuiltImage { platform: platform.to_owned(), ..Default::default() };
+        let (made, guard) = ([image("linux/amd64"), image("linux/arm64")], Arc::new(()));
+        let kept = ours.keep(&made, guard.clone());
+        let definitions: Vec<_> = kept.iter().map(|kept| kept.def.clone().expect("named")).collect();
+        for (definition, made) in definitions.iter().zip(&made) {
+            assert_eq!(of(&ours, definition), Ok(image_of(made)));
+            assert_eq!(of(&others, definition), Err(model::ErrorKind::NotFound));
+        }
+        assert_eq!(of(&ours, &pb::Definition::default()), Err(model::ErrorKind::Unimplemented));
+
+        ours.forget(&[kept[0].id.clone()]);
+        assert_eq!(of(&ours, &definitions[0]), Err(model::ErrorKind::NotFound), "it was forgotten");
+        assert_eq!(of(&ours, &definitions[1]), Ok(image_of(&made[1])), "it was not");
+        assert_eq!(Arc::strong_count(&guard), 2, "the other one needs its layers");
+        ours.forget(&[kept[1].id.clone()]);
+        assert_eq!(Arc::strong_count(&guard), 1, "nobody needs the layers");
+    }
+
+    #[test]
+    fn only_who_builds_on_an_untold_result_hears_of_it() {
+        let results = Results::default();
+        let untold = results.keep_untold().def.expect("named");
+        let why = results.inputs(&HashMap::from([("0-base".to_owned(), untold)])).expect_err("not known");
+        assert_eq!(why.kind, model::ErrorKind::NotFound);
+        assert!(why.message.starts_with("what an input's build made is not known"), "{}", why.message);
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as wire;
@@ -19,6 +19,8 @@ use crate::app::{App, Failure, Outcome, lock};
 
 /// A client asks for a round's status at the same time as it begins it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that holds no round of a result any more may have builds to come that stand on it.
+const RESULTS_STAY: Duration = Duration::from_secs(600);
 /// So much later than what the client asks beside it a round may begin that has the name of an earlier one.
 pub const AT_THE_SAME_TIME: Duration = Duration::from_millis(500);
 /// Begins the URL of a context that the session sends in one piece.
@@ -46,7 +48,14 @@ pub struct Round {
     /// What the client has made of it: its own error, or the ids of images.
     pub returned: watch::Sender<Option<Result<(), Status>>>,
     built: Mutex<Built>,
+    kept: Mutex<Vec<Kept>>,
     over: CancellationToken,
+}
+
+/// What later builds of a connection may name, by the client's names for each.
+struct Kept {
+    results: Weak<Results>,
+    ids: Vec<String>,
 }
 
 /// What a build has made.
@@ -56,7 +65,8 @@ pub struct Built {
     pub image_id: String,
     /// What the exporters, or a request about the Dockerfile, answer.
     pub response: HashMap<String, String>,
-    /// One image for each platform, with what the client calls it; none for a request about the Dockerfile.
+    /// One image for each platform, with what the client calls it; none for a request about the Dockerfile, or
+    /// where nobody can name them. An image that the log did not tell is empty.
     pub results: Vec<(proto::BuiltImage, Ref)>,
 }
 
@@ -66,6 +76,8 @@ pub struct Asked {
     pub attrs: HashMap<String, String>,
     /// By the names that `attrs` have for them.
     pub inputs: HashMap<String, pb::Definition>,
+    /// What is built may be named as an input of later builds.
+    pub is_named: bool,
 }
 
 /// Holds a round; when it is dropped, the round is over and its builds are cancelled.
@@ -83,6 +95,8 @@ impl Drop for Holding {
             runtime.spawn(async move {
                 tokio::time::sleep(PATIENCE).await;
                 rounds.forget(&round);
+                tokio::time::sleep(RESULTS_STAY).await;
+                round.forget_results();
             });
         }
     }
@@ -101,6 +115,7 @@ impl Rounds {
             builds: watch::Sender::default(),
             returned: watch::Sender::default(),
             built: Mutex::default(),
+            kept: Mutex::default(),
             over: CancellationToken::new(),
             request,
         });
@@ -153,8 +168,8 @@ impl Round {
     ///
     /// # Errors
     /// Why the build failed; `Cancelled` when the round is over first.
-    pub async fn build(&self, app: &Arc<App>, results: &Results, asked: Asked) -> Result<Built, Failed> {
-        let Asked { frontend, mut attrs, inputs } = asked;
+    pub async fn build(&self, app: &Arc<App>, results: &Arc<Results>, asked: Asked) -> Result<Built, Failed> {
+        let Asked { frontend, mut attrs, inputs, is_named } = asked;
         is_built_in(&frontend, &attrs)?;
         let inputs = results.inputs(&inputs)?;
         let brought = match attrs.get("context").and_then(|context| upload_of(context)) {
@@ -174,15 +189,16 @@ impl Round {
             user: self.user.clone(),
             inputs,
         };
-        let kept = app.lease("what a build has made").await?;
-        let options = proto::BuildOptions { result_lease: kept.id.clone(), ..solve.options(app)? };
+        let mut options = solve.options(app)?;
+        let kept = match is_named && options.check.is_empty() {
+            true => Some(app.lease("what a build has made").await?),
+            false => None,
+        };
+        options.result_lease = kept.as_ref().map(|lease| lease.id.clone()).unwrap_or_default();
         let lease = brought.map(|brought| brought.lease);
         let (image_id, response, made) = self.run(app, &options, lease).await?;
-        if made.is_empty() && options.check.is_empty() {
-            return Err(Failure::new(ErrorKind::Internal, "what was built was not told").into());
-        }
-        let refs = results.keep(&made, kept);
-        let built = Built { image_id, response, results: made.into_iter().zip(refs).collect() };
+        let results = kept.map(|lease| self.keep(results, made, lease)).unwrap_or_default();
+        let built = Built { image_id, response, results };
         lock(&self.built).clone_from(&built);
         Ok(built)
     }
@@ -232,6 +248,41 @@ impl Round {
                 Some(Told::Built { image_id, response, results }) => return Ok((image_id, response, results)),
                 Some(Told::Failed(failed)) => return Err(failed),
                 None => return Err(Failure::new(ErrorKind::Internal, "the build has no end").into()),
+            }
+        }
+    }
+
+    /// Keeps what a build has made until some time after the round; gives what the client calls each. The build is done even
+    /// where its log did not tell what it has made.
+    fn keep(
+        &self,
+        results: &Arc<Results>,
+        made: Vec<proto::BuiltImage>,
+        lease: Lease,
+    ) -> Vec<(proto::BuiltImage, Ref)> {
+        let named: Vec<_> = match made.is_empty() {
+            true => vec![(proto::BuiltImage::default(), results.keep_untold())],
+            false => {
+                let refs = results.keep(&made, lease);
+                made.into_iter().zip(refs).collect()
+            }
+        };
+        let ids = named.iter().map(|(_, name)| name.id.clone()).collect();
+        lock(&self.kept).push(Kept { results: Arc::downgrade(results), ids });
+        named
+    }
+
+    /// As [`Results::name`], until some time after the round.
+    pub fn name(&self, results: &Arc<Results>, definition: pb::Definition) -> Outcome<Ref> {
+        let named = results.name(definition)?;
+        lock(&self.kept).push(Kept { results: Arc::downgrade(results), ids: vec![named.id.clone()] });
+        Ok(named)
+    }
+
+    fn forget_results(&self) {
+        for Kept { results, ids } in std::mem::take(&mut *lock(&self.kept)) {
+            if let Some(results) = results.upgrade() {
+                results.forget(&ids);
             }
         }
     }
@@ -337,6 +388,20 @@ mod tests {
         let new = wire::SolveRequest { exporters: vec![Default::default(); 2], ..old };
         assert_eq!(exporters(&new).len(), 2);
         assert!(exporters(&wire::SolveRequest::default()).is_empty(), "only the cache is warmed");
+    }
+
+    #[tokio::test]
+    async fn a_round_lets_go_of_its_own_results() {
+        let (rounds, results) = (Arc::new(Rounds::default()), Arc::<Results>::default());
+        let held = rounds.begin(wire::SolveRequest::default(), String::new()).expect("begun");
+        let (own, others) = (results.keep_untold().id, results.keep_untold().id);
+        let closed = Arc::downgrade(&Arc::<Results>::default());
+        for results in [closed, Arc::downgrade(&results)] {
+            lock(&held.round.kept).push(Kept { results, ids: vec![own.clone()] });
+        }
+        assert!(results.holds(&own));
+        held.round.forget_results();
+        assert_eq!((results.holds(&own), results.holds(&others)), (false, true));
     }
 
     #[tokio::test]
