@@ -22,6 +22,9 @@ const SHOWN_STEP: usize = 200;
 /// A build whose worker fell silent is looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// A worker gets the options in one message of the bus, which takes 1 MiB, with the likely keys beside them.
+const OPTIONS_MAX_BYTES: usize = 768 << 10;
+
 /// What a build's record says of its end.
 pub enum Ended {
     Built { image_id: String },
@@ -77,13 +80,14 @@ impl App {
     /// build is queued, the build ends: nobody would hear of it.
     ///
     /// # Errors
-    /// `AlreadyExists` for an id that a build has.
+    /// `AlreadyExists` for an id that a build has; `InvalidArgument` for options that no worker could be sent.
     pub async fn queue_build(
         &self,
         id: &str,
         options: &proto::BuildOptions,
         mut credentials: Credentials,
     ) -> Outcome<()> {
+        fits_the_bus(options)?;
         credentials.session = Some(options.session_id.clone()).filter(|session| !session.is_empty());
         let is_taken = || Failure::new(ErrorKind::AlreadyExists, format!("build {id} exists"));
         if self.db.build(id).await?.is_some() {
@@ -429,6 +433,21 @@ fn tags_of(build: &metadata::Build, image_id: &str) -> Outcome<Vec<String>> {
     options.tags.iter().map(|tag| Ok(tag.parse::<ImageRef>()?.or_latest().familiar())).collect()
 }
 
+/// Options that cannot be sent would cost the build one worker after the other.
+///
+/// # Errors
+/// `InvalidArgument`.
+fn fits_the_bus(options: &proto::BuildOptions) -> Outcome<()> {
+    let bytes = options.encoded_len();
+    if bytes <= OPTIONS_MAX_BYTES {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "the build's options take {bytes} bytes, more than the {OPTIONS_MAX_BYTES} that a worker can be sent: arguments, \
+         labels and the configs of images that other targets made count"
+    )))
+}
+
 fn fits(wanted: &Platform, image: &proto::Image) -> bool {
     let config = serde_json::from_slice(&image.config).unwrap_or_default();
     wanted.takes(&super::platform::of_image(&config))
@@ -442,4 +461,27 @@ pub fn labels_of(config: &serde_json::Value) -> serde_json::Map<String, serde_js
 /// The value of an image config's label.
 pub fn label_of<'a>(config: &'a serde_json::Value, name: &str) -> Option<&'a str> {
     config.pointer("/config/Labels")?.get(name)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_no_worker_can_be_sent_are_refused() {
+        let result = |bytes: usize| proto::BuiltImage {
+            image: Some(proto::Image { config: vec![b' '; bytes], ..Default::default() }),
+            ..Default::default()
+        };
+        let options = |results: Vec<proto::BuiltImage>| proto::BuildOptions {
+            contexts: vec![proto::NamedContext { results, ..Default::default() }],
+            ..Default::default()
+        };
+        assert!(fits_the_bus(&options(vec![result(OPTIONS_MAX_BYTES - 100)])).is_ok());
+        for results in [vec![result(OPTIONS_MAX_BYTES)], vec![result(OPTIONS_MAX_BYTES / 2); 2]] {
+            let why = fits_the_bus(&options(results)).expect_err("too large");
+            assert_eq!(why.kind, ErrorKind::InvalidArgument);
+            assert!(why.message.contains("more than the 786432 that a worker can be sent"), "{}", why.message);
+        }
+    }
 }

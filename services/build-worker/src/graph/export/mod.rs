@@ -24,6 +24,9 @@ use crate::patience::patiently;
 use crate::squash::{self, Base};
 use options::{Kind, Output, Written};
 
+/// What was built is told in one message of the bus, which takes 1 MiB, with the exporters' answers beside it.
+const RESULTS_MAX_BYTES: usize = 512 << 10;
+
 /// What a platform's build has come to.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -112,17 +115,25 @@ impl Graph {
         Ok(finished)
     }
 
-    /// Keeps what was built beyond the build, for later builds of its client.
+    /// Keeps what was built beyond the build, for later builds of its client. Images with configs that no message can hold
+    /// are not told: the build is done, and only who stands on it fails.
     pub(super) async fn results(&self, built: &[Built]) -> Result<Vec<proto::BuiltImage>, Failure> {
         let lease = &self.options.result_lease;
         if lease.is_empty() {
             return Ok(Vec::new());
         }
-        let mut results = Vec::new();
+        let told = |one: &Built| {
+            let (platform, image) = (one.platform.to_string(), Some(one.image()));
+            proto::BuiltImage { platform, image, ..proto::BuiltImage::default() }
+        };
+        let results: Vec<_> = built.iter().map(told).collect();
+        let bytes: usize = results.iter().map(prost::Message::encoded_len).sum();
+        if bytes > RESULTS_MAX_BYTES {
+            tracing::warn!(build_id = %self.executor.build_id, bytes, "what was built is too large to be handed on");
+            return Ok(Vec::new());
+        }
         for one in built {
             self.executor.layers.pin_for(lease, &one.layers).await?;
-            let (platform, image) = (one.platform.to_string(), Some(one.image()));
-            results.push(proto::BuiltImage { platform, image, ..proto::BuiltImage::default() });
         }
         Ok(results)
     }
