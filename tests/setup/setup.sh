@@ -85,8 +85,8 @@ install_packages() {
     [ "$(id -u)" = 0 ] || die "run as root, to install: ${packages[*]}"
     echo "setup: installing ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quietly apt-get -q update
-    quietly apt-get -q install -y --no-install-recommends "${packages[@]}"
+    quietly apt-get -q -o Acquire::Retries=3 update
+    quietly apt-get -q -o Acquire::Retries=3 install -y --no-install-recommends "${packages[@]}"
 }
 
 # One virtual environment holds the pinned wheels; a stamp says for which list it was made.
@@ -134,7 +134,7 @@ unpack_peers() {
     local own=(-q -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/none"
         -o "Dir::Etc::Preferences=$apt/none/preferences" -o "Dir::Etc::PreferencesParts=$apt/none"
         -o "Dir::State=$apt/state" -o Dir::State::status=/dev/null -o "Dir::Cache=$apt/cache"
-        -o "APT::Default-Release=$suite" -o APT::Sandbox::User=root)
+        -o "APT::Default-Release=$suite" -o APT::Sandbox::User=root -o Acquire::Retries=3)
     quietly apt-get "${own[@]}" update
     (cd "$apt/packages" && quietly apt-get "${own[@]}" download "${packages[@]}")
     for package in "$apt"/packages/*.deb; do

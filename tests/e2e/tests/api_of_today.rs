@@ -16,7 +16,12 @@ fn platforms_of_an_image(engine: &Engine) {
         ("GET", "/v1.51/images/busybox/json?platform=linux".to_owned(), 400, "failed to parse platform"),
         ("GET", format!("/v1.51/images/busybox/history?platform={ARM}"), 404, mismatch),
         ("GET", format!("/v1.51/images/busybox/get?platform={ARM}"), 404, "no suitable export target found"),
-        ("POST", format!("/v1.51/images/busybox/push?platform={ARM}"), 404, "does not match the specified platform"),
+        (
+            "POST",
+            format!("/v1.51/images/busybox/push?tag=latest&platform={ARM}"),
+            404,
+            "does not match the specified platform",
+        ),
         ("DELETE", format!("/v1.51/images/busybox?platforms={ARM}"), 404, mismatch),
         ("DELETE", format!("/v1.51/images/busybox?platforms={ARM}&platforms={AMD}"), 400, "multiple platforms"),
         ("DELETE", "/v1.51/images/busybox?platforms=%7B%7D".to_owned(), 400, "both OS and Architecture"),

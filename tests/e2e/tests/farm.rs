@@ -143,7 +143,7 @@ fn the_same_step_in_two_stages_of_a_build_is_found_by_the_later_one() {
     let stages = "FROM busybox\nRUN echo once; sleep 1\nFROM busybox\nRUN echo once; sleep 1\n";
     let built = boxyard.feed(&["build", "-"], stages.as_bytes());
     let (first, second) = built.ok().split_once("Step 3/4").expect("two stages");
-    assert!(first.contains("once\nRemoving") && !first.contains("Using cache"), "{built}");
+    assert!(first.contains("once\n ---> Removed intermediate container") && !first.contains("Using cache"), "{built}");
     assert!(second.contains(" ---> Using cache") && !second.contains("Running in"), "{built}");
     boxyard.stop();
 }

@@ -66,7 +66,7 @@ fn the_file_system_of_a_step() {
     // A shell reads what it is given, where there is no terminal.
     let mut command = boxyard_client(program(), boxyard.socket());
     let piped = kit::run_command(&mut command, &["build", "shell", &id[..12]], Some(b"echo read $((1 + 1)); exit 4\n"));
-    piped.fails(4, "as its failed command left it: [4/4] RUN");
+    piped.fails(4, "as its failed command left it: [stage-0 4/4] RUN");
     assert!(piped.stderr.contains("\nnot mounted: secret /run/secrets/token\n"), "{piped}");
     assert_eq!(piped.stdout, "read 2\n", "{piped}");
     assert_eq!(boxyard.docker(&["ps", "-aq"]).ok(), "", "no container stays");
