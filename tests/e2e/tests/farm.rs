@@ -1,15 +1,18 @@
 //! The build farm: stages that run at once, steps that many builds share.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
-use kit::farm::{Bell, Build};
-use kit::{Boxyard, Client, Options, wait_until};
+use kit::farm::{Build, Farm};
+use kit::{Boxyard, Options, wait_until};
 
-/// A Boxyard with busybox and so many workers.
-fn farm(workers: u32) -> Boxyard {
-    let boxyard = Boxyard::start(Options { workers, ..Options::default() });
+const MIB: u64 = 1 << 20;
+
+/// A Boxyard with busybox, and one worker: what happens among the stages of one build does so within its worker.
+fn alone() -> Boxyard {
+    let boxyard = Boxyard::start(Options::default());
     boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
     boxyard
 }
@@ -37,7 +40,7 @@ fn meeting(callers: usize) -> (u16, JoinHandle<Vec<String>>) {
 
 #[test]
 fn stages_that_do_not_need_each_other_run_at_once() {
-    let boxyard = farm(1);
+    let boxyard = alone();
     let (port, met) = meeting(2);
     let call = |name: &str| format!("RUN echo {name} | timeout 60 nc 127.0.0.1 {port} > /{name} && cat /{name}\n");
     let stages = format!(
@@ -70,9 +73,12 @@ fn container<'a>(said: &'a str, step: &str) -> &'a str {
 
 #[test]
 fn eight_builds_on_four_workers_run_each_step_once() {
-    let (boxyard, bell) = (farm(4), Bell::new());
+    let farm = Farm::start(4);
+    let bell = farm.bell();
+    let (base, before) = (farm.bytes_of("busybox"), farm.received());
     let dockerfile = format!("FROM busybox\nENV A=b\n{}{}CMD [\"true\"]\n", bell.step("one"), bell.step("two"));
-    let builds: Vec<Build> = (0..8).map(|n| Build::start(&boxyard, &format!("b{n}"), &dockerfile, &[])).collect();
+    let names: Vec<String> = (0..8).map(|number| format!("b{number}")).collect();
+    let builds: Vec<Build> = names.iter().map(|name| farm.classic(name, &dockerfile, &[])).collect();
     // All of them see what is printed while the step runs.
     builds.iter().for_each(|build| build.until_said("one began"));
     bell.answer();
@@ -84,62 +90,89 @@ fn eight_builds_on_four_workers_run_each_step_once() {
         assert!(other.contains("one ended\n ---> Removed intermediate container"), "{other}");
     }
     assert_eq!((bell.count("one"), bell.count("two")), (1, 1));
-    let images = boxyard.docker(&["images", "-aq"]);
-    assert_eq!(images.lines().len(), 5, "busybox and one image for each step: {images}");
-    boxyard.stop();
+    let listed = farm.cluster.docker(&["images", "-aq"]);
+    let images: BTreeSet<&str> = listed.lines().into_iter().collect();
+    assert_eq!(images.len(), 5, "busybox and one image for each step: {listed}");
+
+    // Each worker had two of the builds; a step ran for one of all, on that one's worker, and was found by the others.
+    let had: BTreeSet<String> = names.iter().map(|name| farm.worker_of(name)).collect();
+    assert_eq!(had.len(), 4, "{had:?}");
+    let ran_on = |step: &str| -> Vec<String> { names.iter().flat_map(|name| farm.ran_on(name, step)).collect() };
+    let (one, two) = (ran_on("RUN echo one"), ran_on("RUN echo two"));
+    assert_eq!((one.len(), two.len()), (1, 1), "{one:?} {two:?}");
+    // The base came to those who ran a step, once, and nothing to those who only followed.
+    for (worker, now) in farm.received() {
+        let moved = now - before[&worker];
+        let needed = if one.contains(&worker) || two.contains(&worker) { base + base / 8 } else { 0 };
+        assert!(moved < needed + MIB / 2, "{moved} bytes moved to worker {worker}, of a base of {base}");
+        assert!(moved >= needed / 8, "{moved} bytes moved to worker {worker}, which ran a step on a base of {base}");
+    }
+    farm.stop();
 }
 
 #[test]
 fn a_step_that_others_follow() {
-    let (boxyard, bell) = (farm(2), Bell::new());
-    let start = |name: &str, dockerfile: &str, flags: &[&str]| Build::start(&boxyard, name, dockerfile, flags);
+    let farm = Farm::start(2);
+    let bell = farm.bell();
+    let began = |build: Build, text: &str| {
+        build.until_said(text);
+        build
+    };
 
-    // The client that had it leaves; the other one gets the step's result.
+    // The client that had it leaves; the other one, on the other worker, gets the step's result.
     let dockerfile = format!("FROM busybox\n{}", bell.step("left"));
-    let mut leaves = start("leaves", &dockerfile, &[]);
-    leaves.until_said("left began");
-    let stays = start("stays", &dockerfile, &[]);
-    stays.until_said("left began");
+    let mut leaves = began(farm.classic("leaves", &dockerfile, &[]), "left began");
+    let worker = farm.worker_of("leaves");
+    let stays = farm.elsewhere(&worker, || began(farm.classic("stays", &dockerfile, &[]), "left began"));
     leaves.child.kill().and_then(|()| leaves.child.wait()).expect("killed");
-    let builds = || Client::new(boxyard.socket()).get_json("/boxyard/v1/builds").to_string();
-    wait_until("the build to be cancelled", 30, || builds().contains("cancelled").then_some(()));
+    let state = || farm.build_of("leaves")["state"].clone();
+    wait_until("the build to be cancelled", 30, || (state() == "cancelled").then_some(()));
     bell.answer();
     let (_, said) = stays.built();
     assert!(said.contains("left ended"), "{said}");
     assert_eq!((bell.count("left"), container(&said, "left")), (1, container(&leaves.said(), "left")));
+    assert_ne!(farm.worker_of("stays"), worker);
+    assert_eq!(farm.ran_on("leaves", "RUN"), [worker]);
+    assert_eq!(farm.ran_on("stays", "RUN"), [] as [&str; 0]);
 
     // Without the cache a build does not follow, and its result is the one that counts from then on.
     bell.hold();
     let dockerfile = format!("FROM busybox\n{}", bell.step("anew"));
-    let first = start("first", &dockerfile, &[]);
-    first.until_said("anew began");
-    let anew = start("anew", &dockerfile, &["--no-cache"]);
-    wait_until("both to run", 60, || (bell.count("anew") == 2).then_some(()));
+    let first = began(farm.classic("first", &dockerfile, &[]), "anew began");
+    let worker = farm.worker_of("first");
+    let anew = farm.elsewhere(&worker, || {
+        let anew = farm.classic("anew", &dockerfile, &["--no-cache"]);
+        wait_until("both to run", 60, || (bell.count("anew") == 2).then_some(()));
+        anew
+    });
     bell.answer();
     let (first, anew) = (first.built().0, anew.built().0);
     assert_ne!(first, anew);
-    assert!([first, anew].contains(&start("found", &dockerfile, &[]).built().0));
+    assert!([first, anew].contains(&farm.classic("found", &dockerfile, &[]).built().0));
+    assert_eq!(farm.ran_on("first", "RUN"), [worker.as_str()]);
+    assert_eq!(farm.ran_on("anew", "RUN"), [farm.worker_of("anew")]);
+    assert_ne!(farm.worker_of("anew"), worker);
+    assert_eq!(farm.ran_on("found", "RUN"), [] as [&str; 0]);
 
     // A command that fails fails for all who followed it, and runs again for who comes later.
     bell.hold();
     let dockerfile = format!("FROM busybox\n{}", bell.step("fails").replace("echo fails ended", "exit 7"));
-    let one = start("fails-1", &dockerfile, &[]);
-    one.until_said("fails began");
-    let other = start("fails-2", &dockerfile, &[]);
-    other.until_said("fails began");
+    let one = began(farm.classic("fails-1", &dockerfile, &[]), "fails began");
+    let worker = farm.worker_of("fails-1");
+    let other = farm.elsewhere(&worker, || began(farm.classic("fails-2", &dockerfile, &[]), "fails began"));
     bell.answer();
     for (code, said) in [one.end(), other.end()] {
         assert!(code == 7 && said.contains("returned a non-zero code: 7"), "{said}");
     }
     assert_eq!(bell.count("fails"), 1);
-    assert_eq!(start("fails-3", &dockerfile, &[]).end().0, 7);
+    assert_eq!(farm.classic("fails-3", &dockerfile, &[]).end().0, 7);
     assert_eq!(bell.count("fails"), 2);
-    boxyard.stop();
+    farm.stop();
 }
 
 #[test]
 fn the_same_step_in_two_stages_of_a_build_is_found_by_the_later_one() {
-    let boxyard = farm(1);
+    let boxyard = alone();
     let stages = "FROM busybox\nRUN echo once; sleep 1\nFROM busybox\nRUN echo once; sleep 1\n";
     let built = boxyard.feed(&["build", "-"], stages.as_bytes());
     let (first, second) = built.ok().split_once("Step 3/4").expect("two stages");

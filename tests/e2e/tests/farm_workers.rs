@@ -1,8 +1,9 @@
 //! Build workers that come and go, and what builds may ask of them.
 
+use std::collections::BTreeSet;
 use std::thread;
 
-use kit::farm::{Bell, Build};
+use kit::farm::{Bell, Build, Farm};
 use kit::{Boxyard, Client, Options, Output, wait_until};
 
 /// The classic build of one Dockerfile, with more in its query.
@@ -27,6 +28,7 @@ fn worker_line(listed: &Output, id: &str) -> String {
 
 const SSD: &str = "workerlabels=%7B%22disk%22%3A%22ssd%22%7D";
 
+/// On one machine: `boxyard worker start` and `stop` have its supervisor run one more worker.
 #[test]
 fn builds_go_to_workers_with_their_labels() {
     let boxyard = Boxyard::start(Options::default());
@@ -137,38 +139,26 @@ fn limits_of_a_build_hold_over_all_its_steps() {
 
 #[test]
 fn a_build_with_limits_is_not_spread() {
-    let boxyard = Boxyard::start(Options { workers: 2, ..Options::default() });
-    boxyard.feed(&["load", "-q"], &kit::busybox()).ok();
+    let farm = Farm::start(2);
     // As above: each of the two fits into the limit, and would have one of its own on another worker.
     let eat = "RUN dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null && sleep 5";
     let stages = format!(
         "FROM busybox AS one\n{eat} && echo 1 > /1\nFROM busybox AS two\n{eat} && echo 2 > /2\nFROM busybox\n\
          COPY --from=one /1 /\nCOPY --from=two /2 /\n"
     );
-    let folder = boxyard.work_dir().display().to_string();
-    std::fs::write(boxyard.work_dir().join("Dockerfile"), stages).expect("write the Dockerfile");
-    let build = |memory: &str| {
-        boxyard.boxyard(&[
-            "build",
-            "--progress",
-            "plain",
-            "--memory",
-            memory,
-            "--memory-swap",
-            memory,
-            "-t",
-            memory,
-            &folder,
-        ])
-    };
-    let held = build("64m");
-    assert!(held.code != 0 && held.stderr.contains("did not complete successfully"), "{held}");
-    build("200m").ok();
-    let client = Client::new(boxyard.socket());
-    let id = client.get_json("/boxyard/v1/builds?limit=1")["items"][0]["id"].as_str().expect("an id").to_owned();
-    let steps = client.get_json(&format!("/boxyard/v1/builds/{id}/steps"));
-    let workers: std::collections::BTreeSet<&str> =
-        steps["items"].as_array().expect("steps").iter().filter_map(|step| step["worker_id"].as_str()).collect();
-    assert_eq!(workers.len(), 1, "{steps}");
-    boxyard.stop();
+    let build = |name: &str, memory: &str| farm.build(name, &stages, &["--memory", memory, "--memory-swap", memory]);
+    let (code, said) = build("held", "64m").end();
+    assert!(code != 0 && said.contains("did not complete successfully"), "{said}");
+    let before = farm.received();
+    build("fits", "200m").done();
+    let workers: Vec<String> = farm.ran_on("fits", "RUN");
+    assert_eq!(workers.len(), 2, "{workers:?}");
+    let ran: BTreeSet<String> = farm.ran("fits").into_iter().map(|(_, worker)| worker).collect();
+    assert_eq!(ran, BTreeSet::from([farm.worker_of("fits")]));
+    // So nothing comes to the other one.
+    for (worker, now) in farm.received().iter().filter(|(worker, _)| !ran.contains(*worker)) {
+        let moved = now - before[worker];
+        assert!(moved < 1 << 16, "{moved} bytes moved to worker {worker}, which has no step");
+    }
+    farm.stop();
 }

@@ -16,7 +16,7 @@ use crate::leftovers::{
     assert_nothing_left, named_on_host, pids_of, processes_naming, remove_named_on_host, sweep, wait_until,
 };
 use crate::network::Network;
-use crate::{Output, SERVICES};
+use crate::{Output, Postgres, SERVICES, Throttle};
 
 /// The head's address on the switch, and another one for those who cannot reach the first.
 pub(crate) const HEAD: &str = "10.77.0.1";
@@ -32,6 +32,8 @@ pub struct Cluster {
     machines: Vec<Machine>,
     folder: TempDir,
     network: Network,
+    /// URL of the head's database where that is a PostgreSQL, and the wire from the head's network to it.
+    database: Option<(String, Throttle)>,
 }
 
 /// One machine: a namespace and a data folder, with `boxyard up` or `boxyard cluster join` in it.
@@ -46,10 +48,19 @@ struct Machine {
 impl Cluster {
     /// Starts a head without node and worker.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same with its records in this PostgreSQL, which the head reaches and nobody else.
+    pub fn start_on(postgres: &Postgres) -> Self {
+        Self::start_with(Some(postgres))
+    }
+
+    fn start_with(postgres: Option<&Postgres>) -> Self {
         let folder = tempfile::Builder::new().prefix("bc.").tempdir_in("/tmp").expect("a temporary folder");
         fs::create_dir(folder.path().join("client")).expect("make the client's folder");
         fs::create_dir(folder.path().join("work")).expect("make the work folder");
-        let mut cluster = Self { machines: Vec::new(), network: Network::new(), folder };
+        let mut cluster = Self { machines: Vec::new(), network: Network::new(), folder, database: None };
         let namespace = cluster.network.machine_beside(HEAD);
         let data = cluster.data_dir("head");
         cluster.network.add_address(&namespace, OTHER_HEAD);
@@ -59,6 +70,9 @@ impl Cluster {
         let tcp = format!("tcp://{HEAD}:2376");
         let up = ["up", "--no-node", "--workers", "0", "--host", &host, "--host", &tcp, "--data-dir"];
         cluster.machines.push(Machine { name: "head".into(), namespace, data, child: None });
+        let head = cluster.namespace("head");
+        let wire = |postgres: &Postgres| Throttle::out_of_namespace(&head, postgres.port());
+        cluster.database = postgres.map(|postgres| (postgres.url(), wire(postgres)));
         cluster.run_on("head", &up);
         cluster
     }
@@ -296,6 +310,9 @@ impl Cluster {
         let mut command = self.enter(machine);
         command.arg(program()).args(args).arg(&self.machines[at].data);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("share the log")).stderr(log).process_group(0);
+        if let Some((url, _)) = self.database.as_ref().filter(|_| machine == "head") {
+            command.env("BOXYARD_DATABASE", url);
+        }
         let mut child = command.spawn().expect("nsenter starts");
         wait_until(&format!("machine {machine} to be ready"), 60, || {
             let said = fs::read(&log_path).unwrap_or_default();

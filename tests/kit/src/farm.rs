@@ -1,6 +1,7 @@
 //! What tests of the build farm share: a farm whose workers are machines of their own, steps that wait for the test, and
 //! builds that go on beside each other.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -9,11 +10,11 @@ use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::cluster::{HEAD, STORE_PORT};
-use crate::{Boxyard, Client, Cluster, Output, Throttle, wait_until};
+use crate::network::listen_in;
+use crate::{Boxyard, Client, Cluster, Output, Postgres, Throttle, wait_until};
 
 /// Port of the head's where a farm's bell is.
 const BELL_PORT: u16 = 7000;
@@ -29,7 +30,15 @@ pub struct Farm {
 impl Farm {
     /// With busybox; every worker is known to the gateway.
     pub fn start(workers: usize) -> Self {
-        let mut cluster = Cluster::start();
+        Self::of(Cluster::start(), workers)
+    }
+
+    /// The same with its records in this PostgreSQL.
+    pub fn start_on(postgres: &Postgres, workers: usize) -> Self {
+        Self::of(Cluster::start_on(postgres), workers)
+    }
+
+    fn of(mut cluster: Cluster, workers: usize) -> Self {
         cluster.feed(&["load", "-q"], &crate::busybox()).ok();
         let workers: Vec<String> = (1..=workers).map(|number| format!("w{number}")).collect();
         for worker in &workers {
@@ -80,6 +89,33 @@ impl Farm {
         })
     }
 
+    /// A build by the classic builder, as the docker command asks for it.
+    pub fn classic(&self, name: &str, dockerfile: &str, flags: &[&str]) -> Build {
+        Build::spawn(&self.cluster.work_dir(), name, dockerfile, |folder, output| {
+            let own = ["build", "--network", "host", "-t", name];
+            self.cluster.spawn_docker(&[&own[..], flags, &[folder]].concat(), output)
+        })
+    }
+
+    /// What begins here, and is with a worker when it returns, is with another worker than this one.
+    pub fn elsewhere<T>(&self, worker: &str, begin: impl FnOnce() -> T) -> T {
+        self.boxyard(&["worker", "drain", worker]).ok();
+        let begun = begin();
+        self.boxyard(&["worker", "undrain", worker]).ok();
+        begun
+    }
+
+    /// Bytes that came from the layer store to each worker so far.
+    pub fn received(&self) -> BTreeMap<String, u64> {
+        let of = |worker: &String| (worker.clone(), self.cluster.received_from_store(worker));
+        self.workers.iter().map(of).collect()
+    }
+
+    /// Bytes of an image.
+    pub fn bytes_of(&self, name: &str) -> u64 {
+        self.cluster.docker(&["image", "inspect", "-f", "{{.Size}}", name]).ok().parse().expect("bytes")
+    }
+
     /// The id of an image.
     pub fn image(&self, name: &str) -> String {
         self.cluster.docker(&["image", "inspect", "-f", "{{.Id}}", name]).ok().to_owned()
@@ -104,6 +140,17 @@ impl Farm {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let ran = steps.iter().filter(|step| step["cached"] == false && step["worker_id"].is_string());
         ran.map(|step| (text(&step["name"]), text(&step["worker_id"]))).collect()
+    }
+
+    /// The workers that ran those steps of a build that is over whose names hold this text.
+    pub fn ran_on(&self, tag: &str, text: &str) -> Vec<String> {
+        let of_text = self.ran(tag).into_iter().filter(|(step, _)| step.contains(text));
+        of_text.map(|(_, worker)| worker).collect()
+    }
+
+    /// The worker that has a build, or had it last.
+    pub fn worker_of(&self, tag: &str) -> String {
+        self.build_of(tag)["worker_id"].as_str().expect("a worker").to_owned()
     }
 
     /// The shim of a step that runs, and its worker's machine.
@@ -147,13 +194,8 @@ impl Bell {
 
     /// At this address of another network namespace.
     fn in_namespace(namespace: &Path, address: &str) -> Self {
-        let (file, address) = (fs::File::open(namespace).expect("the namespace"), format!("{address}:{BELL_PORT}"));
-        // A socket belongs to the namespace in which it was made, whoever uses it.
-        let bound = thread::spawn(move || {
-            setns(file, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
-            TcpListener::bind(address).expect("listen")
-        });
-        Self::on(bound.join().expect("a listener"))
+        let address = format!("{address}:{BELL_PORT}").parse().expect("an address");
+        Self::on(listen_in(namespace, address))
     }
 
     fn on(listener: TcpListener) -> Self {
@@ -216,13 +258,6 @@ pub struct Build {
 }
 
 impl Build {
-    /// A classic one.
-    pub fn start(boxyard: &Boxyard, name: &str, dockerfile: &str, flags: &[&str]) -> Self {
-        Self::spawn(boxyard.work_dir(), name, dockerfile, |folder, output| {
-            boxyard.spawn_docker(&[&["build", "--network", "host"][..], flags, &[folder]].concat(), output)
-        })
-    }
-
     /// One that another user of this machine asks for by `boxyard build`.
     pub fn start_as(boxyard: &Boxyard, user: u32, name: &str, dockerfile: &str, flags: &[&str]) -> Self {
         Self::spawn(boxyard.work_dir(), name, dockerfile, |folder, output| {

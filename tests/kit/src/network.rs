@@ -1,7 +1,13 @@
 //! Machines of a test: network namespaces on one switch. All names carry an id, and all is gone when it is dropped.
 
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::boxyard::search_path;
 use crate::engine::run_command;
@@ -95,6 +101,16 @@ impl Drop for Network {
             let _ = Command::new("ip").env("PATH", search_path()).args(["netns", "delete", name]).status();
         }
     }
+}
+
+/// Listens at an address of a network namespace: a socket belongs to the one in which it was made, whoever uses it.
+pub fn listen_in(namespace: &Path, address: SocketAddr) -> TcpListener {
+    let namespace = File::open(namespace).expect("the namespace");
+    let bound = thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        TcpListener::bind(address).expect("listen")
+    });
+    bound.join().expect("a listener")
 }
 
 fn ip(args: &[&str]) {

@@ -94,6 +94,10 @@ impl Postgres {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Runs statements; panics with the server's words when one fails.
     pub fn sql(&self, text: &str) -> String {
         let mut psql = Command::new(programs().join("psql"));

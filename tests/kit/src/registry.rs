@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::http::free_port;
 use crate::leftovers::wait_until;
+use crate::network::listen_in;
 
 /// A running docker-registry on a port of loopback, with its own folder; ended when dropped.
 #[derive(Debug)]
@@ -129,6 +130,12 @@ impl Throttle {
             Self::on(TcpListener::bind(from).expect("listen"), target, bytes_per_second)
         });
         made.join().expect("a wire")
+    }
+
+    /// From a port of another namespace's loopback to the same port of this one's, as fast as it goes.
+    pub(crate) fn out_of_namespace(namespace: &Path, port: u16) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::on(listen_in(namespace, address), address, u64::MAX)
     }
 
     fn on(listener: TcpListener, target: SocketAddr, bytes_per_second: u64) -> Self {
