@@ -145,7 +145,7 @@ impl App {
             if name.is_empty() {
                 return Err(Failure::invalid(format!("malformed volumes-from specification: {entry}")));
             }
-            let Some(is_read_only) = view::is_inherited_read_only(mode) else {
+            let Some(is_read_only) = super::mounts::is_inherited_read_only(mode) else {
                 return Err(Failure::invalid(format!("invalid mode: {mode}")));
             };
             // As Docker answers it: the fault is the request's.

@@ -27,6 +27,7 @@ pub mod lease;
 mod likely;
 pub mod lines;
 pub mod list;
+mod mounts;
 pub mod names;
 pub mod networks;
 pub mod nodes;

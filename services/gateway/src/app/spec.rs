@@ -79,7 +79,7 @@ pub fn merge(id: &str, name: &str, image: &Image, request: CreateRequest, raw: &
     let log = host.log_config.clone().unwrap_or_default();
     let log_driver = log.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "json-file".to_owned());
     let log_options = log.config.unwrap_or_default();
-    let mounts = super::view::mounts(&host, &volumes)?;
+    let mounts = super::mounts::mounts(&host, &volumes)?;
     let healthcheck = merge_healthcheck(of_image("Healthcheck"), raw.get("Healthcheck").unwrap_or(&Value::Null));
     let shell = Some(words("Shell")).filter(|shell| !shell.is_empty());
     let health = health_of(&healthcheck, shell.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]))?;

@@ -48,13 +48,12 @@ pub struct Api {
 impl Api {
     /// A route by GET that answers with an `A`.
     pub fn get<A: Shape, H: Handler<T, Arc<App>>, T: 'static>(
-        mut self,
+        self,
         path: &'static str,
         about: &About,
         handler: H,
     ) -> Self {
-        let done = self.answer::<A>(about);
-        self.add(("get", path), about, done, get(handler))
+        self.answers::<A>(("get", path), about, get(handler))
     }
 
     /// A route by POST that changes something, and answers with 204 and nothing.
@@ -65,24 +64,22 @@ impl Api {
 
     /// A route by POST that answers with an `A`.
     pub fn answered<A: Shape, H: Handler<T, Arc<App>>, T: 'static>(
-        mut self,
+        self,
         path: &'static str,
         about: &About,
         handler: H,
     ) -> Self {
-        let done = self.answer::<A>(about);
-        self.add(("post", path), about, done, post(handler))
+        self.answers::<A>(("post", path), about, post(handler))
     }
 
     /// A route by DELETE that answers with an `A`.
     pub fn deleted<A: Shape, H: Handler<T, Arc<App>>, T: 'static>(
-        mut self,
+        self,
         path: &'static str,
         about: &About,
         handler: H,
     ) -> Self {
-        let done = self.answer::<A>(about);
-        self.add(("delete", path), about, done, delete(handler))
+        self.answers::<A>(("delete", path), about, delete(handler))
     }
 
     /// A route by DELETE, which answers with 204 and nothing.
@@ -91,11 +88,17 @@ impl Api {
         self.add(("delete", path), about, done, delete(handler))
     }
 
-    /// What a route that answers with an `A` is described with.
-    fn answer<A: Shape>(&mut self, about: &About) -> (&'static str, Value) {
+    /// A route that answers with an `A`.
+    fn answers<A: Shape>(
+        mut self,
+        place: (&'static str, &'static str),
+        about: &About,
+        route: MethodRouter<Arc<App>>,
+    ) -> Self {
         let answer = A::schema(&mut self.components);
         let content = json!({about.content_type: {"schema": answer}});
-        ("200", json!({"description": about.summary, "content": content}))
+        let done = ("200", json!({"description": about.summary, "content": content}));
+        self.add(place, about, done, route)
     }
 
     fn add(
